@@ -1,0 +1,11 @@
+//! A complete container engine for one host. It knows nothing of clusters and has no HTTP server: a typed API.
+
+pub mod cgroup;
+pub mod container;
+pub mod content;
+pub mod image;
+pub mod logs;
+pub mod network;
+pub mod seccomp;
+pub mod snapshot;
+pub mod volume;

@@ -1,0 +1,20 @@
+//! Pure. The nouns of a cluster: what a user wants (specs), what the leader decided (tasks, assignments) and what the
+//! hosts saw (reports). No behaviour beyond parsing and printing of small values lives here.
+
+pub mod assignment;
+pub mod id;
+pub mod name;
+pub mod node;
+pub mod report;
+pub mod spec;
+pub mod task;
+pub mod time;
+
+pub use assignment::{AssignedTask, Assignment, DesiredState, RegistryCredential};
+pub use id::{Digest, NodeId, ParseIdError, TaskId};
+pub use name::{NameError, ServiceKey, ServiceName, StackName};
+pub use node::{Availability, Node, NodeDescription, NodeRole, Readiness};
+pub use report::{Health, Report, TaskStatus};
+pub use spec::{ContainerSpec, ServiceSpec, StackSpec};
+pub use task::{Phase, Slot, Task, TaskSpec};
+pub use time::{Milliseconds, Timestamp};

@@ -1,0 +1,605 @@
+//! Pure. What a user wants. Written by the user through `stackfile`; nobody else edits it, except that the controller
+//! that takes a deploy fills in [`Image::digest`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Digest;
+use crate::name::{ServiceName, StackName};
+use crate::time::Milliseconds;
+
+/// One application: services, the volumes and the networks that they share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StackSpec {
+    /// Unique in the cluster.
+    pub name: StackName,
+    /// By their keys in the stack file.
+    pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// By their keys in the stack file. A service on no network of its own is on `default`.
+    #[serde(default)]
+    pub networks: BTreeMap<String, NetworkSpec>,
+    /// By their keys in the stack file.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, VolumeSpec>,
+}
+
+/// One service of a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// What each of its tasks runs.
+    pub container: ContainerSpec,
+    /// How many tasks.
+    pub mode: ServiceMode,
+    /// Where they may run.
+    #[serde(default)]
+    pub placement: Placement,
+    /// What each may use, and what is kept free for it.
+    #[serde(default)]
+    pub resources: Resources,
+    /// What the agent does when the container ends.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// How a changed spec reaches the tasks.
+    #[serde(default)]
+    pub update: UpdatePolicy,
+    /// Ports that the hosts publish.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+    /// The networks of the stack that its tasks are on, by key.
+    #[serde(default)]
+    pub networks: BTreeMap<String, NetworkAttachment>,
+    /// Labels of the service itself (`deploy.labels`).
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How many tasks a service has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ServiceMode {
+    /// So many, wherever they fit.
+    Replicated {
+        /// May be zero.
+        replicas: u32,
+    },
+    /// One on every node that the constraints allow.
+    Global,
+}
+
+/// An image: as the user wrote it, and what that meant when it was deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// As in the stack file: `nginx`, `registry.example:5000/team/app:1.2`, `app@sha256:…`.
+    pub reference: String,
+    /// Written by the controller that took the deploy. Tasks run exactly this.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+}
+
+/// What a container runs and what surrounds it. `None` always means "as the image says, or the engine's default".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerSpec {
+    /// The root file system and its defaults.
+    pub image: Image,
+    /// Replaces the image's entrypoint; an empty list removes it.
+    #[serde(default)]
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's command.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    /// Added to the image's environment.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Names that the image's environment sets and that shall not be set (`KEY:` without a value and none outside).
+    #[serde(default)]
+    pub environment_removed: Vec<String>,
+    /// Labels of the container.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `user`, `user:group`, `uid:gid`; names are looked up in the image.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Further groups, by name or number.
+    #[serde(default)]
+    pub group_add: Vec<String>,
+    /// Absolute, in the container.
+    #[serde(default)]
+    pub working_dir: Option<String>,
+    /// The container's host name; the engine's default is the start of the container's id.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// The container's NIS domain name.
+    #[serde(default)]
+    pub domainname: Option<String>,
+    /// Lines for `/etc/hosts`: name and address, in order.
+    #[serde(default)]
+    pub extra_hosts: Vec<(String, String)>,
+    /// Name servers in place of the host's.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
+    /// Search domains in place of the host's.
+    #[serde(default)]
+    pub dns_search: Vec<String>,
+    /// Resolver options in place of the host's.
+    #[serde(default)]
+    pub dns_options: Vec<String>,
+    /// File systems in the container.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// The root file system is mounted read-only.
+    #[serde(default)]
+    pub read_only: bool,
+    /// A small init process reaps orphans and passes signals on. `None`: as the engine is configured.
+    #[serde(default)]
+    pub init: Option<bool>,
+    /// A terminal is allocated for the first process.
+    #[serde(default)]
+    pub tty: bool,
+    /// Standard input stays open though nobody is attached.
+    #[serde(default)]
+    pub stdin_open: bool,
+    /// The signal that asks it to end, `SIGTERM` unless the image says otherwise.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
+    /// How long it may take to end before it is killed; 10 s unless said otherwise.
+    #[serde(default)]
+    pub stop_grace_period: Option<Milliseconds>,
+    /// Replaces the image's health check.
+    #[serde(default)]
+    pub healthcheck: Option<Healthcheck>,
+    /// Capabilities beside the default ones, or `ALL`. Without the `CAP_` prefix.
+    #[serde(default)]
+    pub cap_add: Vec<String>,
+    /// Default capabilities to go without, or `ALL`. Without the `CAP_` prefix.
+    #[serde(default)]
+    pub cap_drop: Vec<String>,
+    /// All capabilities and devices, no seccomp, nothing masked.
+    #[serde(default)]
+    pub privileged: bool,
+    /// A setuid program gains nothing (`security_opt: no-new-privileges`).
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    /// Which seccomp profile filters the system calls.
+    #[serde(default)]
+    pub seccomp: SeccompProfile,
+    /// Host devices.
+    #[serde(default)]
+    pub devices: Vec<DeviceMapping>,
+    /// Resource limits of processes, by name without `RLIMIT_`, lower case: `nofile`.
+    #[serde(default)]
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// Namespaced kernel parameters.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// Size of `/dev/shm` in bytes; 64 MiB unless said otherwise.
+    #[serde(default)]
+    pub shm_size: Option<u64>,
+    /// From -1000 to 1000.
+    #[serde(default)]
+    pub oom_score_adj: Option<i32>,
+    /// Which network namespace it has beside the named networks.
+    #[serde(default)]
+    pub network_mode: NetworkMode,
+    /// Whether it sees the host's processes.
+    #[serde(default)]
+    pub pid_mode: NamespaceMode,
+    /// Whether it shares the host's IPC objects.
+    #[serde(default)]
+    pub ipc_mode: NamespaceMode,
+    /// Where its output goes.
+    #[serde(default)]
+    pub logging: Logging,
+    /// When the image is looked for in its registry.
+    #[serde(default)]
+    pub pull_policy: PullPolicy,
+}
+
+/// Which seccomp profile filters a container's system calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SeccompProfile {
+    /// Docker's default profile.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// A profile in Docker's JSON form.
+    Custom(String),
+}
+
+/// Which network namespace a container has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// Its own, attached to the networks of the service.
+    #[default]
+    Networks,
+    /// Its own, with a loopback interface alone.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// Whether a container has its own namespace of some kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamespaceMode {
+    /// Its own.
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+}
+
+/// When an image is looked for in its registry. What a host runs is the pinned digest in every case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    /// The host has it, or gets it.
+    #[default]
+    Missing,
+    /// The tag is resolved again at every deploy even where a host has the image loaded under that name.
+    Always,
+    /// Only images that were loaded.
+    Never,
+}
+
+/// One host device in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceMapping {
+    /// On the host.
+    pub source: String,
+    /// In the container.
+    pub target: String,
+    /// Any of `r`, `w`, `m`.
+    pub permissions: String,
+}
+
+/// A soft and a hard limit; -1 is unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ulimit {
+    /// In force.
+    pub soft: i64,
+    /// To which a process may raise it.
+    pub hard: i64,
+}
+
+/// One file system in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// Absolute, in the container.
+    pub target: String,
+    /// Mounted read-only.
+    #[serde(default)]
+    pub read_only: bool,
+    /// What is mounted.
+    pub source: MountSource,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum MountSource {
+    /// A path of the host.
+    Bind {
+        /// Absolute, on the host that runs the task.
+        path: String,
+        /// Make a directory there if nothing is there.
+        #[serde(default)]
+        create_host_path: bool,
+        /// `private`, `rprivate`, `shared`, `rshared`, `slave`, `rslave`; `rprivate` unless said otherwise.
+        #[serde(default)]
+        propagation: Option<String>,
+    },
+    /// A named volume.
+    Volume {
+        /// A key of the stack's `volumes`; `None` is a volume of the container's own.
+        name: Option<String>,
+        /// Do not copy what the image has at the target into an empty volume.
+        #[serde(default)]
+        no_copy: bool,
+        /// A directory within the volume.
+        #[serde(default)]
+        subpath: Option<String>,
+    },
+    /// Memory.
+    Tmpfs {
+        /// In bytes; half of the memory unless said otherwise.
+        #[serde(default)]
+        size: Option<u64>,
+        /// Of the root directory; 0o1777 unless said otherwise.
+        #[serde(default)]
+        mode: Option<u32>,
+    },
+}
+
+/// How a container's health is found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Healthcheck {
+    /// `NONE` disables the image's; `CMD` and arguments; `CMD-SHELL` and one shell line. Empty: the image's test.
+    pub test: Vec<String>,
+    /// Between two probes; 30 s unless said otherwise.
+    #[serde(default)]
+    pub interval: Option<Milliseconds>,
+    /// After which a probe has failed; 30 s unless said otherwise.
+    #[serde(default)]
+    pub timeout: Option<Milliseconds>,
+    /// So many failures in a row make it unhealthy; 3 unless said otherwise.
+    #[serde(default)]
+    pub retries: Option<u32>,
+    /// Failures in this time after the start do not count; none unless said otherwise.
+    #[serde(default)]
+    pub start_period: Option<Milliseconds>,
+    /// Between two probes in the start period; 5 s unless said otherwise.
+    #[serde(default)]
+    pub start_interval: Option<Milliseconds>,
+}
+
+/// Where a container's output goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logging {
+    /// `None`: the engine's default, `local`. The engine names those that it has.
+    #[serde(default)]
+    pub driver: Option<String>,
+    /// The driver's options, such as `max-size` and `max-file`.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// Where tasks may run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    /// All must hold.
+    #[serde(default)]
+    pub constraints: Vec<Constraint>,
+    /// Spread evenly over the values of these node attributes, the first one first (`node.labels.zone`).
+    #[serde(default)]
+    pub spread: Vec<String>,
+    /// At most so many tasks of the service on one node.
+    #[serde(default)]
+    pub max_replicas_per_node: Option<u32>,
+}
+
+/// One condition on a node: `node.role == controller`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Constraint {
+    /// `node.id`, `node.hostname`, `node.ip`, `node.role`, `node.platform.os`, `node.platform.arch`, `node.labels.KEY`,
+    /// `engine.labels.KEY`.
+    pub attribute: String,
+    /// True: must be equal. False: must differ.
+    pub equal: bool,
+    /// Compared without regard to case, as Swarm does.
+    pub value: String,
+}
+
+/// What each task may use, and what is kept free for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// Processors that it may use, in thousandths of one.
+    #[serde(default)]
+    pub cpu_limit_millis: Option<u64>,
+    /// Memory that it may use, in bytes.
+    #[serde(default)]
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes and threads that it may have.
+    #[serde(default)]
+    pub pids_limit: Option<u64>,
+    /// Processors that its node keeps free for it, in thousandths of one.
+    #[serde(default)]
+    pub cpu_reservation_millis: u64,
+    /// Memory that its node keeps free for it, in bytes.
+    #[serde(default)]
+    pub memory_reservation_bytes: u64,
+}
+
+/// What the agent does when a container ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestartPolicy {
+    /// After which ends it is started again.
+    pub condition: RestartCondition,
+    /// The least time between an end and the next start. `None`: at once, then growing (100 ms doubling to 60 s).
+    #[serde(default)]
+    pub delay: Option<Milliseconds>,
+    /// So many restarts within `window`; then the task has failed. `None`: no limit.
+    #[serde(default)]
+    pub max_attempts: Option<u32>,
+    /// `None`: all restarts of the task count. Docker's meaning: attempts are counted in this time.
+    #[serde(default)]
+    pub window: Option<Milliseconds>,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self { condition: RestartCondition::Any, delay: None, max_attempts: None, window: None }
+    }
+}
+
+/// After which ends a container is started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartCondition {
+    /// Never.
+    None,
+    /// After an exit code other than 0, a signal, or an unhealthy verdict.
+    OnFailure,
+    /// Always.
+    #[default]
+    Any,
+}
+
+/// How a changed spec reaches the tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdatePolicy {
+    /// So many tasks are replaced at once; 0 is all of them.
+    pub parallelism: u32,
+    /// Between one batch and the next.
+    #[serde(default)]
+    pub delay: Milliseconds,
+    /// Which of the old and the new task comes first.
+    #[serde(default)]
+    pub order: UpdateOrder,
+    /// What happens when more than `max_failure_ratio_permille` of the new tasks fail.
+    #[serde(default)]
+    pub failure_action: FailureAction,
+    /// A new task that fails within this time after it was ready counts as failed.
+    #[serde(default = "default_monitor")]
+    pub monitor: Milliseconds,
+    /// In thousandths, so that it compares exactly.
+    #[serde(default)]
+    pub max_failure_ratio_permille: u32,
+}
+
+const fn default_monitor() -> Milliseconds {
+    Milliseconds::from_seconds(5)
+}
+
+impl Default for UpdatePolicy {
+    fn default() -> Self {
+        Self {
+            parallelism: 1,
+            delay: Milliseconds(0),
+            order: UpdateOrder::default(),
+            failure_action: FailureAction::default(),
+            monitor: default_monitor(),
+            max_failure_ratio_permille: 0,
+        }
+    }
+}
+
+/// Which of the old and the new task comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdateOrder {
+    /// The old one ends, then the new one starts.
+    #[default]
+    StopFirst,
+    /// The new one is ready, then the old one ends.
+    StartFirst,
+}
+
+/// What happens when too many new tasks fail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureAction {
+    /// The update stops where it is.
+    #[default]
+    Pause,
+    /// The update goes on.
+    Continue,
+    /// The service returns to the spec it had before.
+    Rollback,
+}
+
+/// One port that hosts publish.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedPort {
+    /// In the container.
+    pub target: u16,
+    /// On the host; `None`: a free one from 30000 to 32767, drawn by the leader's plan.
+    #[serde(default)]
+    pub published: Option<u16>,
+    /// Which protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Whether each task owns the port on its host.
+    #[serde(default)]
+    pub mode: PublishMode,
+    /// Only on this address of the host; `None`: on all.
+    #[serde(default)]
+    pub host_ip: Option<IpAddr>,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// `tcp`, `udp`, `sctp`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// Whether each task owns a published port on its host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PublishMode {
+    /// All tasks of the service on a host share it.
+    #[default]
+    Ingress,
+    /// One task per host has it; the planner places no second one there.
+    Host,
+}
+
+/// How a service is on one network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkAttachment {
+    /// Further names of the service there.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+/// One network of a stack.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// The name in the cluster; `STACK_KEY` unless said otherwise.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Labels of the network.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One named volume of a stack.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeSpec {
+    /// The name on the hosts; `STACK_KEY` unless said otherwise.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// `None`: `local`.
+    #[serde(default)]
+    pub driver: Option<String>,
+    /// The driver's options.
+    #[serde(default)]
+    pub driver_options: BTreeMap<String, String>,
+    /// Labels of the volume.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Made by somebody else: a host without it cannot run the task.
+    #[serde(default)]
+    pub external: bool,
+}
