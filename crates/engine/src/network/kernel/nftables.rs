@@ -109,6 +109,7 @@ fn lower(table: &str, chain: &str, rule: &ruleset::Rule) -> Result<Rule, nlink::
                 lowered.match_ct_state(CtState(CtState::ESTABLISHED.bits() | CtState::RELATED.bits()))
             }
             Condition::DestinationTranslated => lowered.match_ct_status(CtStatus::DST_NAT),
+            Condition::Protocol(protocol) => lowered.match_l4proto(protocol.number()),
             Condition::OneIn(count) => lowered
                 .expr(Expr::Numgen { dreg: Register::R0, kind: NumgenKind::Random, modulus: *count, offset: 0 })
                 .expr(Expr::Cmp { sreg: Register::R0, op: CmpOp::Eq, data: 0u32.to_ne_bytes().to_vec() }),
