@@ -1,0 +1,6 @@
+//! Talking to registries: which addresses stand for a name, who is allowed to ask, and content that arrives whole or not
+//! at all. The protocol is the OCI distribution specification 1.1, with Docker's token authentication.
+
+mod config;
+
+pub use config::{Registries, RegistryConfig, RegistryConfigError};
