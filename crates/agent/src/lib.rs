@@ -10,9 +10,11 @@ pub mod http;
 pub mod ledger;
 pub mod memory;
 pub mod metrics;
+pub mod placeholders;
 pub mod plan;
 pub mod reconcile;
 pub mod report;
+pub mod translate;
 pub mod watch;
 
 pub use host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};

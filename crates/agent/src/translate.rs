@@ -8,39 +8,55 @@ use stack_engine::container::{
 };
 use stack_engine::network::{NetworkEndpoint, PortBinding, Protocol};
 use stack_model::spec::{self, MountSource, PublishMode};
-use stack_model::{AssignedTask, Slot, TaskId};
+use stack_model::{AssignedTask, NodeId, Slot, TaskId};
+
+use crate::placeholders::Placeholders;
 
 /// The label that names the task a container was made for. What has it belongs to the agent.
 pub const TASK_LABEL: &str = "stack.task";
 
+/// Where a task runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The node.
+    pub node: NodeId,
+    /// Its own name.
+    pub node_name: &'a str,
+}
+
 /// The container of a task. The image is named by the digest that the task is pinned to.
 #[must_use]
-pub fn container_config(task: TaskId, assigned: &AssignedTask) -> ContainerConfig {
+pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> ContainerConfig {
     let container = &assigned.spec.container;
+    let name = container_name(task, assigned);
+    let placeholders =
+        Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name };
+    let fill = |text: &String| placeholders.fill(text);
     let image = match &container.image.digest {
         Some(digest) => digest.to_string(),
         None => container.image.reference.clone(),
     };
-    let mut labels = container.labels.clone();
+    let mut labels: BTreeMap<String, String> =
+        container.labels.iter().map(|(key, value)| (key.clone(), fill(value))).collect();
     labels.extend(own_labels(task, assigned));
     ContainerConfig {
         image,
-        name: Some(container_name(task, assigned)),
+        name: Some(name.clone()),
         entrypoint: container.entrypoint.clone(),
         command: container.command.clone(),
-        environment: container.environment.clone(),
+        environment: container.environment.iter().map(|(key, value)| (key.clone(), fill(value))).collect(),
         environment_removed: container.environment_removed.clone(),
         labels,
         user: container.user.clone(),
         group_add: container.group_add.clone(),
         working_dir: container.working_dir.clone(),
-        hostname: container.hostname.clone(),
+        hostname: container.hostname.as_ref().map(fill),
         domainname: container.domainname.clone(),
         extra_hosts: container.extra_hosts.clone(),
         dns: container.dns.clone(),
         dns_search: container.dns_search.clone(),
         dns_options: container.dns_options.clone(),
-        mounts: container.mounts.iter().map(|mount| container_mount(mount, &assigned.spec.volumes)).collect(),
+        mounts: container.mounts.iter().map(|mount| container_mount(mount, &assigned.spec.volumes, &fill)).collect(),
         read_only: container.read_only,
         init: container.init.unwrap_or(false),
         tty: container.tty,
@@ -118,17 +134,21 @@ fn own_labels(task: TaskId, assigned: &AssignedTask) -> BTreeMap<String, String>
     ])
 }
 
-fn container_mount(mount: &spec::Mount, volumes: &BTreeMap<String, spec::VolumeSpec>) -> ContainerMount {
+fn container_mount(
+    mount: &spec::Mount,
+    volumes: &BTreeMap<String, spec::VolumeSpec>,
+    fill: &dyn Fn(&String) -> String,
+) -> ContainerMount {
     let source = match &mount.source {
         MountSource::Bind { path, create_host_path, propagation } => ContainerMountSource::Bind {
-            path: path.into(),
+            path: fill(path).into(),
             create_host_path: *create_host_path,
             propagation: propagation.clone(),
         },
         MountSource::Volume { name, no_copy, subpath } => ContainerMountSource::Volume {
             // The planner wrote the full name of every named volume into the task.
             name: name.as_ref().map(|key| {
-                volumes.get(key).and_then(|volume| volume.name.clone()).unwrap_or_else(|| key.clone())
+                fill(volumes.get(key).and_then(|volume| volume.name.as_ref()).unwrap_or(key))
             }),
             no_copy: *no_copy,
             subpath: subpath.clone(),
