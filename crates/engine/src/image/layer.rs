@@ -63,6 +63,11 @@ impl LayerError {
         move |source| Self::Io { action, path, source }
     }
 
+    /// What came could not be kept.
+    pub(super) fn from_write(source: io::Error) -> Self {
+        Self::Io { action: "keep what came in", path: PathBuf::from("ingest"), source }
+    }
+
     /// Whether the disk (or a quota) is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
