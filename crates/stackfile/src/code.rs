@@ -77,7 +77,7 @@ codes! {
     /// Not one of the allowed values.
     NotAllowed = "E0304", Error, "This key takes one of a few fixed values, which the message lists.";
     /// The same item twice.
-    DuplicateItem = "E0305", Error, "The same item is in this list twice. One of them is superfluous or misspelt.";
+    DuplicateItem = "E0305", Warning, "The same item is in this list twice. It counts once, as for Docker Compose; one of them is superfluous or misspelt.";
     /// A name with characters that names cannot have.
     BadName = "E0306", Error, "Names of services, networks, volumes, configs and secrets may have letters, digits, `.`, `_` and `-`. The name of a stack may have lower-case letters, digits, `_` and `-`, and begins with a letter or a digit. None is longer than 63 characters.";
     /// A port that cannot be read.

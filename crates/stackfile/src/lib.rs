@@ -11,6 +11,8 @@
 
 mod canonical;
 mod code;
+mod config;
+mod consistency;
 mod diagnostic;
 pub mod dotenv;
 mod environment;
@@ -19,7 +21,9 @@ mod load;
 mod lower;
 mod merge;
 mod name;
+mod normalize;
 mod paths;
+mod print;
 mod render;
 mod resolve;
 mod schema;
@@ -27,12 +31,16 @@ mod short;
 mod source;
 mod template;
 mod tree;
+mod validate;
 
 pub use code::{Code, explain};
+pub use config::{Canonical, CanonicalOptions, canonical};
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use render::{render, render_all};
 pub use source::{Environment, FileError, Files, NoFiles, Source, SourceFile};
 pub use template::TemplateError;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use stack_model::StackSpec;
 
@@ -63,63 +71,80 @@ pub fn parse(source: Source<'_>, environment: &Environment) -> Result<Parsed, Ve
 }
 
 fn parse_into(source: Source<'_>, environment: &Environment, journal: &mut Journal) -> Option<StackSpec> {
-    let (mut root, name) = load_project(source, environment, journal)?;
-    environment::read_files(&mut root, source.directory, source.reader, environment, journal);
-    schema::check::check_support(&root, journal);
-    let read_file = |path: &str| {
-        source.reader.read(&paths::join(source.directory, path)).map_err(|error| error.to_string())
-    };
-    lower::lower(&root, name, source.directory, &read_file, journal)
-}
-
-/// The canonical tree of all files, with the services of the chosen profiles, and the name of the stack.
-fn load_project(
-    source: Source<'_>,
-    environment: &Environment,
-    journal: &mut Journal,
-) -> Option<(Node, Option<stack_model::StackName>)> {
-    let texts: Vec<Text> =
-        source.files.iter().map(|file| Text { name: file.name.to_owned(), text: file.text.to_owned() }).collect();
-    let project_name = name::before_interpolation(source, environment);
-    let variables = Variables { environment, weaker: std::collections::BTreeMap::new(), project_name };
-    let parents: Vec<String> = source.files.iter().map(|file| paths::clean(file.name)).collect();
-    let mut loader = Loader { reader: source.reader, directory: source.directory, journal, files_read: 0 };
-    let mut root = loader.load(&texts, "", &variables, &parents)?;
-    schema::check::check_required(&root, journal);
-    let name = name::stack_name(source, environment, &root, journal);
-    if let Some(version) = root.as_mapping().and_then(|top| top.get("version")) {
+    let mut project = load_project(source, environment, true, journal)?;
+    let root = &mut project.root;
+    if root.get("services").and_then(Node::as_mapping).is_none_or(indexmap::IndexMap::is_empty) {
+        let place = root.as_mapping().and_then(|top| top.get("services")).map_or(root.place, |entry| entry.key_place);
         journal.push(
-            Problem::new(Code::ObsoleteVersion, version.key_place, &Path::Root.key("version"), "`version` is obsolete and means nothing")
-                .hint("remove the line"),
-        );
-    }
-    choose_profiles(&mut root, source.profiles, environment);
-    let empty = root.get("services").and_then(Node::as_mapping).is_none_or(indexmap::IndexMap::is_empty);
-    if empty {
-        journal.push(
-            Problem::new(Code::NoServices, root.place, &Path::Root, "there is no service to deploy")
+            Problem::new(Code::NoServices, place, &Path::Root, "there is no service to deploy")
                 .hint("add one under `services:`, or choose the profile of one with `--profile`"),
         );
     }
-    Some((root, name))
+    environment::read_files(root, source.directory, source.reader, environment, journal);
+    consistency::check(root, &project.disabled, journal);
+    schema::check::check_support(root, journal);
+    let read_file =
+        |path: &str| source.reader.read(&paths::join(source.directory, path)).map_err(|error| error.to_string());
+    lower::lower(root, project.name, source.directory, &read_file, journal)
 }
 
-/// Removes the services that belong to profiles of which none is chosen.
-fn choose_profiles(root: &mut Node, profiles: &[String], environment: &Environment) {
+/// What the files say together.
+struct Project {
+    /// Canonical, with the services of the chosen profiles.
+    root: Node,
+    /// `None` when it cannot be a name, which the journal says.
+    name: Option<stack_model::StackName>,
+    /// Services of profiles that are not chosen.
+    disabled: BTreeSet<String>,
+}
+
+fn load_project(
+    source: Source<'_>,
+    environment: &Environment,
+    interpolate: bool,
+    journal: &mut Journal,
+) -> Option<Project> {
+    let texts: Vec<Text> =
+        source.files.iter().map(|file| Text { name: file.name.to_owned(), text: file.text.to_owned() }).collect();
+    let project_name = name::before_interpolation(source, environment);
+    let variables = Variables { environment, weaker: BTreeMap::new(), project_name };
+    let parents: Vec<String> = source.files.iter().map(|file| paths::clean(file.name)).collect();
+    let mut loader = Loader { reader: source.reader, directory: source.directory, interpolate, journal, files_read: 0 };
+    let mut root = loader.load(&texts, "", &variables, &parents)?;
+    schema::check::check_required(&root, journal);
+    validate::validate(&root, journal);
+    let name = name::stack_name(source, environment, &root, journal);
+    if let Some(version) = root.as_mapping().and_then(|top| top.get("version")) {
+        let path = Path::Root.key("version");
+        journal.push(
+            Problem::new(Code::ObsoleteVersion, version.key_place, &path, "`version` is obsolete and means nothing")
+                .hint("remove the line"),
+        );
+    }
+    let disabled = choose_profiles(&mut root, source.profiles, environment);
+    Some(Project { root, name, disabled })
+}
+
+/// Removes the services that belong to profiles of which none is chosen, and returns their names.
+fn choose_profiles(root: &mut Node, profiles: &[String], environment: &Environment) -> BTreeSet<String> {
     let more = environment.get("COMPOSE_PROFILES").unwrap_or_default();
-    let chosen: Vec<&str> =
-        profiles.iter().map(String::as_str).chain(more.split(',').map(str::trim)).filter(|name| !name.is_empty()).collect();
-    let services = root.as_mapping_mut().and_then(|top| top.get_mut("services")).and_then(|entry| entry.node.as_mapping_mut());
-    let Some(services) = services else { return };
-    services.retain(|_, entry| {
-        let own: Vec<&str> = entry
-            .node
-            .get("profiles")
-            .and_then(Node::as_sequence)
-            .unwrap_or_default()
-            .iter()
-            .filter_map(Node::as_text)
-            .collect();
-        own.is_empty() || chosen.contains(&"*") || own.iter().any(|profile| chosen.contains(profile))
+    let chosen: Vec<&str> = profiles
+        .iter()
+        .map(String::as_str)
+        .chain(more.split(',').map(str::trim))
+        .filter(|name| !name.is_empty())
+        .collect();
+    let mut disabled = BTreeSet::new();
+    let services = root.as_mapping_mut().and_then(|top| top.get_mut("services"));
+    let Some(services) = services.and_then(|entry| entry.node.as_mapping_mut()) else { return disabled };
+    services.retain(|name, entry| {
+        let profiles = entry.node.get("profiles").and_then(Node::as_sequence).unwrap_or_default();
+        let mut own = profiles.iter().filter_map(Node::as_text);
+        let enabled = profiles.is_empty() || chosen.contains(&"*") || own.any(|profile| chosen.contains(&profile));
+        if !enabled {
+            disabled.insert(name.clone());
+        }
+        enabled
     });
+    disabled
 }

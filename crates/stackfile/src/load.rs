@@ -7,7 +7,7 @@ use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Place, Problem, did_you_mean};
 use crate::dotenv;
 use crate::interpolate::interpolate;
-use crate::merge::{merge, merge_service, strip_directives};
+use crate::merge::{merge, merge_service, strip_directives, unique_lists};
 use crate::paths;
 use crate::schema::check::check_file;
 use crate::source::{Environment, FileError, Files};
@@ -23,6 +23,8 @@ pub(crate) struct Loader<'a> {
     pub reader: &'a dyn Files,
     /// The project's directory, absolute or empty.
     pub directory: &'a str,
+    /// Whether variables are replaced.
+    pub interpolate: bool,
     pub journal: &'a mut Journal,
     /// How many files were read for `extends` and `include`.
     pub files_read: usize,
@@ -92,7 +94,9 @@ impl Loader<'_> {
         let file = self.journal.add_file(&text.name, &text.text, true);
         let mut documents = read::read(&text.text, file, self.journal)?;
         for document in &mut documents {
-            interpolate(document, &|name| variables.get(name), self.journal);
+            if self.interpolate {
+                interpolate(document, &|name| variables.get(name), self.journal);
+            }
             if !document.is_null() {
                 if document.as_mapping().is_none() {
                     self.journal.push(
@@ -108,6 +112,7 @@ impl Loader<'_> {
                 }
                 check_file(document, self.journal);
                 canonical::canonicalize(document, self.journal);
+                unique_lists(document);
             }
         }
         Some(documents)

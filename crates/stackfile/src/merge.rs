@@ -85,6 +85,23 @@ pub(crate) fn strip_directives(node: &mut Node) {
     }
 }
 
+/// Drops from every list what is in it twice.
+pub(crate) fn unique_lists(node: &mut Node) {
+    unique_lists_at(node, &Path::Root);
+}
+
+fn unique_lists_at(node: &mut Node, path: &Path<'_>) {
+    match &mut node.value {
+        Value::Mapping(mapping) => {
+            for (key, entry) in mapping {
+                unique_lists_at(&mut entry.node, &path.key(key));
+            }
+        }
+        Value::Sequence(items) => *items = unique_items(std::mem::take(items), path),
+        _ => {}
+    }
+}
+
 /// The keys from the root to here.
 fn segments<'a>(path: &'a Path<'a>) -> Vec<&'a str> {
     match path {

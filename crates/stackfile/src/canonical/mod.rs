@@ -4,7 +4,8 @@
 
 mod service;
 
-use crate::diagnostic::{Journal, Path};
+use crate::code::Code;
+use crate::diagnostic::{Journal, Path, Problem};
 use crate::tree::{Entry, Mapping, Node, Value, insert};
 
 /// Makes every short form of one file long.
@@ -14,8 +15,8 @@ pub(crate) fn canonicalize(root: &mut Node, journal: &mut Journal) {
         let path = Path::Root.key(key);
         match key.as_str() {
             "services" => each(&mut entry.node, &path, &mut |node, path| service::service(node, path, journal)),
-            "networks" | "volumes" | "secrets" | "configs" => each(&mut entry.node, &path, &mut |node, _| {
-                resource(node);
+            "networks" | "volumes" | "secrets" | "configs" => each(&mut entry.node, &path, &mut |node, path| {
+                resource(node, path, journal);
             }),
             "include" => list_items(&mut entry.node, include),
             "models" => {}
@@ -33,7 +34,7 @@ fn each(node: &mut Node, path: &Path<'_>, change: &mut dyn FnMut(&mut Node, &Pat
 }
 
 /// `external: {name: x}` to `external: true` and `name: x`; labels and options to mappings of texts.
-pub(crate) fn resource(node: &mut Node) {
+fn resource(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
     if let Some(mapping) = node.as_mapping_mut() {
         field(mapping, "labels", |node| key_values(node, Missing::Empty));
         field(mapping, "driver_opts", texts_of_mapping);
@@ -43,8 +44,18 @@ pub(crate) fn resource(node: &mut Node) {
                 let place = node.place;
                 *node = Node::boolean(true, place);
             });
-            if !mapping.contains_key("name") {
-                insert(mapping, "name", name);
+            match mapping.get("name") {
+                None => insert(mapping, "name", name),
+                Some(own) if own.node.as_text() != name.as_text() => journal.push(
+                    Problem::new(
+                        Code::Conflict,
+                        name.place,
+                        &path.key("external"),
+                        "`external.name` and `name` differ",
+                    )
+                    .hint("write `external: true`, and the name under `name` alone"),
+                ),
+                Some(_) => {}
             }
         }
     }

@@ -155,10 +155,19 @@ fn command(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
             let words = words.into_iter().map(|word| node.part(word)).collect();
             node.value = Value::Sequence(words);
         }
-        Err(error) => journal.push(
-            Problem::new(Code::BadCommandLine, node.place, path, format!("this command line cannot be split: {error}"))
+        Err(error) => {
+            journal.push(
+                Problem::new(
+                    Code::BadCommandLine,
+                    node.place,
+                    path,
+                    format!("this command line cannot be split: {error}"),
+                )
                 .hint("close the quote, or write the command as a list: `[\"sh\", \"-c\", \"…\"]`"),
-        ),
+            );
+            // It is reported; nothing more is to be said about it.
+            node.value = Value::Null;
+        }
     }
 }
 

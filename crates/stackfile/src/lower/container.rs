@@ -84,17 +84,8 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
 }
 
 fn image(fields: &Fields<'_>, journal: &mut Journal) -> Option<Image> {
-    let Some(node) = fields.node("image") else {
-        // A refused `build` or `provider` is enough to say.
-        if fields.node("build").is_none() && fields.node("provider").is_none() {
-            journal.push(
-                Problem::new(Code::NothingToRun, fields.place, &fields.path, format!("`{}` has no image", fields.path))
-                    .hint("add `image:` with the name of an image, such as `nginx:1.27`"),
-            );
-        }
-        return None;
-    };
-    let reference = fields.text("image", journal)?;
+    let node = fields.node("image")?;
+    let reference = node.as_text()?.to_owned();
     let path = fields.path.key("image");
     if let Some(reason) = image_problem(&reference) {
         journal.push(

@@ -6,7 +6,7 @@ mod mounts;
 pub(crate) mod read;
 mod service;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use stack_model::spec::{NetworkSpec, VolumeSpec};
 use stack_model::{ServiceName, StackName, StackSpec};
@@ -20,9 +20,6 @@ use read::Fields;
 pub(crate) struct Context<'a> {
     /// From where relative paths are resolved: absolute, or empty where the caller has no directory.
     pub directory: &'a str,
-    /// Keys of the top-level networks and volumes.
-    pub networks: BTreeSet<String>,
-    pub volumes: BTreeSet<String>,
     /// Reads a file (a seccomp profile) by its path as written.
     pub read_file: &'a dyn Fn(&str) -> Result<String, String>,
 }
@@ -36,10 +33,7 @@ pub(crate) fn lower(
     journal: &mut Journal,
 ) -> Option<StackSpec> {
     let top = Fields::new(root, Path::Root);
-    let keys = |key: &str| {
-        top.fields(key).mapping.map(|mapping| mapping.keys().cloned().collect::<BTreeSet<_>>()).unwrap_or_default()
-    };
-    let context = Context { directory, networks: keys("networks"), volumes: keys("volumes"), read_file };
+    let context = Context { directory, read_file };
     let mut services = BTreeMap::new();
     let service_fields = top.fields("services");
     for (key, entry) in service_fields.mapping.into_iter().flatten() {
@@ -104,22 +98,6 @@ fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {
 fn volume(fields: &Fields<'_>, journal: &mut Journal) -> VolumeSpec {
     let external = fields.boolean("external", journal).unwrap_or(false);
     let name = fields.text("name", journal);
-    if external {
-        for key in ["driver", "driver_opts", "labels"] {
-            let says = fields.node(key).is_some_and(|node| node.as_mapping().is_none_or(|mapping| !mapping.is_empty()));
-            if says {
-                journal.push(
-                    Problem::new(
-                        Code::Conflict,
-                        fields.key_place(key),
-                        &fields.path.key(key),
-                        format!("`{key}` cannot be given for a volume that is `external`"),
-                    )
-                    .hint("an external volume is what somebody else made; remove one of the two"),
-                );
-            }
-        }
-    }
     // An external volume is known outside by its own name, not by STACK_KEY.
     let name = match (name, &fields.path) {
         (None, Path::Key(_, key)) if external => Some((*key).to_owned()),

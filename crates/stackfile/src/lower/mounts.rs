@@ -1,20 +1,17 @@
 //! Pure. The file systems of a container: `volumes` and `tmpfs`.
 
-use std::collections::BTreeMap;
-
 use stack_model::spec::{Mount, MountSource};
 
 use super::Context;
 use super::read::{self, Fields};
 use crate::code::Code;
-use crate::diagnostic::{Journal, Path, Place, Problem, did_you_mean};
-use crate::short::{bytes, volume};
+use crate::diagnostic::{Journal, Path, Problem};
+use crate::short::bytes;
 use crate::tree::{Node, Value};
 
 /// All mounts, in the order of the file, `volumes` first.
 pub(super) fn mounts(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Vec<Mount> {
     let mut mounts = Vec::new();
-    let mut taken: BTreeMap<String, Place> = BTreeMap::new();
     let list = fields.path.key("volumes");
     for (index, node) in fields.items("volumes").iter().enumerate() {
         if node.as_mapping().is_none() {
@@ -22,7 +19,6 @@ pub(super) fn mounts(fields: &Fields<'_>, context: &Context<'_>, journal: &mut J
         }
         let volume = Fields::new(node, list.index(index));
         if let Some(mount) = mount(&volume, node, context, journal) {
-            claim(&mut taken, &mount.target, node.place, &volume.path, journal);
             mounts.push(mount);
         }
     }
@@ -32,21 +28,10 @@ pub(super) fn mounts(fields: &Fields<'_>, context: &Context<'_>, journal: &mut J
         if let Some(text) = read::text(node, &path, journal)
             && let Some(mount) = short_tmpfs(&text, node, &path, journal)
         {
-            claim(&mut taken, &mount.target, node.place, &path, journal);
             mounts.push(mount);
         }
     }
     mounts
-}
-
-/// Two mounts at one place would hide one another.
-fn claim(taken: &mut BTreeMap<String, Place>, target: &str, place: Place, path: &Path<'_>, journal: &mut Journal) {
-    if let Some(first) = taken.insert(target.to_owned(), place) {
-        journal.push(
-            Problem::new(Code::Conflict, place, path, format!("something else is mounted at `{target}` already"))
-                .hint(format!("see line {}; remove one of the two", first.line)),
-        );
-    }
 }
 
 fn target(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Option<String> {
@@ -83,8 +68,8 @@ fn mount(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut 
     let target = target(fields, node, journal);
     let kind = fields.node("type")?;
     let source = match kind.as_text()? {
-        "bind" => bind(fields, node, context, journal)?,
-        "volume" => named(fields, context, journal)?,
+        "bind" => bind(fields, context, journal)?,
+        "volume" => named(fields, journal)?,
         "tmpfs" => {
             let options = fields.fields("tmpfs");
             if fields.node("source").is_some() {
@@ -133,14 +118,8 @@ fn mount(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut 
     Some(Mount { target: target?, read_only: fields.boolean("read_only", journal).unwrap_or(false), source })
 }
 
-fn bind(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut Journal) -> Option<MountSource> {
-    let Some(written) = fields.node("source") else {
-        journal.push(
-            Problem::new(Code::MissingKey, node.place, &fields.path, "a mount of the type `bind` needs the key `source`")
-                .hint("add `source:` with the path on the hosts"),
-        );
-        return None;
-    };
+fn bind(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Option<MountSource> {
+    let written = fields.node("source")?;
     let path = fields.path.key("source");
     let source = fields.text("source", journal)?;
     if !source.starts_with('/') {
@@ -190,41 +169,9 @@ fn bind(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut J
     })
 }
 
-fn named(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Option<MountSource> {
+fn named(fields: &Fields<'_>, journal: &mut Journal) -> Option<MountSource> {
     let options = fields.fields("volume");
     let name = fields.text("source", journal).filter(|name| !name.is_empty());
-    if let (Some(name), Some(node)) = (&name, fields.node("source"))
-        && !context.volumes.contains(name)
-    {
-        let path = fields.path.key("source");
-        if volume::is_path(name) {
-            journal.push(
-                Problem::new(
-                    Code::BadVolume,
-                    node.place,
-                    &path,
-                    format!("{} is a path, and the `type` is `volume`", node.quoted()),
-                )
-                .hint("write `type: bind`"),
-            );
-            return None;
-        }
-        let problem = Problem::new(
-            Code::Undefined,
-            node.place,
-            &path,
-            format!("there is no volume {} at the top level", node.quoted()),
-        );
-        let meant = did_you_mean(name, context.volumes.iter().map(String::as_str));
-        journal.push(match meant {
-            Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
-            None if node.interpolated => problem.hint("add it under `volumes:` at the top level"),
-            None => problem.hint(format!(
-                "add `volumes: {{{name}: }}` at the top level, or begin the source with `/` if it is a path of the hosts"
-            )),
-        });
-        return None;
-    }
     let subpath = options.text("subpath", journal).filter(|subpath| !subpath.is_empty());
     if let (Some(subpath), Some(node)) = (&subpath, options.node("subpath"))
         && (subpath.starts_with('/') || subpath.split('/').any(|part| part == ".."))

@@ -32,7 +32,7 @@ pub(super) fn service(
     let update = update(&deploy.fields("update_config"), journal);
     let container = container::container(&fields, context, journal);
     let ports = ports(&fields, journal);
-    let networks = networks(&fields, context, journal);
+    let networks = networks(&fields, journal);
     let labels = deploy.pairs("labels", journal);
     let container = container?;
     if container.network_mode != NetworkMode::Networks {
@@ -43,25 +43,19 @@ pub(super) fn service(
 
 fn conflict_with_network_mode(fields: &Fields<'_>, mode: NetworkMode, journal: &mut Journal) {
     let name = if mode == NetworkMode::Host { "host" } else { "none" };
-    for key in ["networks", "ports"] {
-        let says = fields.node(key).is_some_and(|node| {
-            node.as_mapping().is_some_and(|mapping| !mapping.is_empty())
-                || node.as_sequence().is_some_and(|items| !items.is_empty())
-        });
-        if says {
-            journal.push(
-                Problem::new(
-                    Code::Conflict,
-                    fields.key_place(key),
-                    &fields.path.key(key),
-                    format!("`{key}` cannot be used together with `network_mode: {name}`"),
-                )
-                .hint(match (key, mode) {
-                    ("ports", NetworkMode::Host) => "remove it: the container already has all ports of its host",
-                    _ => "remove one of the two",
-                }),
-            );
-        }
+    if !fields.items("ports").is_empty() {
+        journal.push(
+            Problem::new(
+                Code::Conflict,
+                fields.key_place("ports"),
+                &fields.path.key("ports"),
+                format!("`ports` cannot be used together with `network_mode: {name}`"),
+            )
+            .hint(match mode {
+                NetworkMode::Host => "remove it: the container already has all ports of its host",
+                NetworkMode::None | NetworkMode::Networks => "remove one of the two",
+            }),
+        );
     }
 }
 
@@ -607,27 +601,11 @@ fn one_port(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Vec<Publ
     }
 }
 
-fn networks(
-    fields: &Fields<'_>,
-    context: &Context<'_>,
-    journal: &mut Journal,
-) -> BTreeMap<String, NetworkAttachment> {
+fn networks(fields: &Fields<'_>, journal: &mut Journal) -> BTreeMap<String, NetworkAttachment> {
     let list = fields.fields("networks");
     let alias = fields.text("container_name", journal);
     let mut networks = BTreeMap::new();
     for (key, entry) in list.mapping.into_iter().flatten() {
-        if key != "default" && !context.networks.contains(key) {
-            let problem = Problem::new(
-                Code::Undefined,
-                entry.key_place,
-                &list.path.key(key),
-                format!("there is no network `{key}` at the top level"),
-            );
-            journal.push(match did_you_mean(key, context.networks.iter().map(String::as_str)) {
-                Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
-                None => problem.hint(format!("add `networks: {{{key}: }}` at the top level")),
-            });
-        }
         let attachment = Fields::new(&entry.node, list.path.key(key));
         let aliases = attachment.texts("aliases", journal).unwrap_or_default();
         networks.insert(key.clone(), NetworkAttachment { aliases });

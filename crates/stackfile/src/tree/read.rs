@@ -74,6 +74,9 @@ impl<'input> Reader<'input> {
             }
             Some(Err(error)) => {
                 let place = self.place(Span::empty(*error.marker()));
+                if error.info().contains("recursion limit") {
+                    return Err(Box::new(too_deep(place)));
+                }
                 let hint = syntax_hint(error.info());
                 let problem =
                     Problem::new(Code::Syntax, place, &Path::Root, format!("this is not valid YAML: {}", error.info()));
@@ -107,12 +110,7 @@ impl<'input> Reader<'input> {
     /// The node that begins with `event`, and how many values it has, itself included.
     fn node(&mut self, event: Event<'input>, place: Place, depth: usize, journal: &mut Journal) -> Read<(Node, usize)> {
         if depth > MOST_DEPTH {
-            return Err(Box::new(Problem::new(
-                Code::TooDeep,
-                place,
-                &Path::Root,
-                format!("this is nested more than {MOST_DEPTH} levels deep"),
-            )));
+            return Err(Box::new(too_deep(place)));
         }
         self.count(1, place)?;
         let (anchor, node, size) = match event {
@@ -290,6 +288,11 @@ impl<'input> Reader<'input> {
     }
 }
 
+fn too_deep(place: Place) -> Problem {
+    Problem::new(Code::TooDeep, place, &Path::Root, format!("this is nested more than {MOST_DEPTH} levels deep"))
+        .hint("a stack file needs about ten levels")
+}
+
 fn own_directive(tag: &Tag) -> Option<Directive> {
     if tag.handle != "!" {
         return None;
@@ -394,7 +397,8 @@ mod tests {
     #[test]
     fn deep_nesting_is_refused() {
         for text in ["[".repeat(10_000), "{a: ".repeat(10_000), "- ".repeat(10_000)] {
-            assert!(read_json(&text).unwrap_err()[0].contains("E0104"));
+            let error = read_json(&text).unwrap_err();
+            assert!(error[0].contains("E0104"), "{} {error:?}", &text[..4]);
         }
     }
 
