@@ -153,7 +153,7 @@ async fn remove(
     let used: Vec<(String, String)> = engine
         .list()
         .into_iter()
-        .map(|container| (container.image_digest().to_owned(), container.name().to_owned()))
+        .map(|container| (container.image_digest, container.name))
         .collect();
     let in_use = |digest: &EngineDigest| {
         used.iter().find(|(image, _)| image == digest.as_str()).map(|(_, name)| name.clone())
@@ -182,9 +182,9 @@ async fn logs(
         let record = record.map_err(std::io::Error::other)?;
         let line = LogLine {
             task,
-            time_nanoseconds: record.time_nanoseconds,
-            stream: record.stream.as_str().to_owned(),
-            line: String::from_utf8_lossy(&record.data).trim_end_matches(['\r', '\n']).to_owned(),
+            time_nanoseconds: record.time,
+            stream: record.source.as_str().to_owned(),
+            line: String::from_utf8_lossy(&record.output).trim_end_matches(['\r', '\n']).to_owned(),
             partial: record.partial,
         };
         let mut text = serde_json::to_vec(&line)?;

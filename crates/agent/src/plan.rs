@@ -222,7 +222,16 @@ fn next_step(
         ObservedState::Running { .. } => None,
         ObservedState::Exited { code, started, finished, .. } => {
             let policy = &assigned.spec.restart;
-            if has_ended(&memory) || !memory.restarts_after(policy, *code, *finished) {
+            if has_ended(&memory) {
+                return None;
+            }
+            if memory.failure.is_some() {
+                // The last start did not come about; whether the container may run again is not the question.
+                let early = is_too_early(circumstances.start_not_before, now, steps)
+                    || is_too_early(memory.retry_at, now, steps);
+                return (!early && ports_are_free()).then(|| start(None));
+            }
+            if !memory.restarts_after(policy, *code, *finished) {
                 return None;
             }
             let at = memory.restart_at(policy, *started, *finished);

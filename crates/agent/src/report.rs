@@ -77,12 +77,12 @@ fn status(
             } else if is_rejected(memory) {
                 status.message = trouble();
                 Phase::Rejected
+            } else if memory.failure.is_some() {
+                status.message = trouble();
+                Phase::Starting
             } else if memory.restarts_after(policy, *code, *finished) {
                 let at = memory.restart_at(policy, *started, *finished);
-                status.message = Some(match trouble() {
-                    Some(trouble) => trouble,
-                    None => format!("{how}; starting again in {}", at.since(now)),
-                });
+                status.message = Some(format!("{how}; starting again in {}", at.since(now)));
                 Phase::Running
             } else if *code == 0 && !memory.was_unhealthy {
                 Phase::Complete
