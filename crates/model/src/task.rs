@@ -109,6 +109,20 @@ pub struct TaskSpec {
     pub volumes: BTreeMap<String, VolumeSpec>,
 }
 
+impl Task {
+    /// It should run, and nothing says yet that it never will again.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        matches!(self.desired, DesiredState::Running) && !self.status.phase.is_terminal()
+    }
+
+    /// Something of it may still run on its node.
+    #[must_use]
+    pub const fn holds_its_node(&self) -> bool {
+        !self.status.phase.is_terminal()
+    }
+}
+
 /// One replica placed on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
@@ -130,4 +144,10 @@ pub struct Task {
     pub created_at: Timestamp,
     /// The last that its node said of it, or [`Phase::Lost`] by the leader.
     pub status: TaskStatus,
+    /// Since when it is ready without a break, by the cluster's time. Written by `apply`.
+    #[serde(default)]
+    pub ready_since: Option<Timestamp>,
+    /// When it came to a terminal phase, by the cluster's time. Written by `apply`.
+    #[serde(default)]
+    pub ended_at: Option<Timestamp>,
 }

@@ -1,1 +1,21 @@
-//! Placeholder replaced by the first slice.
+//! Pure. The deterministic heart of the controllers.
+//!
+//! [`apply`](apply()) is the state machine that Raft replicates; [`plan`](plan()) is what the leader decides from a snapshot of
+//! it; [`assignment`](assignment()) is what one host is told. Time, ids and randomness are arguments: the same entries give
+//! the same state on every controller, today and in a test.
+
+pub mod apply;
+pub mod assignment;
+pub mod command;
+pub mod plan;
+mod rollout;
+mod schedule;
+pub mod state;
+pub mod status;
+
+pub use apply::{Applied, Entry, Rejected, apply};
+pub use assignment::assignment;
+pub use command::{Change, ClusterIdentity, Command, NewTask, Plan, Secret};
+pub use plan::{Ids, plan};
+pub use state::{ControllerMember, Service, Stack, State, Unplaced, Update, UpdateState};
+pub use status::{ServiceStatus, service_status};

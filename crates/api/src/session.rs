@@ -1,0 +1,62 @@
+//! What a node and the leader say to each other. Only for the node whose certificate it is.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use stack_model::{Assignment, NodeDescription, NodeId};
+
+/// `POST /v1/node/register`: a member says what and where it is now. Repeated after every start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterRequest {
+    /// Checked against the certificate.
+    pub node: NodeId,
+    /// Where its `stackd` listens.
+    pub address: SocketAddr,
+    /// What it says of itself.
+    pub description: NodeDescription,
+}
+
+/// The answer to a registration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterResponse {
+    /// How often to send a heartbeat.
+    pub heartbeat_milliseconds: u64,
+    /// Where the controllers listen now.
+    pub controllers: Vec<SocketAddr>,
+}
+
+/// `POST /v1/node/heartbeat`. Served by the leader; never enters the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatRequest {
+    /// Checked against the certificate.
+    pub node: NodeId,
+}
+
+/// The answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatResponse {
+    /// Where the controllers listen now.
+    pub controllers: Vec<SocketAddr>,
+}
+
+/// `GET /v1/node/assignment?node=ID&after=GENERATION`: answered when there is a newer one, or after 30 s with none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssignmentQuery {
+    /// Checked against the certificate.
+    pub node: NodeId,
+    /// The generation that the node has; 0 for none.
+    pub after: u64,
+}
+
+/// The answer to an assignment query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssignmentResponse {
+    /// `None`: nothing newer in time; ask again.
+    pub assignment: Option<Assignment>,
+}

@@ -1,0 +1,761 @@
+//! Pure. The state machine: one log entry changes the state, or is refused and changes nothing but the clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use stack_model::spec::{
+    MountSource, NetworkMode, Protocol, PublishedPort, ServiceMode, ServiceSpec, StackSpec, VolumeSpec,
+};
+use stack_model::{
+    DesiredState, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report, ServiceKey, StackName, Task,
+    TaskId, TaskSpec, TaskStatus, Timestamp,
+};
+
+use crate::command::{Change, Command, NewTask};
+use crate::schedule;
+use crate::state::{ControllerMember, Service, Stack, State, Update, UpdateState};
+
+/// Host ports that are drawn for a published port without a number, as Swarm does.
+const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+
+/// When an entry came to be, and which it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The log's index.
+    pub revision: u64,
+    /// By the proposer's clock; `apply` never lets the state's time go back.
+    pub time: Timestamp,
+}
+
+/// What an entry did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Of this entry; for a stack that was already as asked, the revision that made it so.
+    pub revision: u64,
+    /// Whether it changed anything.
+    pub changed: bool,
+    /// For a commit: how many of its changes no longer fitted and were left out.
+    #[serde(default)]
+    pub skipped: u32,
+}
+
+/// Why an entry was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejected {
+    /// The cluster was already made.
+    #[error("the cluster is already initialized")]
+    AlreadyInitialized,
+    /// The first entry must make the cluster.
+    #[error("the cluster is not initialized")]
+    NotInitialized,
+    /// Somebody else changed the stack meanwhile.
+    #[error(
+        "stack `{stack}` is at revision {present}, not at {expected} as expected: look at it again, then deploy again"
+    )]
+    Conflict {
+        /// Which.
+        stack: StackName,
+        /// What the caller believed.
+        expected: u64,
+        /// What is there; 0 is nothing.
+        present: u64,
+    },
+    /// A task could not be pinned to what it shall run.
+    #[error("service `{service}`: image `{image}` has no digest")]
+    NoDigest {
+        /// Which service.
+        service: ServiceKey,
+        /// As in the stack file.
+        image: String,
+    },
+    /// Two services want the same port on the same hosts.
+    #[error("service `{service}`: port {port} is already published by `{other}`")]
+    PortTaken {
+        /// Which service.
+        service: ServiceKey,
+        /// Such as `8080/tcp`.
+        port: String,
+        /// Who has it.
+        other: ServiceKey,
+    },
+    /// All dynamic ports are given out.
+    #[error("service `{service}`: no free port from 30000 to 32767 is left to publish {target}")]
+    NoFreePort {
+        /// Which service.
+        service: ServiceKey,
+        /// The port in the container.
+        target: u16,
+    },
+    /// A mount names a volume that the stack does not declare.
+    #[error("service `{service}`: volume `{volume}` is not declared by the stack")]
+    UnknownVolume {
+        /// Which service.
+        service: ServiceKey,
+        /// The key.
+        volume: String,
+    },
+    /// A service names a network that the stack does not declare.
+    #[error("service `{service}`: network `{network}` is not declared by the stack")]
+    UnknownNetwork {
+        /// Which service.
+        service: ServiceKey,
+        /// The key.
+        network: String,
+    },
+    /// There is none of that name.
+    #[error("there is no stack `{stack}`")]
+    UnknownStack {
+        /// What was asked for.
+        stack: StackName,
+    },
+    /// There is none of that name.
+    #[error("there is no service `{service}`")]
+    UnknownService {
+        /// What was asked for.
+        service: ServiceKey,
+    },
+    /// A global service has one task per node.
+    #[error("service `{service}` is global: it has one task on every node and cannot be scaled")]
+    NotReplicated {
+        /// What was asked for.
+        service: ServiceKey,
+    },
+    /// There is none with that id.
+    #[error("there is no node {node}")]
+    UnknownNode {
+        /// What was asked for.
+        node: NodeId,
+    },
+    /// A node that was removed, or a stranger with the same id, may not come back in another role.
+    #[error("node {node} is a member with another role")]
+    RoleMismatch {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node that is up still has tasks.
+    #[error("node `{name}` is up and has {tasks} tasks: drain it first, or use --force")]
+    NodeInUse {
+        /// Its name.
+        name: String,
+        /// How many.
+        tasks: usize,
+    },
+}
+
+/// Applies one entry. Deterministic: the same entries in the same order give the same state.
+///
+/// # Errors
+/// The entry is refused and nothing but `revision` and `time` has changed.
+pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applied, Rejected> {
+    state.revision = entry.revision;
+    state.time = state.time.max(entry.time);
+    if let Command::Initialize { identity } = command {
+        if state.identity.is_some() {
+            return Err(Rejected::AlreadyInitialized);
+        }
+        state.identity = Some(identity);
+        return Ok(changed(state));
+    }
+    if state.identity.is_none() {
+        return Err(Rejected::NotInitialized);
+    }
+    match command {
+        Command::Initialize { .. } => Err(Rejected::AlreadyInitialized),
+        Command::RotateToken { role, token } => {
+            if let Some(identity) = &mut state.identity {
+                match role {
+                    NodeRole::Controller => identity.controller_token = token,
+                    NodeRole::Worker => identity.worker_token = token,
+                }
+            }
+            Ok(changed(state))
+        }
+        Command::PutStack { spec, expected_revision } => put_stack(state, *spec, expected_revision),
+        Command::RemoveStack { stack } => remove_stack(state, &stack),
+        Command::Scale { replicas } => scale(state, &replicas),
+        Command::AddNode { id, role, address, description, raft_id } => {
+            add_node(state, id, role, address, description, raft_id)
+        }
+        Command::DescribeNode { id, address, description } => {
+            let node = state.nodes.get_mut(&id).ok_or(Rejected::UnknownNode { node: id })?;
+            if node.address == address && node.description == description {
+                return Ok(unchanged(state));
+            }
+            node.address = address;
+            node.description = description;
+            Ok(changed(state))
+        }
+        Command::UpdateNode { id, availability, labels } => {
+            let node = state.nodes.get_mut(&id).ok_or(Rejected::UnknownNode { node: id })?;
+            if let Some(availability) = availability {
+                node.availability = availability;
+            }
+            for (key, value) in labels {
+                match value {
+                    Some(value) => node.labels.insert(key, value),
+                    None => node.labels.remove(&key),
+                };
+            }
+            Ok(changed(state))
+        }
+        Command::SetReadiness { nodes } => {
+            let now = state.time;
+            let mut any = false;
+            for (id, readiness) in nodes {
+                if let Some(node) = state.nodes.get_mut(&id)
+                    && node.readiness != readiness
+                {
+                    node.readiness = readiness;
+                    node.readiness_since = now;
+                    any = true;
+                }
+            }
+            Ok(if any { changed(state) } else { unchanged(state) })
+        }
+        Command::RemoveNode { id, force } => remove_node(state, id, force),
+        Command::Report { reports } => {
+            let mut any = false;
+            for report in reports {
+                any |= take_report(state, report);
+            }
+            Ok(if any { changed(state) } else { unchanged(state) })
+        }
+        Command::Commit { plan } => {
+            let mut skipped = 0;
+            let mut any = false;
+            for change in plan.changes {
+                if commit(state, change) {
+                    any = true;
+                } else {
+                    skipped += 1;
+                }
+            }
+            Ok(Applied { revision: state.revision, changed: any, skipped })
+        }
+        Command::SetRegistryCredential { registry, credential } => {
+            match credential {
+                Some(credential) => state.registry_credentials.insert(registry, credential),
+                None => state.registry_credentials.remove(&registry),
+            };
+            let nodes: Vec<NodeId> = state.nodes.keys().copied().collect();
+            for node in nodes {
+                touch(state, node);
+            }
+            Ok(changed(state))
+        }
+    }
+}
+
+const fn changed(state: &State) -> Applied {
+    Applied { revision: state.revision, changed: true, skipped: 0 }
+}
+
+const fn unchanged(state: &State) -> Applied {
+    Applied { revision: state.revision, changed: false, skipped: 0 }
+}
+
+/// The node's assignment has changed.
+fn touch(state: &mut State, node: NodeId) {
+    if state.nodes.contains_key(&node) {
+        let revision = state.revision;
+        state.generations.insert(node, revision);
+    }
+}
+
+fn put_stack(state: &mut State, spec: StackSpec, expected_revision: Option<u64>) -> Result<Applied, Rejected> {
+    let present = state.stacks.get(&spec.name).filter(|stack| !stack.removing).map_or(0, |stack| stack.revision);
+    if let Some(expected) = expected_revision
+        && expected != present
+    {
+        return Err(Rejected::Conflict { stack: spec.name, expected, present });
+    }
+    // Everything that can be refused is refused before anything is changed.
+    let mut wanted: BTreeMap<ServiceKey, (ServiceSpec, TaskSpec)> = BTreeMap::new();
+    let mut taken = published_ports(state, &spec.name);
+    for (name, service) in &spec.services {
+        let key = ServiceKey { stack: spec.name.clone(), service: name.clone() };
+        if service.container.image.digest.is_none() {
+            return Err(Rejected::NoDigest { service: key, image: service.container.image.reference.clone() });
+        }
+        let mut service = service.clone();
+        fill_ports(state, &key, &mut service, &mut taken)?;
+        let task_spec = task_spec(&spec, &key, &service)?;
+        wanted.insert(key, (service, task_spec));
+    }
+    let same_services = wanted.iter().all(|(key, (service, _))| {
+        state.services.get(key).is_some_and(|existing| !existing.removing && *existing.spec == *service)
+    });
+    if let Some(stack) = state.stacks.get(&spec.name)
+        && !stack.removing
+        && *stack.spec == spec
+        && same_services
+    {
+        return Ok(Applied { revision: stack.revision, changed: false, skipped: 0 });
+    }
+
+    let revision = state.revision;
+    let now = state.time;
+    let created_at = state.stacks.get(&spec.name).map_or(now, |stack| stack.created_at);
+    let gone: Vec<ServiceKey> =
+        services_of(state, &spec.name).filter(|key| !wanted.contains_key(key)).cloned().collect();
+    for key in gone {
+        if let Some(service) = state.services.get_mut(&key) {
+            service.removing = true;
+            service.unplaced = None;
+        }
+    }
+    for (key, (service, task_spec)) in wanted {
+        put_service(state, key, service, task_spec);
+    }
+    let name = spec.name.clone();
+    state.stacks.insert(name, Stack { spec: Arc::new(spec), revision, created_at, updated_at: now, removing: false });
+    Ok(changed(state))
+}
+
+fn put_service(state: &mut State, key: ServiceKey, spec: ServiceSpec, task_spec: TaskSpec) {
+    let revision = state.revision;
+    let now = state.time;
+    let runs = state.tasks_of(&key).any(Task::is_active);
+    match state.services.get_mut(&key) {
+        Some(service) => {
+            service.removing = false;
+            if *service.task_spec != task_spec {
+                service.previous = Some(Arc::clone(&service.spec));
+                service.task_spec = Arc::new(task_spec);
+                service.version = revision;
+                service.update = runs.then_some(Update { started_at: now, state: UpdateState::Rolling });
+            }
+            if *service.spec != spec {
+                service.spec = Arc::new(spec);
+                service.unplaced = None;
+            }
+        }
+        None => {
+            state.services.insert(
+                key,
+                Service {
+                    spec: Arc::new(spec),
+                    task_spec: Arc::new(task_spec),
+                    version: revision,
+                    previous: None,
+                    update: None,
+                    removing: false,
+                    unplaced: None,
+                },
+            );
+        }
+    }
+}
+
+fn services_of<'a>(state: &'a State, stack: &'a StackName) -> impl Iterator<Item = &'a ServiceKey> {
+    state.services.keys().filter(move |key| key.stack == *stack)
+}
+
+type PortKey = (u16, Protocol);
+type TakenPorts = BTreeMap<PortKey, Vec<(ServiceKey, Option<IpAddr>)>>;
+
+/// What the services of other stacks publish.
+fn published_ports(state: &State, except: &StackName) -> TakenPorts {
+    let mut taken = TakenPorts::new();
+    for (key, service) in &state.services {
+        if key.stack == *except {
+            continue;
+        }
+        for port in &service.spec.ports {
+            if let Some(published) = port.published {
+                taken.entry((published, port.protocol)).or_default().push((key.clone(), port.host_ip));
+            }
+        }
+    }
+    taken
+}
+
+fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one == other || one.is_unspecified() || other.is_unspecified(),
+        _ => true,
+    }
+}
+
+/// Gives every published port a number, the one it had before where it had one, and refuses what another service has.
+fn fill_ports(
+    state: &State,
+    key: &ServiceKey,
+    service: &mut ServiceSpec,
+    taken: &mut TakenPorts,
+) -> Result<(), Rejected> {
+    let before: Vec<PublishedPort> =
+        state.services.get(key).map(|service| service.spec.ports.clone()).unwrap_or_default();
+    for port in &mut service.ports {
+        if let Some(published) = port.published {
+            let holders = taken.get(&(published, port.protocol)).map(Vec::as_slice).unwrap_or_default();
+            if let Some((other, _)) =
+                holders.iter().find(|(other, host_ip)| other != key && overlap(*host_ip, port.host_ip))
+            {
+                return Err(Rejected::PortTaken {
+                    service: key.clone(),
+                    port: format!("{published}/{}", port.protocol.as_str()),
+                    other: other.clone(),
+                });
+            }
+        } else {
+            let free = |number: &u16| !taken.contains_key(&(*number, port.protocol));
+            let kept = before
+                .iter()
+                .filter(|old| {
+                    old.target == port.target
+                        && old.protocol == port.protocol
+                        && old.mode == port.mode
+                        && old.host_ip == port.host_ip
+                })
+                .filter_map(|old| old.published)
+                .filter(|number| DYNAMIC_PORTS.contains(number))
+                .find(free);
+            port.published = Some(
+                kept.or_else(|| DYNAMIC_PORTS.clone().find(free))
+                    .ok_or_else(|| Rejected::NoFreePort { service: key.clone(), target: port.target })?,
+            );
+        }
+        if let Some(published) = port.published {
+            taken.entry((published, port.protocol)).or_default().push((key.clone(), port.host_ip));
+        }
+    }
+    Ok(())
+}
+
+/// What a task of the service runs: the service's container with everything of the stack that it names.
+fn task_spec(stack: &StackSpec, key: &ServiceKey, service: &ServiceSpec) -> Result<TaskSpec, Rejected> {
+    let full_name =
+        |given: Option<&String>, name: &str| given.cloned().unwrap_or_else(|| format!("{}_{name}", stack.name));
+    let mut networks = BTreeMap::new();
+    if service.container.network_mode == NetworkMode::Networks {
+        let own_name = key.service.as_str().to_owned();
+        if service.networks.is_empty() {
+            let given = stack.networks.get("default").and_then(|network| network.name.as_ref());
+            networks.insert(full_name(given, "default"), vec![own_name.clone()]);
+        }
+        for (name, attachment) in &service.networks {
+            let given = match stack.networks.get(name) {
+                Some(network) => network.name.as_ref(),
+                None if name == "default" => None,
+                None => return Err(Rejected::UnknownNetwork { service: key.clone(), network: name.clone() }),
+            };
+            let mut aliases = vec![own_name.clone()];
+            aliases.extend(attachment.aliases.iter().cloned());
+            networks.insert(full_name(given, name), aliases);
+        }
+    }
+    let mut volumes = BTreeMap::new();
+    for mount in &service.container.mounts {
+        if let MountSource::Volume { name: Some(name), .. } = &mount.source {
+            let Some(volume) = stack.volumes.get(name) else {
+                return Err(Rejected::UnknownVolume { service: key.clone(), volume: name.clone() });
+            };
+            let named = VolumeSpec { name: Some(full_name(volume.name.as_ref(), name)), ..volume.clone() };
+            volumes.insert(name.clone(), named);
+        }
+    }
+    Ok(TaskSpec {
+        container: service.container.clone(),
+        resources: service.resources,
+        restart: service.restart,
+        ports: service.ports.clone(),
+        networks,
+        volumes,
+    })
+}
+
+fn remove_stack(state: &mut State, name: &StackName) -> Result<Applied, Rejected> {
+    let stack = state.stacks.get_mut(name).ok_or_else(|| Rejected::UnknownStack { stack: name.clone() })?;
+    stack.removing = true;
+    let keys: Vec<ServiceKey> = services_of(state, name).cloned().collect();
+    for key in keys {
+        if let Some(service) = state.services.get_mut(&key) {
+            service.removing = true;
+            service.unplaced = None;
+        }
+    }
+    Ok(changed(state))
+}
+
+fn scale(state: &mut State, replicas: &BTreeMap<ServiceKey, u32>) -> Result<Applied, Rejected> {
+    for key in replicas.keys() {
+        let service = state
+            .services
+            .get(key)
+            .filter(|service| !service.removing)
+            .ok_or_else(|| Rejected::UnknownService { service: key.clone() })?;
+        if service.spec.mode == ServiceMode::Global {
+            return Err(Rejected::NotReplicated { service: key.clone() });
+        }
+    }
+    let revision = state.revision;
+    let now = state.time;
+    let mut any = false;
+    for (key, &replicas) in replicas {
+        let mode = ServiceMode::Replicated { replicas };
+        let Some(service) = state.services.get_mut(key) else { continue };
+        if service.spec.mode == mode {
+            continue;
+        }
+        any = true;
+        Arc::make_mut(&mut service.spec).mode = mode;
+        service.unplaced = None;
+        if let Some(stack) = state.stacks.get_mut(&key.stack) {
+            if let Some(service) = Arc::make_mut(&mut stack.spec).services.get_mut(&key.service) {
+                service.mode = mode;
+            }
+            stack.revision = revision;
+            stack.updated_at = now;
+        }
+    }
+    Ok(if any { changed(state) } else { unchanged(state) })
+}
+
+fn add_node(
+    state: &mut State,
+    id: NodeId,
+    role: NodeRole,
+    address: std::net::SocketAddr,
+    description: NodeDescription,
+    raft_id: Option<u64>,
+) -> Result<Applied, Rejected> {
+    if state.nodes.get(&id).is_some_and(|node| node.role != role) {
+        return Err(Rejected::RoleMismatch { node: id });
+    }
+    let taken: BTreeSet<&str> =
+        state.nodes.values().filter(|node| node.id != id).map(|node| node.name.as_str()).collect();
+    let wanted = if description.hostname.is_empty() { "node" } else { description.hostname.as_str() };
+    let name = std::iter::once(wanted.to_owned())
+        .chain((2u64..).map(|number| format!("{wanted}-{number}")))
+        .find(|name| !taken.contains(name.as_str()))
+        .unwrap_or_else(|| id.to_string());
+    if let (NodeRole::Controller, Some(raft_id)) = (role, raft_id) {
+        state.controllers.insert(id, ControllerMember { raft_id });
+    }
+    let now = state.time;
+    match state.nodes.get_mut(&id) {
+        Some(node) => {
+            node.address = address;
+            node.description = description;
+        }
+        None => {
+            let node = Node {
+                id,
+                name,
+                address,
+                role,
+                availability: stack_model::Availability::Active,
+                readiness: Readiness::Down,
+                readiness_since: now,
+                labels: BTreeMap::new(),
+                description,
+                joined_at: now,
+            };
+            state.nodes.insert(id, node);
+            touch(state, id);
+        }
+    }
+    Ok(changed(state))
+}
+
+fn remove_node(state: &mut State, id: NodeId, force: bool) -> Result<Applied, Rejected> {
+    let node = state.nodes.get(&id).ok_or(Rejected::UnknownNode { node: id })?;
+    let tasks = state.tasks_on(id).filter(|task| task.holds_its_node()).count();
+    if node.readiness == Readiness::Ready && tasks > 0 && !force {
+        return Err(Rejected::NodeInUse { name: node.name.clone(), tasks });
+    }
+    let ids: Vec<TaskId> = state.tasks_on(id).map(|task| task.id).collect();
+    for task in ids {
+        lose(state, task);
+    }
+    state.nodes.remove(&id);
+    state.controllers.remove(&id);
+    state.generations.remove(&id);
+    Ok(changed(state))
+}
+
+/// The task is given up: its node is lost, or left the cluster.
+fn lose(state: &mut State, id: TaskId) {
+    let now = state.time;
+    if let Some(task) = state.tasks.get_mut(&id)
+        && !task.status.phase.is_terminal()
+    {
+        task.desired = DesiredState::Stopped;
+        task.ready_since = None;
+        task.ended_at = Some(now);
+        task.status = TaskStatus {
+            phase: Phase::Lost,
+            ready: false,
+            health: None,
+            pid: None,
+            message: Some("its node was lost".to_owned()),
+            since: now,
+            ..task.status.clone()
+        };
+    }
+}
+
+fn take_report(state: &mut State, report: Report) -> bool {
+    let now = state.time;
+    let mut any = false;
+    for (id, status) in report.tasks {
+        let Some(task) = state.tasks.get_mut(&id) else { continue };
+        let present = task.status.phase;
+        if task.node != report.node || present.is_terminal() || status.phase < present || task.status == status {
+            continue;
+        }
+        any = true;
+        if !status.ready || status.phase.is_terminal() {
+            task.ready_since = None;
+        } else if !task.status.ready || task.status.restarts != status.restarts {
+            task.ready_since = Some(now);
+        }
+        if status.phase.is_terminal() {
+            task.ended_at = Some(now);
+        }
+        task.status = status;
+    }
+    any
+}
+
+/// Applies one change of a plan if it still fits. A plan is made from a snapshot, and the world may have moved since.
+fn commit(state: &mut State, change: Change) -> bool {
+    match change {
+        Change::StartTask { start } => start_task(state, start, None),
+        Change::ReplaceLostTask { stop, start } => {
+            let lost = state.tasks.get(&stop).is_some_and(|task| {
+                task.is_active()
+                    && task.service == start.service
+                    && task.slot == start.slot
+                    && state.nodes.get(&task.node).is_none_or(|node| node.readiness == Readiness::Down)
+            });
+            if !lost || !start_task(state, start, Some(stop)) {
+                return false;
+            }
+            let node = state.tasks.get(&stop).map(|task| task.node);
+            lose(state, stop);
+            if let Some(node) = node {
+                touch(state, node);
+            }
+            true
+        }
+        Change::StopTask { stop } => {
+            let Some(task) = state.tasks.get_mut(&stop) else { return false };
+            if task.desired == DesiredState::Stopped {
+                return false;
+            }
+            task.desired = DesiredState::Stopped;
+            let node = task.node;
+            touch(state, node);
+            true
+        }
+        Change::ForgetTask { task } => {
+            let Some(found) = state.tasks.get(&task) else { return false };
+            if !found.status.phase.is_terminal() && found.desired != DesiredState::Stopped {
+                return false;
+            }
+            let node = found.node;
+            state.remove_task(task);
+            touch(state, node);
+            true
+        }
+        Change::SetUpdate { service, version, update } => match state.services.get_mut(&service) {
+            Some(service) if service.version == version => {
+                service.update = update;
+                true
+            }
+            _ => false,
+        },
+        Change::RollBack { service, version, reason } => roll_back(state, &service, version, reason),
+        Change::SetUnplaced { service, unplaced } => match state.services.get_mut(&service) {
+            Some(service) => {
+                service.unplaced = unplaced;
+                true
+            }
+            None => false,
+        },
+        Change::ForgetService { service } => {
+            let empty = state.tasks_of(&service).next().is_none();
+            let removing = state.services.get(&service).is_some_and(|service| service.removing);
+            if empty && removing {
+                state.services.remove(&service);
+            }
+            empty && removing
+        }
+        Change::ForgetStack { stack } => {
+            let empty = services_of(state, &stack).next().is_none();
+            let removing = state.stacks.get(&stack).is_some_and(|stack| stack.removing);
+            if empty && removing {
+                state.stacks.remove(&stack);
+            }
+            empty && removing
+        }
+    }
+}
+
+fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> bool {
+    let Some(service) = state.services.get(&start.service) else { return false };
+    if service.removing || service.version != start.version || state.tasks.contains_key(&start.id) {
+        return false;
+    }
+    let Some(node) = state.nodes.get(&start.node) else { return false };
+    let in_slot = state
+        .tasks_of(&start.service)
+        .filter(|task| task.slot == start.slot && Some(task.id) != instead_of)
+        .filter(|task| schedule::occupies_slot(state, task));
+    let allowed = usize::from(schedule::starts_first(&service.spec));
+    if in_slot.count() > allowed {
+        return false;
+    }
+    let mut load = schedule::Load::default();
+    for task in state.tasks_on(start.node).filter(|task| task.holds_its_node()) {
+        load.add(task.service == start.service, &task.spec);
+    }
+    if schedule::refusal(node, &load, &service.spec, &service.task_spec).is_some() {
+        return false;
+    }
+    let task = Task {
+        id: start.id,
+        service: start.service,
+        slot: start.slot,
+        node: start.node,
+        spec: Arc::clone(&service.task_spec),
+        spec_version: service.version,
+        desired: DesiredState::Running,
+        created_at: state.time,
+        status: TaskStatus::assigned(state.time),
+        ready_since: None,
+        ended_at: None,
+    };
+    let node = task.node;
+    state.insert_task(task);
+    touch(state, node);
+    true
+}
+
+fn roll_back(state: &mut State, key: &ServiceKey, version: u64, reason: String) -> bool {
+    let Some(stack) = state.stacks.get(&key.stack).map(|stack| Arc::clone(&stack.spec)) else { return false };
+    let Some(service) = state.services.get(key) else { return false };
+    let Some(previous) = service.previous.clone() else { return false };
+    if service.version != version {
+        return false;
+    }
+    // The number of replicas is not what failed.
+    let mut spec = (*previous).clone();
+    spec.mode = service.spec.mode;
+    let Ok(task_spec) = task_spec(&stack, key, &spec) else { return false };
+    let update = Update { started_at: state.time, state: UpdateState::RollingBack { reason } };
+    let revision = state.revision;
+    if let Some(service) = state.services.get_mut(key) {
+        service.spec = Arc::new(spec);
+        service.task_spec = Arc::new(task_spec);
+        service.version = revision;
+        service.previous = None;
+        service.update = Some(update);
+    }
+    true
+}

@@ -1,0 +1,116 @@
+//! Pure. What the leader decides from a snapshot: orchestrate each service, then place what it needs.
+
+use stack_model::{ServiceKey, Slot, TaskId, Timestamp};
+
+use crate::command::{Change, NewTask, Plan};
+use crate::rollout::{self, Start};
+use crate::schedule::Board;
+use crate::state::{Service, State, Unplaced};
+
+/// Where a plan's ids come from: 128 random bits at each call in production, a counter in a test.
+pub struct Ids<'a>(pub &'a mut dyn FnMut() -> u128);
+
+impl Ids<'_> {
+    fn task(&mut self) -> TaskId {
+        TaskId::from_bits((self.0)())
+    }
+}
+
+/// Decides what to do now. Empty when everything is as wanted or on its way; then `wake_at` says when time alone will
+/// change that.
+pub fn plan(state: &State, now: Timestamp, ids: &mut Ids<'_>) -> Plan {
+    let now = now.max(state.time);
+    let mut plan = Plan::default();
+    let mut board = Board::new(state);
+    for (key, service) in &state.services {
+        plan_service(state, key, service, now, ids, &mut board, &mut plan);
+    }
+    for (name, stack) in &state.stacks {
+        if stack.removing && !state.services.keys().any(|key| key.stack == *name) {
+            plan.changes.push(Change::ForgetStack { stack: name.clone() });
+        }
+    }
+    plan
+}
+
+fn plan_service<'a>(
+    state: &'a State,
+    key: &'a ServiceKey,
+    service: &'a Service,
+    now: Timestamp,
+    ids: &mut Ids<'_>,
+    board: &mut Board<'a>,
+    plan: &mut Plan,
+) {
+    let needs = rollout::needs(state, key, service, now);
+    if let Some(at) = needs.wake_at {
+        plan.wake_at = Some(plan.wake_at.map_or(at, |present| present.min(at)));
+    }
+    if let Some(reason) = needs.roll_back {
+        plan.changes.push(Change::RollBack { service: key.clone(), version: service.version, reason });
+        return;
+    }
+    if let Some(update) = needs.update {
+        plan.changes.push(Change::SetUpdate { service: key.clone(), version: service.version, update });
+    }
+    plan.changes.extend(needs.stops.into_iter().map(|stop| Change::StopTask { stop }));
+    let mut unplaced: Option<Unplaced> = None;
+    for Start { slot, instead_of_lost, evicts, avoid } in needs.starts {
+        let only = match slot {
+            Slot::Replica(_) => None,
+            Slot::Node(node) => Some(node),
+        };
+        let spec = &service.task_spec;
+        let choice = board.choose(key, &service.spec, spec, only, &avoid).or_else(|reason| {
+            if avoid.is_empty() { Err(reason) } else { board.choose(key, &service.spec, spec, only, &[]) }
+        });
+        match choice {
+            Ok(node) => {
+                let id = ids.task();
+                board.place(node, id, key, spec);
+                let start = NewTask { id, service: key.clone(), slot, node, version: service.version };
+                plan.changes.push(match instead_of_lost {
+                    Some(stop) => Change::ReplaceLostTask { stop, start },
+                    None => Change::StartTask { start },
+                });
+            }
+            Err(reason) => {
+                if let Some(stop) = evicts {
+                    plan.changes.push(Change::StopTask { stop });
+                }
+                unplaced.get_or_insert(Unplaced { count: 0, reason }).count += 1;
+            }
+        }
+    }
+    plan.changes.extend(needs.forgets.into_iter().map(|task| Change::ForgetTask { task }));
+    if unplaced != service.unplaced {
+        plan.changes.push(Change::SetUnplaced { service: key.clone(), unplaced });
+    }
+    if service.removing && state.tasks_of(key).next().is_none() {
+        plan.changes.push(Change::ForgetService { service: key.clone() });
+    }
+}
+
+impl Plan {
+    /// Nothing to commit.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// How many tasks it starts, and how many it asks to end.
+    #[must_use]
+    pub fn starts_and_stops(&self) -> (usize, usize) {
+        self.changes.iter().fold((0, 0), |(starts, stops), change| match change {
+            Change::StartTask { .. } => (starts + 1, stops),
+            Change::StopTask { .. } => (starts, stops + 1),
+            Change::ReplaceLostTask { .. } => (starts + 1, stops + 1),
+            Change::ForgetTask { .. }
+            | Change::SetUpdate { .. }
+            | Change::RollBack { .. }
+            | Change::SetUnplaced { .. }
+            | Change::ForgetService { .. }
+            | Change::ForgetStack { .. } => (starts, stops),
+        })
+    }
+}

@@ -1,0 +1,388 @@
+//! Pure. What one service needs: which slots to fill, which tasks to replace, stop and forget, and how its rollout stands.
+//!
+//! Everything is read from the state, so a new leader goes on where the old one was. Placement is somebody else's: a slot
+//! to fill is only named here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use stack_model::spec::{FailureAction, ServiceMode};
+use stack_model::{
+    Availability, DesiredState, Milliseconds, NodeId, Phase, Readiness, ServiceKey, Slot, Task, TaskId, Timestamp,
+};
+
+use crate::schedule;
+use crate::state::{Service, State, Update, UpdateState};
+
+/// How many ended tasks of a slot are kept, with their logs.
+const HISTORY: usize = 5;
+/// The first pause before a rejected task is tried again; it doubles to [`REJECTED_PAUSE_MOST`].
+const REJECTED_PAUSE: Milliseconds = Milliseconds::from_seconds(1);
+const REJECTED_PAUSE_MOST: Milliseconds = Milliseconds::from_seconds(60);
+
+/// What one service needs now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    pub(crate) starts: Vec<Start>,
+    pub(crate) stops: Vec<TaskId>,
+    pub(crate) forgets: Vec<TaskId>,
+    /// The rollout's new standing, where it changes.
+    pub(crate) update: Option<Option<Update>>,
+    /// The rollout failed and its spec says to go back.
+    pub(crate) roll_back: Option<String>,
+    pub(crate) wake_at: Option<Timestamp>,
+}
+
+/// A slot to fill.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) slot: Slot,
+    /// The task there whose node is lost; it is given up only if another node can take its place.
+    pub(crate) instead_of_lost: Option<TaskId>,
+    /// The task there that must leave its node even if nothing can take its place.
+    pub(crate) evicts: Option<TaskId>,
+    /// Nodes that could not run it lately.
+    pub(crate) avoid: Vec<NodeId>,
+}
+
+impl Needs {
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |present| present.min(at)));
+    }
+}
+
+/// A task that runs what the service wants, by content: a spec that was put back counts.
+pub(crate) fn is_current(service: &Service, task: &Task) -> bool {
+    task.spec_version == service.version
+        || Arc::ptr_eq(&task.spec, &service.task_spec)
+        || task.spec == service.task_spec
+}
+
+/// The slots that the service should fill: for a global service, the nodes that may run it.
+pub(crate) fn wanted_slots(state: &State, service: &Service) -> BTreeSet<Slot> {
+    if service.removing {
+        return BTreeSet::new();
+    }
+    match service.spec.mode {
+        ServiceMode::Replicated { replicas } => (1..=replicas).map(Slot::Replica).collect(),
+        ServiceMode::Global => state
+            .nodes
+            .values()
+            .filter(|node| node.availability == Availability::Active)
+            .filter(|node| schedule::matches_constraints(node, &service.spec))
+            .map(|node| Slot::Node(node.id))
+            .collect(),
+    }
+}
+
+/// How one slot stands.
+enum Standing<'a> {
+    /// Nothing is needed. The task is ready, or has ended and is not started again.
+    Settled(Option<&'a Task>),
+    /// On its way.
+    Busy,
+    /// Its node is down and it cannot go elsewhere.
+    Away,
+    /// Its task is to be replaced, in its turn.
+    Outdated(&'a Task),
+    /// Its task must leave its node, in its turn.
+    Misplaced(&'a Task),
+    /// Its task went down with its node.
+    Lost(&'a Task),
+    /// Nobody is there.
+    Empty,
+    /// Nobody is there, and it is too early to try again.
+    Waiting(Timestamp),
+}
+
+pub(crate) fn needs(state: &State, key: &ServiceKey, service: &Service, now: Timestamp) -> Needs {
+    let mut needs = Needs::default();
+    let wanted = wanted_slots(state, service);
+    let mut slots: BTreeMap<Slot, Vec<&Task>> = wanted.iter().map(|slot| (*slot, Vec::new())).collect();
+    for task in state.tasks_of(key) {
+        slots.entry(task.slot).or_default().push(task);
+    }
+    for tasks in slots.values_mut() {
+        tasks.sort_by_key(|task| (task.created_at, task.id));
+    }
+
+    let failure = judge_rollout(state, key, service, wanted.len(), now, &mut needs);
+    let mut in_flux = 0;
+    let mut candidates: Vec<(bool, &Task, bool)> = Vec::new();
+    let mut settled = true;
+    let mut last_ready = None;
+    for (slot, tasks) in &slots {
+        if !wanted.contains(slot) {
+            retire(state, tasks, &mut needs);
+            continue;
+        }
+        forget_history(tasks, &mut needs);
+        match stand(state, service, *slot, tasks, now, &mut needs) {
+            Standing::Settled(task) => {
+                last_ready = last_ready.max(task.and_then(|task| task.ready_since));
+            }
+            Standing::Busy => {
+                in_flux += 1;
+                settled = false;
+            }
+            Standing::Away => {}
+            Standing::Outdated(task) => {
+                settled = false;
+                candidates.push((task.status.ready, task, false));
+            }
+            Standing::Misplaced(task) => {
+                settled = false;
+                candidates.push((task.status.ready, task, true));
+            }
+            Standing::Lost(task) => {
+                in_flux += 1;
+                settled = false;
+                needs.starts.push(Start {
+                    slot: *slot,
+                    instead_of_lost: Some(task.id),
+                    evicts: None,
+                    avoid: rejecting_nodes(service, tasks, now),
+                });
+            }
+            Standing::Empty => {
+                in_flux += 1;
+                settled = false;
+                needs.starts.push(Start {
+                    slot: *slot,
+                    instead_of_lost: None,
+                    evicts: None,
+                    avoid: rejecting_nodes(service, tasks, now),
+                });
+            }
+            Standing::Waiting(until) => {
+                in_flux += 1;
+                settled = false;
+                needs.wake(until);
+            }
+        }
+    }
+    if service.removing || failure {
+        return needs;
+    }
+    replace_in_turn(service, candidates, in_flux, last_ready, now, &mut needs);
+    if settled {
+        finish_rollout(service, last_ready, now, &mut needs);
+    }
+    needs
+}
+
+/// A slot that is not wanted: its tasks end and are forgotten.
+fn retire(state: &State, tasks: &[&Task], needs: &mut Needs) {
+    for task in tasks {
+        if task.is_active() {
+            needs.stops.push(task.id);
+        }
+        if !schedule::occupies_slot(state, task) {
+            needs.forgets.push(task.id);
+        } else if state.nodes.get(&task.node).is_none_or(|node| node.readiness == Readiness::Down) {
+            // Its node hears of it when it is back: what is not in its assignment, it removes.
+            needs.forgets.push(task.id);
+        }
+    }
+}
+
+fn forget_history(tasks: &[&Task], needs: &mut Needs) {
+    let ended: Vec<&&Task> = tasks.iter().filter(|task| task.status.phase.is_terminal()).collect();
+    let surplus = ended.len().saturating_sub(HISTORY);
+    needs.forgets.extend(ended.iter().take(surplus).map(|task| task.id));
+}
+
+fn stand<'a>(
+    state: &State,
+    service: &Service,
+    slot: Slot,
+    tasks: &[&'a Task],
+    now: Timestamp,
+    needs: &mut Needs,
+) -> Standing<'a> {
+    let is_down = |node: NodeId| state.nodes.get(&node).is_none_or(|node| node.readiness == Readiness::Down);
+    let fits = |task: &Task| {
+        state.nodes.get(&task.node).is_some_and(|node| {
+            node.availability == Availability::Active && schedule::matches_constraints(node, &service.spec)
+        })
+    };
+    let active: Vec<&'a Task> = tasks.iter().copied().filter(|task| task.is_active()).collect();
+    let good = |task: &&&'a Task| is_current(service, task) && fits(task) && !is_down(task.node);
+    // The oldest good one stays where there are several.
+    if let Some(keep) = active.iter().find(good).copied() {
+        for other in active.iter().filter(|other| other.id != keep.id) {
+            let redundant = is_current(service, other) && fits(other);
+            if keep.status.ready || redundant {
+                needs.stops.push(other.id);
+            }
+        }
+        return if keep.status.ready { Standing::Settled(Some(keep)) } else { Standing::Busy };
+    }
+    if let Some(incumbent) = active.last().copied() {
+        if is_down(incumbent.node) {
+            return match slot {
+                Slot::Replica(_) => Standing::Lost(incumbent),
+                Slot::Node(_) => Standing::Away,
+            };
+        }
+        return if is_current(service, incumbent) {
+            Standing::Misplaced(incumbent)
+        } else {
+            Standing::Outdated(incumbent)
+        };
+    }
+    if tasks.iter().any(|task| schedule::occupies_slot(state, task)) {
+        return Standing::Busy;
+    }
+    if let Slot::Node(node) = slot
+        && is_down(node)
+    {
+        return Standing::Away;
+    }
+    let Some(last) = tasks.last().copied() else { return Standing::Empty };
+    if last.desired == DesiredState::Stopped || !is_current(service, last) {
+        return Standing::Empty;
+    }
+    match last.status.phase {
+        Phase::Rejected => {
+            let until = last.ended_at.unwrap_or(now) + rejected_pause(service, tasks);
+            if until > now { Standing::Waiting(until) } else { Standing::Empty }
+        }
+        // It ended and its restart policy lets that stand.
+        _ => Standing::Settled(None),
+    }
+}
+
+/// How many rejections stand at the end of the slot's history, for the present spec.
+fn rejections<'a, 'b>(service: &'b Service, tasks: &'b [&'a Task]) -> impl Iterator<Item = &'a Task> + 'b {
+    tasks.iter().rev().copied().take_while(|task| task.status.phase == Phase::Rejected && is_current(service, task))
+}
+
+fn rejected_pause(service: &Service, tasks: &[&Task]) -> Milliseconds {
+    let count = rejections(service, tasks).count().clamp(1, 7);
+    let doubled = REJECTED_PAUSE.0.saturating_mul(1 << (count - 1));
+    Milliseconds(doubled.min(REJECTED_PAUSE_MOST.0))
+}
+
+/// Nodes that rejected the slot's task less than a minute ago: others are tried first, and they again later.
+fn rejecting_nodes(service: &Service, tasks: &[&Task], now: Timestamp) -> Vec<NodeId> {
+    rejections(service, tasks)
+        .filter(|task| task.ended_at.is_some_and(|ended| now.since(ended) < REJECTED_PAUSE_MOST))
+        .map(|task| task.node)
+        .collect()
+}
+
+/// Whether the rollout has failed; then nothing further is replaced in this round.
+fn judge_rollout(
+    state: &State,
+    key: &ServiceKey,
+    service: &Service,
+    wanted: usize,
+    now: Timestamp,
+    needs: &mut Needs,
+) -> bool {
+    let Some(update) = &service.update else { return false };
+    let rolling_back = match &update.state {
+        UpdateState::Rolling => false,
+        UpdateState::RollingBack { .. } => true,
+        UpdateState::Paused { .. } | UpdateState::RolledBack { .. } => return false,
+    };
+    let policy = &service.spec.update;
+    let failed: Vec<&Task> = state
+        .tasks_of(key)
+        .filter(|task| task.spec_version == service.version && task.created_at >= update.started_at)
+        .filter(|task| {
+            let proved = task.ready_since.is_some_and(|since| now.since(since) >= policy.monitor);
+            matches!(task.status.phase, Phase::Failed | Phase::Rejected) || (task.status.restarts > 0 && !proved)
+        })
+        .collect();
+    let Some(first) = failed.first() else { return false };
+    let allowed =
+        u64::try_from(wanted).unwrap_or(u64::MAX).saturating_mul(u64::from(policy.max_failure_ratio_permille));
+    let happened = u64::try_from(failed.len()).unwrap_or(u64::MAX).saturating_mul(1000);
+    if happened <= allowed {
+        return false;
+    }
+    let node = state.nodes.get(&first.node).map_or_else(|| first.node.short(), |node| node.name.clone());
+    let message = match (&first.status.message, first.status.exit_code) {
+        (Some(message), _) => message.clone(),
+        (None, Some(code)) => format!("exit code {code}"),
+        (None, None) => first.status.phase.to_string(),
+    };
+    let reason = format!("task {} on {node}: {message}", first.slot);
+    match policy.failure_action {
+        FailureAction::Continue => false,
+        FailureAction::Rollback if !rolling_back && service.previous.is_some() => {
+            needs.roll_back = Some(reason);
+            true
+        }
+        FailureAction::Rollback | FailureAction::Pause => {
+            needs.update = Some(Some(Update { started_at: update.started_at, state: UpdateState::Paused { reason } }));
+            true
+        }
+    }
+}
+
+/// Replaces outdated and misplaced tasks, so many at once as the policy allows. What is on its way counts.
+fn replace_in_turn(
+    service: &Service,
+    mut candidates: Vec<(bool, &Task, bool)>,
+    in_flux: usize,
+    last_ready: Option<Timestamp>,
+    now: Timestamp,
+    needs: &mut Needs,
+) {
+    let policy = &service.spec.update;
+    let paused = service.update.as_ref().is_some_and(|update| matches!(update.state, UpdateState::Paused { .. }));
+    candidates.retain(|(_, _, misplaced)| *misplaced || !paused);
+    if candidates.is_empty() {
+        return;
+    }
+    let started = service.update.as_ref().map(|update| update.started_at);
+    if let (Some(ready), Some(started)) = (last_ready, started)
+        && policy.delay.0 > 0
+        && ready >= started
+        && ready + policy.delay > now
+    {
+        needs.wake(ready + policy.delay);
+        return;
+    }
+    let parallelism = usize::try_from(policy.parallelism).unwrap_or(usize::MAX);
+    let budget = if parallelism == 0 { usize::MAX } else { parallelism.saturating_sub(in_flux) };
+    // Those that do not serve go first: replacing them costs nothing.
+    candidates.sort_by_key(|(ready, task, _)| (*ready, task.slot));
+    for (_, task, misplaced) in candidates.into_iter().take(budget) {
+        if schedule::starts_first(&service.spec) {
+            needs.starts.push(Start {
+                slot: task.slot,
+                instead_of_lost: None,
+                evicts: misplaced.then_some(task.id),
+                avoid: Vec::new(),
+            });
+        } else {
+            needs.stops.push(task.id);
+        }
+    }
+}
+
+/// Everything is as wanted: the rollout ends once the last task has been ready for the time that it is watched.
+fn finish_rollout(service: &Service, last_ready: Option<Timestamp>, now: Timestamp, needs: &mut Needs) {
+    let Some(update) = &service.update else { return };
+    if needs.update.is_some() {
+        return;
+    }
+    let ended = match &update.state {
+        UpdateState::Rolling => None,
+        UpdateState::RollingBack { reason } => {
+            Some(Update { started_at: update.started_at, state: UpdateState::RolledBack { reason: reason.clone() } })
+        }
+        UpdateState::Paused { .. } => None,
+        UpdateState::RolledBack { .. } => return,
+    };
+    let until = last_ready.map_or(now, |ready| ready + service.spec.update.monitor);
+    if until > now {
+        needs.wake(until);
+    } else {
+        needs.update = Some(ended);
+    }
+}
