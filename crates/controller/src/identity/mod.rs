@@ -5,6 +5,7 @@ pub mod authority;
 pub mod credentials;
 pub mod join;
 pub mod peer;
+pub mod renewal;
 pub mod token;
 
 pub use authority::{Authority, IssueError, Subject};

@@ -2,8 +2,14 @@
 
 pub mod log;
 pub mod machine;
+pub mod network;
+pub mod server;
 pub mod snapshot;
 pub mod types;
+pub mod wire;
+
+/// A running Raft node of ours.
+pub type Raft = openraft::Raft<types::Types, machine::MachineStore>;
 
 #[cfg(test)]
 mod suite;

@@ -160,7 +160,7 @@ pub(super) fn write(directory: &Path, meta: &SnapshotMeta, body: &[u8]) -> io::R
 
 /// Makes a snapshot that was received the newest one.
 pub(super) fn keep(directory: &Path, meta: &SnapshotMeta, snapshot: &SnapshotFile) -> io::Result<()> {
-    if snapshot.path.file_name().is_some_and(|found| found.to_string_lossy() == name(meta)) {
+    if snapshot.path == directory.join(name(meta)) {
         return Ok(());
     }
     let (mut file, path) = temporary(directory)?;
@@ -169,9 +169,6 @@ pub(super) fn keep(directory: &Path, meta: &SnapshotMeta, snapshot: &SnapshotFil
     io::copy(&mut source, &mut file)?;
     file.sync_all()?;
     rename(directory, meta, &path)?;
-    if snapshot.path.extension().is_some_and(|extension| extension == TEMPORARY.trim_start_matches('.')) {
-        std::fs::remove_file(&snapshot.path)?;
-    }
     Ok(())
 }
 
