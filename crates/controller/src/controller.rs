@@ -80,7 +80,6 @@ impl Controller {
         let (control, task) = Control::start(store.clone(), Arc::clone(&metrics), stop.clone());
         let context = Context {
             store: store.clone(),
-            credentials: config.credentials,
             resolver: config.resolver,
             control,
             metrics,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,15 +15,7 @@ use crate::store::Store;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReadinessLabel {
-    readiness: ReadinessValue,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum ReadinessValue {
-    #[prometheus(name = "ready")]
-    Ready,
-    #[prometheus(name = "down")]
-    Down,
+    readiness: &'static str,
 }
 
 /// The counters of one controller.
@@ -97,8 +89,8 @@ impl Metrics {
         let set = |readiness, count| {
             self.nodes.get_or_create(&ReadinessLabel { readiness }).set(count);
         };
-        set(ReadinessValue::Ready, ready);
-        set(ReadinessValue::Down, state.nodes.len() as u64 - ready);
+        set("ready", ready);
+        set("down", state.nodes.len() as u64 - ready);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -24,7 +24,6 @@ pub use self::error::Failure;
 pub use self::extract::RequestId;
 pub use self::images::{ImageResolver, ResolveImageError};
 use crate::control::Control;
-use crate::identity::Credentials;
 use crate::metrics::Metrics;
 use crate::store::{self, Store};
 
@@ -35,7 +34,6 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 #[derive(Clone)]
 pub(crate) struct Context {
     pub store: Store,
-    pub credentials: Arc<Credentials>,
     pub resolver: Arc<dyn ImageResolver>,
     pub control: Control,
     pub metrics: Arc<Metrics>,

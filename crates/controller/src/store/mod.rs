@@ -188,7 +188,7 @@ fn raft_config(tuning: &Tuning) -> Result<Config, openraft::ConfigError> {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(tuning.snapshot_after),
         max_in_snapshot_log_to_keep: tuning.keep_log,
         replication_lag_threshold: tuning.snapshot_after,
-        purge_batch_size: 256,
+        purge_batch_size: (tuning.keep_log / 2).max(1),
         enable_pre_vote: Some(true),
         ..Config::default()
     }

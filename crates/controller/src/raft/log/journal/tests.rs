@@ -314,7 +314,7 @@ proptest! {
 }
 
 fn written(disk: &Arc<SimulatedDisk>, batches: u64) {
-    let (mut journal, _) = Journal::open_with(Arc::clone(disk), 1 << 20).unwrap();
+    let (mut journal, _) = Journal::open_with(Arc::clone(disk), 1 << 14).unwrap();
     for number in 1..=batches {
         journal.write(&[entry(1, number, 100)]).unwrap();
         journal.sync().unwrap();
@@ -327,7 +327,7 @@ fn a_damaged_record_that_was_acknowledged_is_not_mistaken_for_a_torn_tail() {
     written(&disk, 5);
     // The first record's body: all later ones know that it was on the disk.
     disk.write_at(1, 60, &[0xff; 4]).unwrap();
-    let error = Journal::open_with(disk, 1 << 20).unwrap_err();
+    let error = Journal::open_with(disk, 1 << 14).unwrap_err();
     assert!(matches!(error, OpenLogError::Damaged { segment: 1, offset: 24, .. }), "{error}");
     assert!(error.to_string().contains("00000000000000000001.log"), "{error}");
 }
