@@ -1,0 +1,125 @@
+//! Who may call what. Every refusal is logged with its reason and where it came from.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use rand::Rng as _;
+use stack_api::routes::Caller;
+use stack_api::{ErrorCode, REQUEST_ID_HEADER};
+use stack_model::NodeRole;
+use tracing::Instrument as _;
+
+use super::{Failure, RequestId};
+use crate::identity::Peer;
+use crate::store::Store;
+
+/// Where a connection came from; the local socket has none.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub Option<SocketAddr>);
+
+/// Lets through whom a route is for.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    /// Who may call.
+    pub caller: Caller,
+    /// Where it is looked up whether a node is still a member. `None` on a host without a controller, which knows only
+    /// what certificates say.
+    pub store: Option<Store>,
+}
+
+/// Protects all routes of a router.
+pub fn protect(router: Router, caller: Caller, store: Option<Store>) -> Router {
+    router.route_layer(axum::middleware::from_fn_with_state(Gate { caller, store }, admit))
+}
+
+/// The layer that asks the gate.
+pub async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or(Peer::Anonymous);
+    match gate.refusal(&peer) {
+        None => next.run(request).await,
+        Some(refusal) => {
+            let address = request.extensions().get::<PeerAddress>().and_then(|address| address.0);
+            refused(&peer, address, request.uri().path(), &refusal.0.message);
+            refusal.into_response()
+        }
+    }
+}
+
+/// Writes a refusal to the log.
+pub(super) fn refused(peer: &Peer, address: Option<SocketAddr>, path: &str, reason: &str) {
+    let address = address.map_or_else(|| "local socket".to_owned(), |address| address.to_string());
+    tracing::warn!(%peer, address, path, reason, "refused");
+}
+
+impl Gate {
+    fn refusal(&self, peer: &Peer) -> Option<Failure> {
+        if let (Peer::Node { id, .. }, Some(store)) = (peer, &self.store) {
+            let state = store.state();
+            // A controller that has just joined knows nobody yet; until it does, certificates must do.
+            if state.identity.is_some() && !state.nodes.contains_key(id) {
+                let message = format!("node {id} is not a member of this cluster (any more)");
+                return Some(Failure::new(ErrorCode::Forbidden, message));
+            }
+        }
+        let allowed = match (self.caller, peer) {
+            (Caller::Anyone, _)
+            | (Caller::Operator, Peer::Operator { .. } | Peer::LocalSocket)
+            | (Caller::Local, Peer::LocalSocket)
+            | (Caller::Node, Peer::Node { .. })
+            | (Caller::Controller, Peer::Node { role: NodeRole::Controller, .. }) => true,
+            (Caller::Operator | Caller::Local | Caller::Node | Caller::Controller, _) => false,
+        };
+        if allowed {
+            return None;
+        }
+        let who = match self.caller {
+            Caller::Anyone => "anybody",
+            Caller::Operator => "operators",
+            Caller::Local => "the local socket",
+            Caller::Node => "nodes, for themselves",
+            Caller::Controller => "controllers",
+        };
+        Some(match peer {
+            Peer::Anonymous => Failure::new(ErrorCode::Unauthenticated, format!("this is for {who}: a certificate is needed"))
+                .with_hint("`stack context` makes one for an operator"),
+            _ => Failure::new(ErrorCode::Forbidden, format!("this is for {who}, not for {peer}")),
+        })
+    }
+}
+
+/// The outermost layer: gives every request its id, follows it in the log, and writes the id into answers.
+pub async fn follow(mut request: Request, next: Next) -> Response {
+    let id = RequestId::from_headers(request.headers())
+        .unwrap_or_else(|| RequestId(format!("{:016x}", rand::rng().random::<u64>())));
+    request.extensions_mut().insert(id.clone());
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or(Peer::Anonymous);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = tracing::info_span!("request", id = %id.0, %peer, %method, path);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    span.in_scope(|| {
+        if method != Method::GET && path.starts_with("/v1/") && !path.starts_with("/v1/node/") {
+            tracing::info!(status, "answered");
+        } else {
+            tracing::debug!(status, "answered");
+        }
+    });
+    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        let mut body = failure.0;
+        body.request_id = Some(id.0.clone());
+        response = (response.status(), axum::Json(body)).into_response();
+    }
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(REQUEST_ID_HEADER, value);
+    }
+    response
+}
+
+/// For paths that there are not.
+pub async fn not_found(method: Method, uri: axum::http::Uri) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("there is no {method} {}", uri.path()))
+}
