@@ -1,0 +1,43 @@
+//! The ruleset that we say by netlink, against the same one said by the `nft` program.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use stack_engine::network::{PortBinding, Protocol};
+
+use crate::machines::{Machine, container, networks, on_a_host, port};
+
+fn nft(machine: &Machine, arguments: &[&str], input: &str) -> String {
+    machine.run(|| {
+        let mut child = Command::new("nft")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}\n{input}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    })
+}
+
+#[test]
+fn the_kernel_understands_what_the_text_says() {
+    on_a_host(async |host, _outside| {
+        let root = tempfile::tempdir().unwrap();
+        let networks = networks(root.path()).await;
+        let loopback = PortBinding { host_ip: Some("127.0.0.1".parse().unwrap()), ..port(9000, false) };
+        let udp = PortBinding { protocol: Protocol::Udp, ..port(53, true) };
+        container(&networks, "one", &["default"], &[port(8080, true), loopback]).await;
+        container(&networks, "two", &["default", "other"], &[port(8080, true), udp.clone()]).await;
+        container(&networks, "three", &["other"], &[port(8080, true), udp]).await;
+        let ours = nft(&host, &["list", "table", "inet", "stack"], "");
+        let machine = Machine::new();
+        nft(&machine, &["-f", "-"], &networks.ruleset_text());
+        let theirs = nft(&machine, &["list", "table", "inet", "stack"], "");
+        assert_eq!(ours, theirs);
+        networks.remove_all().await.unwrap();
+    });
+}
