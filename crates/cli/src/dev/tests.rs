@@ -99,11 +99,12 @@ fn contain(state: &Path, parent: &str) {
     let hierarchies = Hierarchies::find().unwrap();
     let cgroup = Path::new(parent.trim_start_matches('/')).join("one");
     hierarchies.make(&cgroup).unwrap();
-    let child = Command::new("sleep").arg("600").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = Command::new("sleep").arg("600").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     for member in hierarchies.member_files(&cgroup) {
         fs::write(member, child.id().to_string()).unwrap();
     }
     Identity::of(i32::try_from(child.id()).unwrap()).unwrap().write(&file).unwrap();
+    std::thread::spawn(move || child.wait());
 }
 
 /// Hosts become a cluster by a file.
