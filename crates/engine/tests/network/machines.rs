@@ -232,3 +232,12 @@ pub fn nft(machine: &Machine, arguments: &[&str], input: &str) -> String {
         String::from_utf8(output.stdout).unwrap()
     })
 }
+
+/// Whether this machine's bridges hand their packets to iptables and nftables, as Docker has it.
+pub fn set_bridge_filtering(on: bool) {
+    // Where the kernel has no br_netfilter both runs of a test are the same one.
+    let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    if std::path::Path::new(path).exists() {
+        std::fs::write(path, if on { "1" } else { "0" }).unwrap();
+    }
+}

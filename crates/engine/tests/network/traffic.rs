@@ -6,16 +6,8 @@ use stack_engine::network::{PortBinding, Protocol};
 
 use crate::machines::{
     HOST, OUTSIDE, address, ask_udp, container, networks, nft, on_a_host, port, route_past_published_ports,
-    still_echoes,
+    set_bridge_filtering, still_echoes,
 };
-
-fn set_bridge_filtering(on: bool) {
-    // Where the kernel has no br_netfilter both runs of a test are the same one.
-    let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-    if std::path::Path::new(path).exists() {
-        std::fs::write(path, if on { "1" } else { "0" }).unwrap();
-    }
-}
 
 #[test]
 fn containers_reach_each_other_on_their_network_the_host_and_the_world() {
