@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::cgroups::{CgroupError, Hierarchies};
+use super::firewall;
 use super::host::{self, HostError};
 use super::plan::{CGROUP, Cluster, Host, WishError, Wishes, choose_subnet, decide};
 use super::supervisor::Launcher;
@@ -18,6 +19,8 @@ use super::{ClusterSetup, SetupError};
 /// Locked while a subnet is chosen and while this machine's forwarding is set, by one cluster at a time. It is a directory
 /// that every machine has, so that no file of ours stays behind.
 const MACHINE_LOCK: &str = "/run";
+/// Where clusters are kept unless another place is named.
+pub const CLUSTERS: &str = "/var/lib/stack-dev";
 /// Between two looks whether a daemon is ready.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -275,6 +278,9 @@ async fn make<S: ClusterSetup>(
         if let Some(table) = &cluster.table {
             wiring::let_out(&cluster, table).await?;
         }
+        for warning in firewall::open(&cluster).await? {
+            tracing::warn!("{warning}");
+        }
         cluster
     };
     for host in &cluster.hosts {
@@ -341,6 +347,7 @@ async fn remove<S: ClusterSetup>(cluster: &Cluster, hierarchies: &Hierarchies, s
         failures.extend(host::power_off(hierarchies, host).await.err().map(ClusterError::from));
     }
     failures.extend(wiring::remove_link(&cluster.bridge).await.err().map(ClusterError::from));
+    failures.extend(firewall::close(cluster).await.err().map(ClusterError::from));
     failures.extend(let_nobody_out(cluster).await.err());
     failures.extend(hierarchies.remove(&cluster.cgroup()).err().map(ClusterError::from));
     hierarchies.remove_if_empty(Path::new(CGROUP));
@@ -411,5 +418,10 @@ fn remove_directory(directory: &Path) -> Result<(), ClusterError> {
         };
         removed.map_err(failed("remove", &path))?;
     }
-    fs::remove_dir_all(directory).map_err(failed("remove", directory))
+    fs::remove_dir_all(directory).map_err(failed("remove", directory))?;
+    if directory.parent() == Some(Path::new(CLUSTERS)) {
+        // It is not empty while there are other clusters.
+        let _ = fs::remove_dir(CLUSTERS);
+    }
+    Ok(())
 }

@@ -2,10 +2,11 @@
 //! a cgroup and a directory of its own, running the real `stackd`; faults are made from outside, as they come.
 //!
 //! `plan` decides every name and address (pure), `cluster` makes and removes the whole, `host` one of them; `supervisor` is
-//! a host's first process; `cgroups`, `wiring` and `process` speak to the kernel.
+//! a host's first process; `cgroups`, `wiring`, `firewall` and `process` speak to the kernel.
 
 mod cgroups;
 mod cluster;
+mod firewall;
 mod host;
 mod plan;
 mod process;
@@ -99,7 +100,7 @@ pub struct Which {
 
 impl Which {
     fn directory(&self) -> PathBuf {
-        self.state_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/stack-dev").join(&self.name))
+        self.state_dir.clone().unwrap_or_else(|| PathBuf::from(cluster::CLUSTERS).join(&self.name))
     }
 }
 

@@ -63,10 +63,10 @@ pub fn supervise(cluster: &Cluster, host: &Host) -> Result<(), SupervisorError> 
     let (started, starts) = channel();
     let daemon = Arc::new(Mutex::new(Daemon { pid: None, started }));
     let reaper = Arc::clone(&daemon);
-    let file = daemon_file(host);
+    let (file, log) = (daemon_file(host), daemon_log(host));
     std::thread::Builder::new()
         .name("reaper".to_owned())
-        .spawn(move || reap(&reaper, &starts, &file))
+        .spawn(move || reap(&reaper, &starts, &file, &log))
         .map_err(failed("start its reaper"))?;
     for stream in listener.incoming() {
         match stream.and_then(|stream| answer(&stream, cluster, host, &daemon)) {
@@ -83,13 +83,29 @@ fn lock(daemon: &Mutex<Daemon>) -> MutexGuard<'_, Daemon> {
     daemon.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn reap(daemon: &Mutex<Daemon>, starts: &Receiver<()>, file: &Path) {
+fn daemon_log(host: &Host) -> PathBuf {
+    host.log_directory().join("stackd.log")
+}
+
+/// Writes how the daemon ended to where it wrote itself, for the one who looks there for the reason.
+fn note_end(log: &Path, status: WaitStatus) {
+    let how = match status {
+        WaitStatus::Exited(_, code) => format!("it exited with {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("it was killed by {signal}"),
+        _ => return,
+    };
+    // Without room for a line the daemon's end is still seen by all who wait for it.
+    let _ = OpenOptions::new().create(true).append(true).open(log).and_then(|mut log| writeln!(log, "(stackd: {how})"));
+}
+
+fn reap(daemon: &Mutex<Daemon>, starts: &Receiver<()>, file: &Path, log: &Path) {
     loop {
         match waitpid(None, None) {
-            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) => {
+            Ok(status @ (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _))) => {
                 let mut daemon = lock(daemon);
                 if daemon.pid == Some(pid.as_raw()) {
                     daemon.pid = None;
+                    note_end(log, status);
                     // The identity in it is of a process that is gone, which readers see for themselves.
                     let _ = fs::remove_file(file);
                 }
@@ -127,7 +143,7 @@ fn start(cluster: &Cluster, host: &Host, daemon: &Mutex<Daemon>) -> io::Result<i
     if let Some(pid) = daemon.pid {
         return Ok(pid);
     }
-    let log = OpenOptions::new().create(true).append(true).open(host.log_directory().join("stackd.log"))?;
+    let log = OpenOptions::new().create(true).append(true).open(daemon_log(host))?;
     let child = Command::new(&cluster.stackd)
         .arg("--config")
         .arg(host.configuration_file())

@@ -99,11 +99,12 @@ fn contain(state: &Path, parent: &str) {
     let hierarchies = Hierarchies::find().unwrap();
     let cgroup = Path::new(parent.trim_start_matches('/')).join("one");
     hierarchies.make(&cgroup).unwrap();
-    let child = Command::new("sleep").arg("600").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = Command::new("sleep").arg("600").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     for member in hierarchies.member_files(&cgroup) {
         fs::write(member, child.id().to_string()).unwrap();
     }
     Identity::of(i32::try_from(child.id()).unwrap()).unwrap().write(&file).unwrap();
+    std::thread::spawn(move || child.wait());
 }
 
 /// Hosts become a cluster by a file.
@@ -350,7 +351,8 @@ async fn hosts_live_die_and_leave_nothing() {
 async fn a_cluster_that_does_not_come_up_leaves_nothing_but_the_reason() {
     let trial = Trial::new();
     let error = trial.run(trial.up(2, &["fails=true"], true)).await.unwrap_err();
-    assert!(error.to_string().contains("the stand-in was told to fail"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("the stand-in was told to fail\n(stackd: it exited with 7)"), "{text}");
     assert!(!trial.directory().exists());
     let wishes = Wishes {
         name: trial.which.name.clone(),
@@ -400,4 +402,79 @@ async fn what_a_crash_left_is_removed() {
     let foreign = trial.run(trial.up(1, &[], true)).await.unwrap_err();
     assert!(foreign.to_string().contains("holds no cluster"), "{foreign}");
     assert!(cluster.directory.join("precious").exists());
+}
+
+/// A machine of its own, with an interface to one outside that answers as a daemon does.
+async fn machine_outside() -> std::fs::File {
+    let netns = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        std::fs::File::open("/proc/thread-self/ns/net").unwrap()
+    })
+    .join()
+    .unwrap();
+    let here = Connection::<Route>::new().unwrap();
+    let there = Connection::<Route>::new_in(std::os::fd::AsFd::as_fd(&netns)).unwrap();
+    here.set_link_up("lo").await.unwrap();
+    let link = nlink::netlink::link::VethLink::new("up0", "up0").peer_netns_fd(&netns);
+    here.add_link(link).await.unwrap();
+    for (connection, last) in [(&here, 1), (&there, 2)] {
+        let index = connection.get_link_by_name("up0").await.unwrap().unwrap().ifindex();
+        let address = nlink::netlink::addr::Ipv4Address::with_index(index, Ipv4Addr::new(192, 0, 2, last), 24);
+        connection.add_address(address).await.unwrap();
+        connection.set_link_up("up0").await.unwrap();
+    }
+    let listener = std::thread::scope(|scope| {
+        let bound = scope.spawn(|| {
+            nix::sched::setns(&netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            TcpListener::bind(("192.0.2.2", plan::DAEMON_PORT)).unwrap()
+        });
+        bound.join().unwrap()
+    });
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let peer = stream.peer_addr().unwrap().ip();
+            let _ = writeln!(stream, "outside sees {peer}");
+        }
+    });
+    netns
+}
+
+#[test]
+fn hosts_reach_each_other_and_the_world_past_a_firewall_that_drops() {
+    let trial = async {
+        let _outside = machine_outside().await;
+        let nftables = Connection::<Nftables>::new().unwrap();
+        let chain = nlink::netlink::nftables::Chain::new("filter", "FORWARD").unwrap().family(Family::Ip).base(
+            nlink::netlink::nftables::BaseChain::filter(
+                nlink::netlink::nftables::FilterHook::Forward,
+                nlink::netlink::nftables::Priority::Filter,
+            )
+            .policy(nlink::netlink::nftables::Policy::Drop),
+        );
+        nftables.transaction().add_table("filter", Family::Ip).add_chain(chain).commit(&nftables).await.unwrap();
+        let trial = Trial::new();
+        let world = Ipv4Addr::new(192, 0, 2, 2);
+        for isolated in [false, true] {
+            wiring::set_forwarding(false).unwrap();
+            trial.run(trial.up(2, &[], isolated)).await.unwrap();
+            let cluster = trial.cluster();
+            let from_one = |to: Ipv4Addr| ask(cluster.hosts[0].address, &format!("ask {to}"), PATIENCE).unwrap();
+            assert_eq!(from_one(cluster.hosts[1].address), "node2 node2");
+            assert_eq!(from_one(world), if isolated { "nobody" } else { "outside sees 192.0.2.1" });
+            assert_eq!(wiring::forwards().unwrap(), !isolated);
+            trial.down().await.unwrap();
+            assert!(!wiring::forwards().unwrap());
+            assert!(nftables.list_rules("filter", Family::Ip).await.unwrap().is_empty());
+            assert_eq!(traces(&cluster).await, Vec::<String>::new());
+        }
+    };
+    std::thread::scope(|scope| {
+        let in_a_namespace = scope.spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(trial);
+        });
+        if let Err(panic) = in_a_namespace.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
 }

@@ -1,4 +1,4 @@
-//! Links between the hosts, and what lets them out: the only file of `stack dev` that speaks netlink.
+//! Links between the hosts, and what lets them out; beside `firewall` the only file of `stack dev` that speaks netlink.
 
 use std::fs::{self, File};
 use std::io;
@@ -38,7 +38,8 @@ pub enum WiringCause {
     File(#[from] io::Error),
 }
 
-fn failed<E: Into<WiringCause>>(what: impl FnOnce() -> String) -> impl FnOnce(E) -> WiringError {
+/// Turns a refusal into an error that says what was tried.
+pub(super) fn failed<E: Into<WiringCause>>(what: impl FnOnce() -> String) -> impl FnOnce(E) -> WiringError {
     move |source| WiringError { what: what(), source: source.into() }
 }
 

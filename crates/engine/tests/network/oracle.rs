@@ -1,27 +1,8 @@
 //! The ruleset that we say by netlink, against the same one said by the `nft` program.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use stack_engine::network::{PortBinding, Protocol};
 
-use crate::machines::{Machine, container, networks, on_a_host, port};
-
-fn nft(machine: &Machine, arguments: &[&str], input: &str) -> String {
-    machine.run(|| {
-        let mut child = Command::new("nft")
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}\n{input}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    })
-}
+use crate::machines::{Machine, container, networks, nft, on_a_host, port};
 
 #[test]
 fn the_kernel_understands_what_the_text_says() {
