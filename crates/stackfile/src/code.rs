@@ -49,7 +49,7 @@ codes! {
     /// Nested too deeply.
     TooDeep = "E0104", Error, "The file is nested more deeply than any stack file needs. This is refused so that a hostile file cannot exhaust memory.";
     /// Aliases that expand to too much.
-    TooLarge = "E0105", Error, "The file is too large, or its aliases (`*name`) expand to far more than what is written. This is refused so that a hostile file cannot exhaust memory.\n\nA stack file may have 4 MiB and may expand to 200,000 values.";
+    TooLarge = "E0105", Error, "The file is too large, or its aliases (`*name`) expand to far more than what is written. This is refused so that a hostile file cannot exhaust memory.\n\nA stack file may have 4 MiB and may expand to 150,000 keys and values.";
     /// A key that is no text.
     KeyNotText = "E0106", Error, "A key of a mapping is a number, a boolean, a list or empty, where the name of something is expected.\n\nA name that looks like a number needs quotes: `\"123\":`.";
     /// The document is not a mapping.
@@ -150,6 +150,8 @@ codes! {
     PortNeedsQuotes = "E0906", Warning, "A port mapping such as `22:22` without quotes is a number to the base of sixty for YAML 1.1 readers: other tools may read `1342`.\n\nPut port mappings in quotes.";
     /// A dollar sign that was probably meant literally.
     DollarInSecret = "E0907", Warning, "A value that looks like a password has a `$` that begins a variable, and the variable is not set.\n\nA dollar sign that is meant literally is written twice: `$$`.";
+    /// An option of a short volume that nobody knows.
+    UnknownOption = "E0908", Warning, "A short volume has an option after its second colon that is not known. It does nothing, as for Docker Compose.\n\nKnown are `ro`, `rw`, `nocopy`, `z`, `Z`, `cached`, `delegated`, `consistent` and propagations such as `rslave`.";
 }
 
 impl fmt::Display for Code {

@@ -7,7 +7,8 @@ use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Place, Problem, did_you_mean};
 use crate::schema::check::{as_boolean, as_integer};
 use crate::short::volume;
-use crate::tree::{Mapping, Node};
+use crate::tree::{Entry, Mapping, Node};
+use crate::validate::is_external;
 
 /// Checks a merged canonical tree. `disabled` are services that the file has and no chosen profile enables.
 pub(crate) fn check(root: &Node, disabled: &BTreeSet<String>, journal: &mut Journal) {
@@ -33,10 +34,52 @@ pub(crate) fn check(root: &Node, disabled: &BTreeSet<String>, journal: &mut Jour
         dependencies(service, &known, &path, journal);
         mounts(service, &path, journal);
         replicas(service, &path, journal);
+        ulimits(service, &path, journal);
         network_mode(service, &path, journal);
         container_name(service, &path, &mut containers, journal);
     }
+    for (section, noun) in [("configs", "config"), ("secrets", "secret")] {
+        let path = Path::Key(&Path::Root, section);
+        for (key, entry) in root.get(section).and_then(Node::as_mapping).into_iter().flatten() {
+            one_origin(entry, noun, &path.key(key), journal);
+        }
+    }
     cycles(root, journal);
+}
+
+/// A config or secret comes from one place.
+fn one_origin(entry: &Entry, noun: &str, path: &Path<'_>, journal: &mut Journal) {
+    let Some(mapping) = entry.node.as_mapping() else { return };
+    let origins: &[&str] =
+        if noun == "config" { &["file", "environment", "content"] } else { &["file", "environment", "driver"] };
+    let given: Vec<&str> = origins.iter().copied().filter(|key| mapping.contains_key(*key)).collect();
+    if is_external(mapping) {
+        return;
+    }
+    if given.is_empty() {
+        journal.push(
+            Problem::new(
+                Code::MissingKey,
+                entry.key_place,
+                path,
+                format!("the {noun} has no origin: one of `{}` is needed", origins.join("`, `")),
+            )
+            .hint(format!("add `file:` with the file that holds the {noun}, or `external: true`")),
+        );
+    }
+    if let [_, second, ..] = given.as_slice()
+        && let Some(second_entry) = mapping.get(*second)
+    {
+        journal.push(
+            Problem::new(
+                Code::Conflict,
+                second_entry.key_place,
+                &path.key(second),
+                format!("the {noun} has more than one origin: `{}`", given.join("`, `")),
+            )
+            .hint("keep one of them"),
+        );
+    }
 }
 
 struct Known<'a> {
@@ -236,6 +279,27 @@ fn replicas(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
                 Problem::new(Code::OutOfRange, node.place, path, format!("{} is out of range", node.quoted()))
                     .hint("the number of tasks is 0 or more"),
             );
+        }
+    }
+}
+
+/// A limit given as a mapping has both halves.
+fn ulimits(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
+    let limits = path.key("ulimits");
+    for (name, entry) in value(service, "ulimits").and_then(Node::as_mapping).into_iter().flatten() {
+        let Some(limit) = entry.node.as_mapping() else { continue };
+        for key in ["soft", "hard"] {
+            if !limit.contains_key(key) {
+                journal.push(
+                    Problem::new(
+                        Code::MissingKey,
+                        entry.key_place,
+                        &limits.key(name),
+                        format!("a limit given as a mapping needs the key `{key}`"),
+                    )
+                    .hint("add it, or write one number for both"),
+                );
+            }
         }
     }
 }

@@ -147,6 +147,8 @@ struct SourceText {
 /// The files that were read and everything that was found in them.
 #[derive(Default)]
 pub(crate) struct Journal {
+    /// Variables are left as they are, so that a text with a dollar sign may be anything.
+    pub variables_left: bool,
     files: Vec<SourceText>,
     problems: Vec<Problem>,
     seen: BTreeSet<(Code, Place, String)>,

@@ -63,14 +63,18 @@ pub struct Dotenv {
     pub left_out: Vec<(u32, String)>,
 }
 
-/// Reads an environment file. `outside` gives the variables that the file can refer to and that are stronger than its
-/// own in such references.
+/// Reads an environment file. In the references of its values, the variables of `outside` are stronger than its own,
+/// and those of `before` (files read before this one) are weaker.
 ///
 /// # Errors
 /// The first thing that is wrong, with its line.
-pub fn parse(text: &str, outside: &dyn Fn(&str) -> Option<String>) -> Result<Dotenv, DotenvError> {
+pub fn parse(
+    text: &str,
+    outside: &dyn Fn(&str) -> Option<String>,
+    before: &dyn Fn(&str) -> Option<String>,
+) -> Result<Dotenv, DotenvError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
-    let mut reader = Reader { text: &text, at: 0, counted: (0, 1), outside, result: Dotenv::default() };
+    let mut reader = Reader { text: &text, at: 0, counted: (0, 1), outside, before, result: Dotenv::default() };
     while reader.statement()? {}
     Ok(reader.result)
 }
@@ -108,6 +112,7 @@ struct Reader<'a> {
     /// Up to where lines were counted, and the number of the line there.
     counted: (usize, u32),
     outside: &'a dyn Fn(&str) -> Option<String>,
+    before: &'a dyn Fn(&str) -> Option<String>,
     result: Dotenv,
 }
 
@@ -196,7 +201,11 @@ impl Reader<'_> {
     }
 
     fn expand(&self, raw: &str, name: &str, line: u32) -> Result<String, DotenvError> {
-        let lookup = |wanted: &str| (self.outside)(wanted).or_else(|| self.result.values.get(wanted).cloned());
+        let lookup = |wanted: &str| {
+            (self.outside)(wanted)
+                .or_else(|| self.result.values.get(wanted).cloned())
+                .or_else(|| (self.before)(wanted))
+        };
         template::substitute(raw, &lookup, &mut Vec::new())
             .map_err(|source| DotenvError::Template { line, name: name.to_owned(), source })
     }
@@ -284,14 +293,14 @@ mod tests {
 
     #[test]
     fn an_escaped_dollar_is_literal() {
-        assert_eq!(parse("A=\"\\$HOME\"\nB='$HOME'\nC=$$HOME", &none).unwrap().values["A"], "$HOME");
-        assert_eq!(parse("B='$HOME'", &none).unwrap().values["B"], "$HOME");
+        assert_eq!(parse("A=\"\\$HOME\"\nB='$HOME'\nC=$$HOME", &none, &none).unwrap().values["A"], "$HOME");
+        assert_eq!(parse("B='$HOME'", &none, &none).unwrap().values["B"], "$HOME");
     }
 
     #[test]
     fn no_error_quotes_a_value() {
         for text in ["PASSWORD=\"hunter2", "PASSWORD=hunter2${", "A B=hunter2", "A$=hunter2"] {
-            let error = parse(text, &none).unwrap_err();
+            let error = parse(text, &none, &none).unwrap_err();
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
     }
@@ -306,14 +315,14 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "[ -~\\n\u{e9}]{0,120}") {
-            let _ = parse(&text, &none);
+            let _ = parse(&text, &none, &none);
             let _ = parse_raw(&text, &none);
         }
 
         #[test]
         fn single_quotes_keep_everything(value in "[^'\\\\]{0,40}") {
             prop_assume!(!value.contains('\r'));
-            let read = parse(&format!("A='{value}'\n"), &none).unwrap();
+            let read = parse(&format!("A='{value}'\n"), &none, &none).unwrap();
             prop_assert_eq!(&read.values["A"], &value);
         }
     }

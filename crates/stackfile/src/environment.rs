@@ -53,16 +53,11 @@ impl Reading<'_> {
                     continue;
                 }
             };
-            let known = values.clone();
-            let lookup = |name: &str| {
-                self.environment
-                    .get(name)
-                    .map(str::to_owned)
-                    .or_else(|| known.get(name).and_then(|node| node.as_text().map(str::to_owned)))
-            };
+            let outside = |name: &str| self.environment.get(name).map(str::to_owned);
+            let before = |name: &str| values.get(name).and_then(|node| node.as_text().map(str::to_owned));
             let read = match format {
-                "" => dotenv::parse(&text, &lookup),
-                "raw" => dotenv::parse_raw(&text, &lookup),
+                "" => dotenv::parse(&text, &outside, &before),
+                "raw" => dotenv::parse_raw(&text, &outside),
                 _ => {
                     let node = file.get("format").unwrap_or(file);
                     journal.push(
@@ -109,7 +104,7 @@ impl Reading<'_> {
         for (index, file) in files.as_ref().and_then(Node::as_sequence).unwrap_or_default().iter().enumerate() {
             let Some(name) = file.as_text() else { continue };
             match self.reader.read(&paths::join(self.directory, name)) {
-                Ok(text) => match dotenv::parse(&text, &|name| self.environment.get(name).map(str::to_owned)) {
+                Ok(text) => match dotenv::parse(&text, &|name| self.environment.get(name).map(str::to_owned), &|_| None) {
                     Ok(read) => {
                         for (name, value) in read.values {
                             values.insert(name, file.part(value));

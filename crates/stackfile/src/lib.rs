@@ -109,8 +109,16 @@ fn load_project(
     let project_name = name::before_interpolation(source, environment);
     let variables = Variables { environment, weaker: BTreeMap::new(), project_name };
     let parents: Vec<String> = source.files.iter().map(|file| paths::clean(file.name)).collect();
+    journal.variables_left = !interpolate;
     let mut loader = Loader { reader: source.reader, directory: source.directory, interpolate, journal, files_read: 0 };
-    let mut root = loader.load(&texts, "", &variables, &parents)?;
+    let mut root = loader.load(&texts, None, &variables, &parents)?;
+    if root.as_mapping().is_none_or(indexmap::IndexMap::is_empty) {
+        journal.push(
+            Problem::new(Code::NoServices, root.place, &Path::Root, "the file is empty")
+                .hint("begin with `services:` and indent the services below it"),
+        );
+        return None;
+    }
     schema::check::check_required(&root, journal);
     validate::validate(&root, journal);
     let name = name::stack_name(source, environment, &root, journal);

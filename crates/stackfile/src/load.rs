@@ -56,13 +56,13 @@ impl Variables<'_> {
 }
 
 impl Loader<'_> {
-    /// One tree from several texts, with everything that they include. `directory` is where their relative paths start
-    /// from, as seen from the project's directory; empty for the project's own files. `None` when nothing could be
-    /// read.
+    /// One tree from several texts, with everything that they include. `directory` is where the relative paths of
+    /// included files start from, as seen from the project's directory; `None` for the project's own files. `None` when
+    /// nothing could be read.
     pub fn load(
         &mut self,
         texts: &[Text],
-        directory: &str,
+        directory: Option<&str>,
         variables: &Variables<'_>,
         parents: &[String],
     ) -> Option<Node> {
@@ -72,20 +72,18 @@ impl Loader<'_> {
                 if document.is_null() {
                     document = Node::mapping(Mapping::new(), document.place);
                 }
-                self.prefix_paths(&mut document, directory);
-                self.extend_services(&mut document, directory, variables, &text.name);
+                if let Some(directory) = directory {
+                    prefix_paths(&mut document, directory);
+                }
+                self.extend_services(&mut document, directory.unwrap_or_default(), variables, &text.name);
                 merged = Some(match merged {
-                    None => {
-                        strip_directives(&mut document);
-                        document
-                    }
+                    None => document,
                     Some(base) => merge(base, document),
                 });
             }
         }
-        let mut merged = merged?;
+        let mut merged = self.include(merged?, directory.unwrap_or_default(), variables, parents);
         strip_directives(&mut merged);
-        self.include(&mut merged, directory, variables, parents);
         Some(merged)
     }
 
@@ -124,13 +122,6 @@ impl Loader<'_> {
             return Err(FileError::Other(format!("more than {MOST_FILES} files are named")));
         }
         self.reader.read(&paths::join(self.directory, path))
-    }
-
-    /// Makes the relative paths of a file relative to the project's directory.
-    fn prefix_paths(&self, document: &mut Node, directory: &str) {
-        if !directory.is_empty() && directory != "." {
-            crate::resolve::relative_paths(document, &|path| paths::join(directory, path));
-        }
     }
 
     /// Replaces `extends` in every service of one document by what it extends.
@@ -231,7 +222,7 @@ impl Loader<'_> {
         let directory = paths::parent(file).to_owned();
         let mut merged: Option<Node> = None;
         for mut document in self.documents(&text, variables)? {
-            self.prefix_paths(&mut document, &directory);
+            prefix_paths(&mut document, &directory);
             merged = Some(match merged {
                 None => document,
                 Some(base) => merge(base, document),
@@ -275,10 +266,11 @@ impl Loader<'_> {
         });
     }
 
-    /// Adds what a file includes.
-    fn include(&mut self, merged: &mut Node, directory: &str, variables: &Variables<'_>, parents: &[String]) {
-        let Some(includes) = merged.as_mapping_mut().and_then(|mapping| mapping.shift_remove("include")) else { return };
+    /// The tree of a file with what it includes below it: the file's own definitions change the included ones.
+    fn include(&mut self, mut own: Node, directory: &str, variables: &Variables<'_>, parents: &[String]) -> Node {
+        let Some(includes) = own.as_mapping_mut().and_then(|mapping| mapping.shift_remove("include")) else { return own };
         let list = Path::Key(&Path::Root, "include");
+        let mut below = Node::mapping(Mapping::new(), own.place);
         for (index, include) in includes.node.as_sequence().unwrap_or_default().iter().enumerate() {
             let path = list.index(index);
             let texts_of = |key: &str| -> Vec<String> {
@@ -337,10 +329,13 @@ impl Loader<'_> {
             if texts.is_empty() {
                 continue;
             }
-            if let Some(included) = self.load(&texts, &project, &inner, &parents) {
-                self.import(merged, included, include.place, &path);
+            if let Some(mut included) = self.load(&texts, Some(&project), &inner, &parents) {
+                look_up_variables(&mut included, &inner);
+                self.import(&mut below, included, include.place, &path);
             }
         }
+        let place = own.place;
+        Node { place, ..merge(below, own) }
     }
 
     fn include_environment(
@@ -358,9 +353,7 @@ impl Loader<'_> {
         for file in files {
             match self.read_file(file) {
                 Ok(text) => {
-                    let known = weaker.clone();
-                    let lookup = |name: &str| variables.get(name).or_else(|| known.get(name).cloned());
-                    match dotenv::parse(&text, &lookup) {
+                    match dotenv::parse(&text, &|name| variables.get(name), &|name| weaker.get(name).cloned()) {
                         Ok(read) => weaker.extend(read.values),
                         Err(error) => report_environment_file(self.journal, file, &text, &error),
                     }
@@ -377,7 +370,7 @@ impl Loader<'_> {
         weaker
     }
 
-    /// Adds what an included file defines; the same thing may be defined twice only if equally.
+    /// Adds what an included file defines; two included files may define the same thing only if equally.
     fn import(&mut self, merged: &mut Node, included: Node, place: Place, path: &Path<'_>) {
         let Value::Mapping(included) = included.value else { return };
         let Some(target) = merged.as_mapping_mut() else { return };
@@ -446,6 +439,29 @@ fn template_cause(cause: &(dyn std::error::Error + 'static)) -> String {
         Some(crate::template::TemplateError::Invalid { .. }) => "a `$` in it begins no variable reference".to_owned(),
         _ => cause.to_string(),
     }
+}
+
+/// Gives the variables of included services that have no value the one that the include's environment files say: they
+/// are known to the included files alone.
+fn look_up_variables(included: &mut Node, variables: &Variables<'_>) {
+    let services = included.as_mapping_mut().and_then(|top| top.get_mut("services"));
+    for (_, entry) in services.and_then(|entry| entry.node.as_mapping_mut()).into_iter().flatten() {
+        let environment = entry.node.as_mapping_mut().and_then(|service| service.get_mut("environment"));
+        for (name, entry) in environment.and_then(|entry| entry.node.as_mapping_mut()).into_iter().flatten() {
+            if entry.node.is_null()
+                && let Some(value) = variables.weaker.get(name)
+                && variables.environment.get(name).is_none()
+            {
+                entry.node.value = Value::Text(value.clone());
+                entry.node.interpolated = true;
+            }
+        }
+    }
+}
+
+/// Makes the relative paths of a file relative to the project's directory.
+fn prefix_paths(document: &mut Node, directory: &str) {
+    crate::resolve::relative_paths(document, &|path| paths::join(directory, path));
 }
 
 fn service_mut<'n>(document: &'n mut Node, name: &str) -> Option<&'n mut Node> {

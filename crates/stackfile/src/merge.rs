@@ -21,10 +21,12 @@ pub(crate) fn merge_service(base: Node, change: Node) -> Node {
 
 fn merge_at(base: Node, change: Node, path: &Path<'_>) -> Node {
     match change.directive {
-        // Its key is removed by the mapping that holds it; at the root nothing is left.
-        Some(Directive::Reset) => return Node::null(change.place),
-        Some(Directive::Override) => return Node { directive: None, ..change },
+        // It stays as a mark: what it resets may be in an included file, which comes below both. The mark goes at the end.
+        Some(Directive::Reset | Directive::Override) => return change,
         None => {}
+    }
+    if base.directive == Some(Directive::Reset) {
+        return change;
     }
     if change.is_null() {
         return base;
@@ -48,10 +50,6 @@ fn merge_at(base: Node, change: Node, path: &Path<'_>) -> Node {
 
 fn merge_mappings(mut base: Mapping, change: Mapping, path: &Path<'_>) -> Mapping {
     for (key, entry) in change {
-        if entry.node.directive == Some(Directive::Reset) {
-            base.shift_remove(&key);
-            continue;
-        }
         match base.get_mut(&key) {
             Some(present) => {
                 let old = std::mem::replace(&mut present.node, Node::null(entry.node.place));
@@ -69,7 +67,7 @@ fn merge_mappings(mut base: Mapping, change: Mapping, path: &Path<'_>) -> Mappin
     base
 }
 
-/// Applies the tags of a first file, which has nothing before it, and removes what they reset.
+/// Removes what is reset, and the tags, once everything is merged.
 pub(crate) fn strip_directives(node: &mut Node) {
     node.directive = None;
     match &mut node.value {
@@ -127,11 +125,7 @@ fn replaces(path: &Path<'_>, base: &Node, change: &Node) -> bool {
         // Options belong to their driver.
         ["services", _, "logging"] => {
             let driver = |node: &Node| node.get("driver").and_then(Node::scalar_text);
-            match (driver(base), driver(change)) {
-                (Some(old), Some(new)) => old != new,
-                (None, None) | (Some(_), None) => false,
-                (None, Some(_)) => true,
-            }
+            matches!((driver(base), driver(change)), (Some(old), Some(new)) if old != new)
         }
         _ => false,
     }
@@ -146,6 +140,10 @@ enum Identity {
     Key(&'static [&'static str]),
     /// By all of these keys.
     Keys(&'static [&'static str]),
+    /// By what is before its `=`.
+    Name,
+    /// By this key; items of one identity are merged.
+    Merged(&'static str),
 }
 
 fn identity(path: &Path<'_>) -> Option<Identity> {
@@ -157,12 +155,13 @@ fn identity(path: &Path<'_>) -> Option<Identity> {
         [
             "services",
             _,
-            "cap_add" | "cap_drop" | "dns" | "dns_opt" | "dns_search" | "expose" | "links" | "external_links" | "profiles"
+            "cap_add" | "cap_drop" | "dns" | "dns_opt" | "dns_search" | "expose" | "external_links" | "profiles"
             | "tmpfs" | "security_opt" | "group_add" | "device_cgroup_rules" | "extra_hosts" | "label_file",
         ]
         | ["services", _, "networks", _, "aliases" | "link_local_ips"]
         | ["services", _, "build", "tags" | "platforms" | "extra_hosts"] => Some(Identity::Value),
-        ["networks", _, "ipam", "config"] => Some(Identity::Key(&["subnet"])),
+        ["services", _, "links"] => Some(Identity::Name),
+        ["networks", _, "ipam", "config"] => Some(Identity::Merged("subnet")),
         _ => None,
     }
 }
@@ -174,6 +173,13 @@ fn unique_items(items: Vec<Node>, path: &Path<'_>) -> Vec<Node> {
     for (index, item) in items.into_iter().enumerate() {
         let key = match identity {
             Identity::Value => item.to_json().to_string(),
+            Identity::Name => {
+                let text = item.scalar_text().unwrap_or_default();
+                text.split('=').next().unwrap_or_default().to_owned()
+            }
+            Identity::Merged(key) => {
+                item.get(key).and_then(Node::scalar_text).unwrap_or_else(|| format!("\u{0}{index}"))
+            }
             Identity::Key(keys) => keys
                 .iter()
                 .find_map(|key| item.get(key).and_then(Node::scalar_text))
@@ -184,7 +190,16 @@ fn unique_items(items: Vec<Node>, path: &Path<'_>) -> Vec<Node> {
                 .collect::<Vec<_>>()
                 .join("\u{0}"),
         };
-        unique.insert(key, item);
+        match (identity, unique.get_mut(&key)) {
+            (Identity::Merged(_), Some(present)) => {
+                let place = item.place;
+                let old = std::mem::replace(present, Node::null(place));
+                *present = merge_at(old, item, &path.index(0));
+            }
+            _ => {
+                unique.insert(key, item);
+            }
+        }
     }
     unique.into_values().collect()
 }

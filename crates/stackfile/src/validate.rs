@@ -14,9 +14,6 @@ pub(crate) fn validate(root: &Node, journal: &mut Journal) {
             if let Some(mapping) = entry.node.as_mapping() {
                 external(mapping, section, noun, &path, journal);
             }
-            if matches!(section, "configs" | "secrets") {
-                one_origin(entry, noun, &path, journal);
-            }
         }
     }
     let path = Path::Key(&Path::Root, "services");
@@ -30,7 +27,7 @@ pub(crate) fn validate(root: &Node, journal: &mut Journal) {
     }
 }
 
-fn is_external(mapping: &Mapping) -> bool {
+pub(crate) fn is_external(mapping: &Mapping) -> bool {
     mapping.get("external").is_some_and(|entry| as_boolean(&entry.node) == Some(true))
 }
 
@@ -40,8 +37,9 @@ fn external(mapping: &Mapping, section: &str, noun: &str, path: &Path<'_>, journ
     }
     for (key, entry) in mapping {
         let allowed = matches!(key.as_str(), "external" | "name") || key.starts_with("x-") || entry.node.is_null();
-        // Docker Compose takes a driver for external networks, where it means nothing.
-        if allowed || section == "networks" {
+        // Docker Compose is as strict with volumes alone; for the others it is what would make them that contradicts.
+        let makes = matches!(key.as_str(), "file" | "environment" | "content");
+        if allowed || (section != "volumes" && !makes) {
             continue;
         }
         journal.push(
@@ -52,41 +50,6 @@ fn external(mapping: &Mapping, section: &str, noun: &str, path: &Path<'_>, journ
                 format!("`{key}` cannot be given for a {noun} that is `external`"),
             )
             .hint(format!("an external {noun} is what somebody else made; remove one of the two")),
-        );
-    }
-}
-
-/// A config or secret comes from one place.
-fn one_origin(entry: &crate::tree::Entry, noun: &str, path: &Path<'_>, journal: &mut Journal) {
-    let Some(mapping) = entry.node.as_mapping() else { return };
-    let origins: &[&str] =
-        if noun == "config" { &["file", "environment", "content"] } else { &["file", "environment", "driver"] };
-    let given: Vec<&str> = origins.iter().copied().filter(|key| mapping.contains_key(*key)).collect();
-    if is_external(mapping) {
-        return;
-    }
-    if given.is_empty() {
-        journal.push(
-            Problem::new(
-                Code::MissingKey,
-                entry.key_place,
-                path,
-                format!("the {noun} has no origin: one of `{}` is needed", origins.join("`, `")),
-            )
-            .hint(format!("add `file:` with the file that holds the {noun}, or `external: true`")),
-        );
-    }
-    if let [_, second, ..] = given.as_slice()
-        && let Some(second_entry) = mapping.get(*second)
-    {
-        journal.push(
-            Problem::new(
-                Code::Conflict,
-                second_entry.key_place,
-                &path.key(second),
-                format!("the {noun} has more than one origin: `{}`", given.join("`, `")),
-            )
-            .hint("keep one of them"),
         );
     }
 }

@@ -22,7 +22,11 @@ pub(crate) fn service(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
             "dns" | "dns_search" | "tmpfs" | "label_file" => list(node),
             "env_file" => env_file(node),
             "depends_on" => depends_on(node),
-            "configs" | "secrets" => list_items(node, |item| file_reference(item)),
+            "configs" => list_items(node, file_reference),
+            "secrets" => list_items(node, |item| {
+                file_reference(item);
+                secret_target(item);
+            }),
             "devices" => devices(node, &path, journal),
             "ports" => ports(node, &path, journal),
             "volumes" => volumes(node, &path, journal),
@@ -148,6 +152,11 @@ fn microseconds(node: &mut Node) {
     }
 }
 
+/// Whether the variables of a short form are still to be replaced, so that it cannot be read yet.
+fn is_open(text: &str, journal: &Journal) -> bool {
+    journal.variables_left && text.contains('$')
+}
+
 fn command(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
     let Some(line) = node.as_text() else { return };
     match command_line::split(line) {
@@ -211,15 +220,16 @@ fn env_file(node: &mut Node) {
 
 fn depends_on(node: &mut Node) {
     names_to_mapping(node, |name| {
-        let mut mapping = Mapping::new();
-        insert(&mut mapping, "condition", Node::text("service_started", name.place));
-        Node::mapping(mapping, name.place)
+        Node::mapping(Mapping::new(), name.place)
     });
     for (_, entry) in node.as_mapping_mut().into_iter().flatten() {
         let place = entry.key_place;
         if let Some(mapping) = entry.node.as_mapping_mut() {
             field(mapping, "required", boolean);
             field(mapping, "restart", boolean);
+            if !mapping.contains_key("condition") {
+                insert(mapping, "condition", Node::text("service_started", place));
+            }
             if !mapping.contains_key("required") {
                 insert(mapping, "required", Node::boolean(true, place));
             }
@@ -229,6 +239,20 @@ fn depends_on(node: &mut Node) {
 
 fn file_reference(node: &mut Node) {
     text_to_mapping(node, "source");
+}
+
+/// Where a secret is when nothing says where.
+fn secret_target(node: &mut Node) {
+    let Some(mapping) = node.as_mapping_mut() else { return };
+    if mapping.contains_key("target") {
+        return;
+    }
+    if let Some(source) = mapping.get("source").map(|entry| entry.node.clone())
+        && let Some(name) = source.as_text()
+    {
+        let target = source.part(format!("/run/secrets/{name}"));
+        insert(mapping, "target", target);
+    }
 }
 
 fn devices(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
@@ -251,6 +275,9 @@ fn devices(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
             return;
         }
         let Some(text) = item.as_text() else { return };
+        if is_open(text, journal) {
+            return;
+        }
         let parts: Vec<&str> = text.split(':').collect();
         let (source, target, permissions) = match parts.as_slice() {
             [source] => (*source, *source, "rwm"),
@@ -287,7 +314,7 @@ fn ports(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
             long.push(item);
             continue;
         }
-        let Some(text) = item.scalar_text() else {
+        let Some(text) = item.scalar_text().filter(|text| !is_open(text, journal)) else {
             long.push(item);
             continue;
         };
@@ -378,7 +405,7 @@ fn volumes(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
         for option in &short.unknown {
             let shown = if item.interpolated { "an option".to_owned() } else { format!("the option `{option}`") };
             journal.push(
-                Problem::new(Code::BadVolume, item.place, &path, format!("{shown} of this volume is not known"))
+                Problem::new(Code::UnknownOption, item.place, &path, format!("{shown} of this volume is not known, and does nothing"))
                     .hint("known are `ro`, `rw`, `nocopy`, `z`, `Z` and propagations such as `rslave`"),
             );
         }
@@ -445,6 +472,10 @@ fn long_volume(item: &mut Node) {
     }
     if let Some(options) = mapping.get_mut("tmpfs").and_then(|entry| entry.node.as_mapping_mut()) {
         field(options, "size", size);
+        // 0 is no limit, as if it were not there.
+        if options.get("size").is_some_and(|entry| entry.node.as_text() == Some("0")) {
+            options.shift_remove("size");
+        }
     }
 }
 
@@ -469,7 +500,8 @@ fn extra_hosts(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
         Value::Sequence(items) => {
             for (index, item) in items.iter().enumerate() {
                 let Some(text) = item.as_text() else { return };
-                match host::parse(text) {
+                // A name without an address is refused when the stack is made, not before: it can still be overridden.
+                match host::parse(text).or(Some((text, ""))) {
                     Some((name, addresses)) if !name.is_empty() => {
                         for address in addresses.split(',') {
                             lines.push(item.part(format!("{name}={}", host::unbracketed(address))));

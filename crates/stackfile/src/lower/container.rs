@@ -244,7 +244,17 @@ fn extra_hosts(fields: &Fields<'_>, journal: &mut Journal) -> Vec<(String, Strin
     let mut hosts = Vec::new();
     for (index, node) in fields.items("extra_hosts").iter().enumerate() {
         let Some((name, address)) = node.as_text().and_then(|text| text.split_once('=')) else { continue };
-        if address == "host-gateway" || address.parse::<IpAddr>().is_ok() {
+        if address.is_empty() {
+            journal.push(
+                Problem::new(
+                    Code::BadHostEntry,
+                    node.place,
+                    &list.index(index),
+                    format!("{} has no address", node.quoted()),
+                )
+                .hint("write `NAME=ADDRESS`, such as `\"db=192.0.2.7\"`"),
+            );
+        } else if address == "host-gateway" || address.parse::<IpAddr>().is_ok() {
             hosts.push((name.to_owned(), address.to_owned()));
         } else {
             journal.push(

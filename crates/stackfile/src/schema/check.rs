@@ -25,6 +25,9 @@ fn check(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
     if node.directive == Some(crate::tree::Directive::Reset) {
         return;
     }
+    if journal.variables_left && node.as_text().is_some_and(|text| text.contains('$')) {
+        return;
+    }
     match shape {
         Shape::Any => {}
         Shape::Text => match &node.value {

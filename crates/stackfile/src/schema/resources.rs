@@ -20,7 +20,7 @@ pub(crate) static STACK: Object = Object {
         field("version", Text, Applied, "Obsolete; means nothing"),
         field("name", Text, Applied, "The name of the stack"),
         field("include", List(&Shape::Either(&[Text, Mapping(&INCLUDE)])), Applied, "Further stack files to be part of this one"),
-        field("services", Named(&Mapping(&SERVICE)), Applied, "What runs"),
+        field("services", Named(&Shape::Either(&[Mapping(&SERVICE), Null])), Applied, "What runs"),
         field("models", Named(&Mapping(&MODEL)), Later(MODELS_LATER), "Language models that services use"),
         field("networks", Named(&Shape::Either(&[Mapping(&NETWORK), Null])), Applied, "Networks that services share"),
         field("volumes", Named(&Shape::Either(&[Mapping(&VOLUME), Null])), Applied, "Volumes that services share"),

@@ -29,7 +29,7 @@ pub(crate) static SERVICE: Object = Object {
         field("build", Shape::Either(&[Text, Mapping(&BUILD)]), Later(BUILD_LATER), "How its image is built"),
         field("cap_add", TEXTS, Applied, "Capabilities beside the default ones"),
         field("cap_drop", TEXTS, Applied, "Default capabilities to go without"),
-        field("cgroup", Shape::Choice(&["host", "private"]), Applied, "Which control group namespace it has: `private`"),
+        field("cgroup", Text, Applied, "Which control group namespace it has: `private`"),
         field("cgroup_parent", Text, Refused("stackd keeps its containers in its own control groups, where limits and clean-up rely on them", "set limits under `deploy.resources.limits`"), "Under which control group it runs"),
         field("command", COMMAND, Applied, "Replaces the image's command"),
         field("configs", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), Later(CONFIGS_LATER), "Configuration files that it sees"),
@@ -129,7 +129,7 @@ const ULIMITS: Shape = Entries(&Shape::Either(&[Integer, Mapping(&ULIMIT)]));
 
 static ULIMIT: Object = Object {
     noun: "a limit",
-    required: &["soft", "hard"],
+    required: &[],
     extensions: true,
     fields: &[
         field("hard", Integer, Applied, "To which a process may raise it"),
@@ -149,7 +149,7 @@ static EXTENDS: Object = Object {
 
 static DEPENDENCY: Object = Object {
     noun: "a dependency",
-    required: &["condition"],
+    required: &[],
     extensions: true,
     fields: &[
         field("condition", Shape::Choice(&["service_started", "service_healthy", "service_completed_successfully"]), Noted("services start at the same time on all hosts, whatever the condition; one that ends because another is not there yet is started again until it is"), "What the other service must have reached"),

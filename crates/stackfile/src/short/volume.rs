@@ -57,8 +57,8 @@ pub(crate) fn parse(text: &str) -> Result<ShortVolume, VolumeError> {
 
 fn apply(volume: &mut ShortVolume, option: &str) {
     match option.trim() {
-        "ro" => volume.read_only = true,
-        "rw" => volume.read_only = false,
+        "ro" | "RO" => volume.read_only = true,
+        "rw" | "RW" | "rW" | "Rw" => volume.read_only = false,
         "nocopy" | "volume-nocopy" => volume.no_copy = true,
         "z" | "Z" => volume.selinux = Some(option.trim().to_owned()),
         "cached" | "delegated" | "consistent" => volume.consistency = Some(option.trim().to_owned()),

@@ -13,7 +13,7 @@ const MOST_BYTES: usize = 4 << 20;
 /// The deepest nesting. Real files stay below 12; the walks over the tree are recursive.
 const MOST_DEPTH: usize = 64;
 /// The most values of a file after its aliases are expanded.
-const MOST_VALUES: usize = 200_000;
+const MOST_VALUES: usize = 150_000;
 
 /// The documents of a text; an empty one is `Null`. `None` when it is not readable; the journal says why.
 pub(crate) fn read(text: &str, file: u32, journal: &mut Journal) -> Option<Vec<Node>> {
