@@ -16,6 +16,7 @@ use stack_api::views::{ImageView, LogLine};
 use stack_api::{ErrorBody, ErrorCode};
 use stack_engine::Engine;
 use stack_engine::content::Digest as EngineDigest;
+use stack_engine::logs::Source;
 use stack_engine::image::{Image, ImportChanges, Origin, Reference};
 use stack_model::TaskId;
 use tokio_util::io::StreamReader;
@@ -166,6 +167,13 @@ async fn remove(
     view(&image).map(|view| Json(vec![view]))
 }
 
+const fn stream_name(source: Source) -> &'static str {
+    match source {
+        Source::Stdout => "stdout",
+        Source::Stderr => "stderr",
+    }
+}
+
 /// Lines of JSON, as they are read; a failure in the middle ends the connection, which the reader notices.
 async fn logs(
     State(engine): State<Engine>,
@@ -183,7 +191,7 @@ async fn logs(
         let line = LogLine {
             task,
             time_nanoseconds: record.time,
-            stream: record.source.as_str().to_owned(),
+            stream: stream_name(record.source).to_owned(),
             line: String::from_utf8_lossy(&record.output).trim_end_matches(['\r', '\n']).to_owned(),
             partial: record.partial,
         };

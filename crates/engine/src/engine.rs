@@ -22,7 +22,10 @@ use crate::container::{
 };
 use crate::logs::{self, LogError, LogQuery, LogStream};
 use crate::metrics::Metrics;
-use crate::network::Networks;
+use crate::image::{ImageStore, RegistryConfig};
+use crate::image_roots::ImageRoots;
+use crate::network::{NetworkConfig, Networks};
+use crate::snapshot::Snapshots;
 use crate::volume::{VolumeError, Volumes};
 
 /// How long a killed container may take to end.
@@ -60,6 +63,7 @@ pub struct Engine {
 
 struct Inner {
     launcher: Launcher,
+    images: ImageStore,
     roots: Arc<dyn Roots>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Slot>>>,
     events: broadcast::Sender<Event>,
@@ -121,7 +125,50 @@ impl Slot {
     }
 }
 
+/// All that an engine is told.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// What outlives a reboot: `/var/lib/stack`.
+    pub root: PathBuf,
+    /// What does not: `/run/stack`.
+    pub run: PathBuf,
+    /// The program `stack-shim`.
+    pub shim: PathBuf,
+    /// The control group above the containers'. Relative: below the groups of this process.
+    pub cgroup_parent: PathBuf,
+    /// How images are fetched.
+    pub registry: RegistryConfig,
+    /// How networks are made.
+    pub network: NetworkConfig,
+}
+
 impl Engine {
+    /// Opens images, networks and containers below `config.root`, and takes over what runs.
+    ///
+    /// # Errors
+    /// What cannot be had, and where.
+    pub async fn open(config: EngineConfig) -> Result<Self, OpenError> {
+        let images_root = config.root.join("images");
+        let images = ImageStore::open(&images_root, config.registry).map_err(|error| OpenError::Images(Box::new(error)))?;
+        let snapshots =
+            Snapshots::open(&config.root.join("snapshots")).map_err(|error| OpenError::Images(Box::new(error)))?;
+        let networks = Networks::open(&config.root.join("networks"), config.network).await?;
+        let containers = ContainersConfig {
+            root: config.root,
+            run: config.run,
+            shim: config.shim,
+            cgroup_parent: config.cgroup_parent,
+        };
+        let roots = Arc::new(ImageRoots::new(images.clone(), snapshots));
+        Self::open_with(containers, roots, Arc::new(networks), images).await
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.images
+    }
+
     /// Opens the containers below `config.root` with these images and networks, and takes over what runs.
     ///
     /// # Errors
@@ -130,6 +177,7 @@ impl Engine {
         config: ContainersConfig,
         roots: Arc<dyn Roots>,
         networks: Arc<Networks>,
+        images: ImageStore,
     ) -> Result<Self, OpenError> {
         for directory in [&config.root, &config.run] {
             make_directory(directory, 0o711)?;
@@ -155,6 +203,7 @@ impl Engine {
         };
         let inner = Inner {
             launcher,
+            images,
             roots,
             containers: Mutex::new(BTreeMap::new()),
             events: broadcast::channel(1024).0,

@@ -5,6 +5,7 @@ pub mod container;
 pub mod content;
 mod engine;
 pub mod image;
+mod image_roots;
 pub mod logs;
 mod metrics;
 pub mod network;
@@ -12,4 +13,4 @@ pub mod seccomp;
 pub mod snapshot;
 pub mod volume;
 
-pub use engine::{ContainersConfig, Engine, RemoveOptions};
+pub use engine::{ContainersConfig, Engine, EngineConfig, RemoveOptions};

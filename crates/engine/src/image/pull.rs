@@ -1,6 +1,8 @@
 //! Pulls images. Each layer is downloaded, verified, kept, decompressed, verified again and unpacked in one pass, and
 //! several of them at a time: with overlayfs a layer's directory needs no parents.
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use std::collections::HashSet;
 use std::io::{self, Read, Write as _};
 use std::sync::Arc;
@@ -155,8 +157,12 @@ impl ImageStore {
             .zip(&record.diff_ids)
             .filter(|(layer, diff_id)| seen.insert((layer.digest.clone(), (*diff_id).clone())))
             .collect();
-        futures::stream::iter(wanted)
-            .map(|(layer, diff_id)| self.fetch_layer(&session, layer, diff_id, progress))
+        // Each behind a pointer of its own type: the compiler cannot see otherwise that all of them may change threads.
+        let fetches: Vec<BoxFuture<'_, Result<(), PullError>>> = wanted
+            .into_iter()
+            .map(|(layer, diff_id)| self.fetch_layer(&session, layer, diff_id, progress).boxed())
+            .collect();
+        futures::stream::iter(fetches)
             .buffer_unordered(LAYERS_AT_ONCE)
             .try_collect::<()>()
             .await?;

@@ -1,6 +1,8 @@
 //! Asks one registry (or its mirrors) about one repository: addresses, authorization, redirects, retries, and transfers
 //! that go on where they broke off.
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -100,11 +102,15 @@ impl<'a> Session<'a> {
     pub(in crate::image) async fn head_manifest(&self, tag: &str) -> Result<Option<Digest>, PullError> {
         let path = format!("manifests/{tag}");
         let what = format!("image {}:{tag}", self.repository);
-        let ask = async |endpoint: &Endpoint| {
-            let answer = self.request(endpoint, Method::HEAD, &path, Some(&manifest_types()), None, &what).await?;
-            Ok(answer.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok()?.parse().ok()))
-        };
-        self.first(ask).await
+        let (path, what) = (&path, &what);
+        self.first(|endpoint| {
+            let ask = async move {
+                let answer = self.request(endpoint, Method::HEAD, path, Some(&manifest_types()), None, what).await?;
+                Ok(answer.headers().get(CONTENT_DIGEST).and_then(|value| value.to_str().ok()?.parse().ok()))
+            };
+            ask.boxed()
+        })
+        .await
     }
 
     /// A manifest or index, by tag or digest, verified.
@@ -113,35 +119,43 @@ impl<'a> Session<'a> {
         let expected: Option<Digest> = tag_or_digest.parse().ok();
         let separator = if expected.is_some() { '@' } else { ':' };
         let what = format!("image {}{separator}{tag_or_digest}", self.repository);
-        let ask = async |endpoint: &Endpoint| {
-            let answer = self.document(endpoint, &path, Some(&manifest_types()), MANIFEST_LIMIT, &what).await?;
-            let (content, stated) = answer;
-            let actual = Digest::of(&content);
-            match expected.as_ref().or(stated.as_ref()) {
-                Some(expected) if *expected != actual => Err(PullError::DigestMismatch {
-                    registry: endpoint.shown.clone(),
-                    expected: expected.clone(),
-                    actual,
-                }),
-                _ => Ok((actual, content)),
-            }
-        };
-        self.first(ask).await
+        let (path, what, expected) = (&path, &what, &expected);
+        self.first(|endpoint| {
+            let ask = async move {
+                let answer = self.document(endpoint, path, Some(&manifest_types()), MANIFEST_LIMIT, what).await?;
+                let (content, stated) = answer;
+                let actual = Digest::of(&content);
+                match expected.as_ref().or(stated.as_ref()) {
+                    Some(expected) if *expected != actual => Err(PullError::DigestMismatch {
+                        registry: endpoint.shown.clone(),
+                        expected: expected.clone(),
+                        actual,
+                    }),
+                    _ => Ok((actual, content)),
+                }
+            };
+            ask.boxed()
+        })
+        .await
     }
 
     /// A blob that is a document, verified.
     pub(in crate::image) async fn blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, PullError> {
         let path = format!("blobs/{digest}");
         let what = format!("content {digest} of {}", self.repository);
-        let ask = async |endpoint: &Endpoint| {
-            let (content, _) = self.document(endpoint, &path, None, limit, &what).await?;
-            let actual = Digest::of(&content);
-            if actual == *digest {
-                return Ok(content);
-            }
-            Err(PullError::DigestMismatch { registry: endpoint.shown.clone(), expected: digest.clone(), actual })
-        };
-        self.first(ask).await
+        let (path, what) = (&path, &what);
+        self.first(|endpoint| {
+            let ask = async move {
+                let (content, _) = self.document(endpoint, path, None, limit, what).await?;
+                let actual = Digest::of(&content);
+                if actual == *digest {
+                    return Ok(content);
+                }
+                Err(PullError::DigestMismatch { registry: endpoint.shown.clone(), expected: digest.clone(), actual })
+            };
+            ask.boxed()
+        })
+        .await
     }
 
     /// Sends a blob's bytes, exactly `size` of them, from the first place of `from..` that has it; goes on where a
@@ -231,7 +245,10 @@ impl<'a> Session<'a> {
     }
 
     /// Asks one place after the other; the last one's error is the answer if none has it.
-    async fn first<T>(&self, ask: impl AsyncFn(&Endpoint) -> Result<T, PullError>) -> Result<T, PullError> {
+    async fn first<'call, T>(
+        &'call self,
+        ask: impl Fn(&'call Endpoint) -> BoxFuture<'call, Result<T, PullError>>,
+    ) -> Result<T, PullError> {
         let mut last = PullError::Interrupted;
         for endpoint in &self.endpoints {
             match ask(endpoint).await {
