@@ -1,4 +1,5 @@
 //! Pulling: from a real registry, and from one that misbehaves in every way that registries and networks do.
+#![allow(clippy::unwrap_used, reason = "what a test needs and does not get ends it here")]
 
 mod images_support;
 
@@ -75,10 +76,7 @@ async fn a_real_registry_with_a_password_is_pulled_from_by_tag_and_digest() {
     assert_eq!(pulled.repository_digests, [format!("{}/team/app@{digest}", registry.address())]);
     assert_eq!(text(&pulled.layers[1].join("etc/name")), "zstd");
     assert_eq!(text(&pulled.layers[2].join("etc/other")), "plain");
-    assert_eq!(
-        std::fs::read(pulled.layers[0].join("bin/busybox")).unwrap(),
-        std::fs::read("/bin/busybox").unwrap()
-    );
+    assert_eq!(std::fs::read(pulled.layers[0].join("bin/busybox")).unwrap(), std::fs::read("/bin/busybox").unwrap());
     let heard = heard.into_inner().unwrap();
     assert!(matches!(&heard[0], PullProgress::Resolved { digest: found, .. } if *found == digest));
     assert_eq!(heard.iter().filter(|progress| matches!(progress, PullProgress::Unpacked { .. })).count(), 3);
@@ -206,13 +204,19 @@ async fn what_is_not_what_was_promised_is_refused_and_not_kept() {
     let wrong_diff = image("wrong", &[(gzip(&other), b"something else")]);
     type Case<'a> = (&'a TestImage, Option<(Digest, Vec<u8>)>, fn(&PullError) -> bool);
     let cases: [Case<'_>; 6] = [
-        (&good, Some((Digest::of(&good.layers[0]), changed)), |error| matches!(error, PullError::DigestMismatch { .. })),
+        (&good, Some((Digest::of(&good.layers[0]), changed)), |error| {
+            matches!(error, PullError::DigestMismatch { .. })
+        }),
         (&good, Some((Digest::of(&good.layers[0]), longer)), |error| matches!(error, PullError::SizeMismatch { .. })),
-        (&good, Some((Digest::of(&good.config), b"{}".to_vec())), |error| matches!(error, PullError::DigestMismatch { .. })),
+        (&good, Some((Digest::of(&good.config), b"{}".to_vec())), |error| {
+            matches!(error, PullError::DigestMismatch { .. })
+        }),
         (&good, Some((Digest::of(&good.manifest), good.config.clone())), |error| {
             matches!(error, PullError::DigestMismatch { .. })
         }),
-        (&good, Some((Digest::of(&good.manifest), vec![b' '; 5 << 20])), |error| matches!(error, PullError::TooLarge { .. })),
+        (&good, Some((Digest::of(&good.manifest), vec![b' '; 5 << 20])), |error| {
+            matches!(error, PullError::TooLarge { .. })
+        }),
         (&wrong_diff, None, |error| matches!(error, PullError::Layer(_))),
     ];
     for (number, (image, replaced, is_right)) in cases.into_iter().enumerate() {
@@ -290,7 +294,8 @@ async fn a_token_is_fetched_once_renewed_when_it_runs_out_and_goes_nowhere_else(
         // The first token is good for the manifests only.
         let wanted = if request.path.contains("/blobs/") { "Bearer token-1" } else { "Bearer token-0" };
         if request.headers.get("authorization").map(String::as_str) != Some(wanted) {
-            let challenge = format!(r#"Bearer realm="http://{realm}/token",service="registry",scope="repository:app:pull""#);
+            let challenge =
+                format!(r#"Bearer realm="http://{realm}/token",service="registry",scope="repository:app:pull""#);
             return Answer { status: 401, headers: vec![("WWW-Authenticate".into(), challenge)], ..Answer::default() };
         }
         if request.path.ends_with(&layer) {
@@ -436,6 +441,31 @@ async fn pulls_at_the_same_time_share_their_layers() {
         assert_eq!(text(&pulled.unwrap().layers[1].join("own")), number.to_string());
     }
     assert_eq!(registry.seen(&Digest::of(&gzip(&shared)).to_string()).len(), 1, "it is transferred once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_can_be_tried_again() {
+    struct SmallDisk(tempfile::TempDir);
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+    let disk = SmallDisk(tempfile::tempdir().unwrap());
+    let mount = |flags, options| nix::mount::mount(Some("tmpfs"), disk.0.path(), Some("tmpfs"), flags, Some(options));
+    mount(nix::mount::MsFlags::empty(), "size=8m").unwrap();
+    let plain = archive(&[("noise", &noise(5, 12 << 20))]);
+    let image = image("huge", &[(plain.clone(), &plain)]);
+    let registry = fake(&[&image]);
+    let root = disk.0.path().join("images");
+    let store = store(&root);
+    let name = format!("{}/app", registry.address);
+    let error = pull(&store, &name).await.unwrap_err();
+    assert!(matches!(error, PullError::DiskFull) && error.is_retryable(), "{error:?}");
+    nothing_left(&root);
+    // Somebody makes room.
+    mount(nix::mount::MsFlags::MS_REMOUNT, "size=64m").unwrap();
+    pull(&store, &name).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

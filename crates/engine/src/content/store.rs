@@ -62,7 +62,8 @@ impl ContentError {
 /// Whether this is the answer of a full disk or an exhausted quota.
 #[must_use]
 pub fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+    // By kind: errors of temporary files are wrapped and have no number.
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Makes what happened in this directory (names given and taken) durable.
@@ -168,7 +169,8 @@ impl BlobStore {
     /// When it cannot be written.
     pub fn put(&self, content: &[u8]) -> Result<Digest, ContentError> {
         let digest = Digest::of(content);
-        if !self.contains(&digest) {
+        // One that was damaged on disk is written again.
+        if self.read(&digest, content.len() as u64).is_err() {
             let mut writer = self.writer()?;
             let path = writer.file.path().to_owned();
             writer.write_all(content).map_err(ContentError::io("write", path))?;
@@ -307,5 +309,7 @@ mod tests {
         let digest = store.put(b"whole").unwrap();
         fs::write(store.path(&digest), b"whale").unwrap();
         assert!(matches!(store.read(&digest, 100), Err(ContentError::WrongDigest { .. })));
+        store.put(b"whole").unwrap();
+        assert_eq!(store.read(&digest, 100).unwrap(), b"whole");
     }
 }

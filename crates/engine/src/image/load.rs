@@ -187,11 +187,13 @@ impl Inner {
         };
         let found = match (spool.document("index.json")?, saved) {
             // A layout has the manifests as they were made, so their digests are those of a registry.
-            (Some(text), saved) if spool.has("oci-layout") => self.from_layout(&mut spool, &mut lease, &text, saved)?,
+            (Some(text), saved) if spool.has("oci-layout") => {
+                self.found_in_layout(&mut spool, &mut lease, &text, saved)?
+            }
             (_, Some(saved)) => {
                 let mut found = Vec::new();
                 for image in saved {
-                    found.push(self.from_saved(&mut spool, &mut lease, &image)?);
+                    found.push(self.found_saved(&mut spool, &mut lease, &image)?);
                 }
                 found
             }
@@ -208,7 +210,8 @@ impl Inner {
     }
 
     fn spool(&self, reader: &mut dyn Read) -> Result<Spool, LoadError> {
-        let mut archive = TarReader::new(io::BufReader::with_capacity(128 << 10, decoder(reader).map_err(LoadError::Read)?));
+        let mut archive =
+            TarReader::new(io::BufReader::with_capacity(128 << 10, decoder(reader).map_err(LoadError::Read)?));
         let mut spool = Spool { files: HashMap::new(), links: HashMap::new() };
         while let Some(entry) = archive.next_entry()? {
             let Ok(path) = String::from_utf8(entry.path) else { continue };
@@ -237,7 +240,7 @@ impl Inner {
         Ok(spool)
     }
 
-    fn from_layout(
+    fn found_in_layout(
         &self,
         spool: &mut Spool,
         lease: &mut Lease,
@@ -258,7 +261,7 @@ impl Inner {
                 refused.get_or_insert_with(|| choose(&index, &self.platform).err());
                 continue;
             }
-            let mut image = self.from_descriptor(spool, lease, &descriptor.digest)?;
+            let mut image = self.found_by_descriptor(spool, lease, &descriptor.digest)?;
             if let Some(name) = layout_name(descriptor.annotations.as_ref()) {
                 image.names.extend(name.parse::<Reference>()?.tagged_name());
             }
@@ -281,7 +284,7 @@ impl Inner {
         Ok(found.into_values().collect())
     }
 
-    fn from_descriptor(&self, spool: &mut Spool, lease: &mut Lease, digest: &Digest) -> Result<Found, LoadError> {
+    fn found_by_descriptor(&self, spool: &mut Spool, lease: &mut Lease, digest: &Digest) -> Result<Found, LoadError> {
         let mut indexes = Vec::new();
         let mut digest = digest.clone();
         let (manifest, bytes) = loop {
@@ -313,7 +316,7 @@ impl Inner {
         Ok(Found { record, names: Vec::new(), indexes })
     }
 
-    fn from_saved(&self, spool: &mut Spool, lease: &mut Lease, saved: &Saved) -> Result<Found, LoadError> {
+    fn found_saved(&self, spool: &mut Spool, lease: &mut Lease, saved: &Saved) -> Result<Found, LoadError> {
         const BY: &str = "manifest.json";
         let name = resolved("", &saved.config);
         let text = spool.read(&name, CONFIGURATION_LIMIT)?.ok_or_else(|| missing(&name, BY))?;
