@@ -210,6 +210,17 @@ async fn links_in_archives_lead_to_layers_and_indexes_to_images() {
     assert_eq!(loaded[0].references, ["docker.io/library/twice:1"]);
     assert_eq!(loaded[0].layers[0], loaded[0].layers[1]);
 
+    // An archive of more files than a process may usually have open.
+    let names: Vec<_> = (0..1500).map(|number| format!("junk/{number}")).collect();
+    let mut files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"x"[..])).collect();
+    let config_name = "config.json";
+    let listing = br#"[{"Config":"config.json","RepoTags":["many:1"],"Layers":["layer"]}]"#;
+    let single = small_image("many files");
+    files.extend([(config_name, &single.config[..]), ("layer", &single.layers[0]), ("manifest.json", listing)]);
+    let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft.min(1024), hard).unwrap();
+    load(&store, archive(&files)).await.unwrap();
+
     // As buildx exports: an index in the index, with an attestation beside the image.
     let (mine, other) = (small_image("mine"), small_image("other"));
     let mut entry = descriptor(OCI_MANIFEST, &mine.manifest);

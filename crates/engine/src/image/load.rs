@@ -18,7 +18,7 @@ use super::store::{GetError, Image, ImageStore, Inner};
 use super::stream::{channel, pump};
 use super::tar_reader::{Kind, TarError, TarReader};
 use crate::content::store::{ContentError, is_disk_full};
-use crate::content::{BlobWriter, Digest, Lease};
+use crate::content::{BlobAside, Digest, Lease};
 
 /// The most files that an archive of images may hold.
 const FILE_LIMIT: usize = 100_000;
@@ -155,7 +155,7 @@ struct Spool {
 }
 
 enum File {
-    Stored(BlobWriter),
+    Stored(BlobAside),
     /// Given its name in the store already.
     Kept(Digest, u64),
 }
@@ -220,7 +220,7 @@ impl Inner {
                 Kind::File if entry.segments.is_none() => {
                     let mut writer = self.blobs.writer()?;
                     io::copy(&mut archive, &mut writer).map_err(LoadError::Read)?;
-                    spool.files.insert(name, File::Stored(writer));
+                    spool.files.insert(name, File::Stored(writer.set_aside()));
                 }
                 Kind::Symlink => {
                     let above = name.rfind('/').map_or("", |at| &name[..at]).to_owned();
@@ -404,7 +404,7 @@ impl Spool {
 
     fn digest(&self, name: &str) -> Option<Digest> {
         match self.files.get(&self.follow(name))? {
-            File::Stored(writer) => Some(writer.digest()),
+            File::Stored(blob) => Some(blob.digest().clone()),
             File::Kept(digest, _) => Some(digest.clone()),
         }
     }
@@ -414,12 +414,12 @@ impl Spool {
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
-        let Some(File::Stored(writer)) = self.files.get(&self.follow(name)) else { return Ok(None) };
-        if writer.bytes() > limit {
-            return Err(LoadError::DocumentTooLarge { name: name.to_owned(), bytes: writer.bytes() });
+        let Some(File::Stored(blob)) = self.files.get(&self.follow(name)) else { return Ok(None) };
+        if blob.bytes() > limit {
+            return Err(LoadError::DocumentTooLarge { name: name.to_owned(), bytes: blob.bytes() });
         }
         let mut text = Vec::new();
-        writer.reopen()?.take(limit).read_to_end(&mut text).map_err(LoadError::Read)?;
+        blob.open()?.take(limit).read_to_end(&mut text).map_err(LoadError::Read)?;
         Ok(Some(text))
     }
 
@@ -441,9 +441,9 @@ impl Spool {
         let name = self.follow(name);
         let kept = match self.files.remove(&name) {
             Some(File::Kept(digest, bytes)) => (digest, bytes),
-            Some(File::Stored(writer)) => {
-                let bytes = writer.bytes();
-                (inner.blobs.commit(writer, expected.as_ref())?, bytes)
+            Some(File::Stored(blob)) => {
+                let bytes = blob.bytes();
+                (inner.blobs.commit_aside(blob, expected.as_ref())?, bytes)
             }
             None => return Err(missing(&name, by)),
         };

@@ -135,7 +135,13 @@ impl ImageStore {
         let total_bytes = manifest.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
         progress(PullProgress::Resolved { digest: digest.clone(), total_bytes });
         let config = session.blob(&manifest.config.digest, CONFIGURATION_LIMIT).await?;
-        let diff_ids = parse_configuration(&manifest.config.digest, &config, manifest.layers.len())?.diff_ids;
+        let parsed = parse_configuration(&manifest.config.digest, &config, manifest.layers.len())?;
+        let architecture = parsed.document.architecture().to_string();
+        if architecture != self.inner.platform.architecture {
+            // A single image without an index is what was asked for; emulation may run it.
+            tracing::warn!(%reference, architecture, "the image is for another architecture than this host's");
+        }
+        let diff_ids = parsed.diff_ids;
         let record = Record {
             manifest: digest,
             config: manifest.config.digest.clone(),
