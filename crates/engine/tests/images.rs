@@ -1,4 +1,5 @@
 //! Images from archives and root file systems, and snapshots of them, on the real file system and kernel.
+#![allow(clippy::unwrap_used, reason = "what a test needs and does not get ends it here")]
 
 mod images_support;
 
@@ -66,7 +67,12 @@ fn mount_overlay(mount: &OverlayMount, target: &Path) {
         let target = text(target);
         const MOVE_MOUNT_F_EMPTY_PATH: c_int = 4;
         let moved = libc::syscall(
-            libc::SYS_move_mount, mounted, c"".as_ptr(), libc::AT_FDCWD, target.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH,
+            libc::SYS_move_mount,
+            mounted,
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
         );
         answer(moved);
         libc::close(mounted);
@@ -79,12 +85,24 @@ async fn a_saved_image_is_loaded_and_its_snapshot_shows_the_merged_layers() {
     let root = tempfile::tempdir().unwrap();
     let store = store(&root.path().join("images"));
     let lower = archive(&[
-        ("./", b""), ("etc/", b""), ("etc/keep", b"keep"), ("etc/gone", b"gone"), ("old/", b""), ("old/file", b"x"),
-        ("dir/", b""), ("dir/a", b"a"),
+        ("./", b""),
+        ("etc/", b""),
+        ("etc/keep", b"keep"),
+        ("etc/gone", b"gone"),
+        ("old/", b""),
+        ("old/file", b"x"),
+        ("dir/", b""),
+        ("dir/a", b"a"),
     ]);
     let upper = archive(&[
-        ("etc/", b""), ("etc/.wh.gone", b""), ("etc/new", b"new"), ("old/", b""), ("old/.wh..wh..opq", b""),
-        (".wh.dir", b""), ("dir/", b""), ("dir/b", b"b"),
+        ("etc/", b""),
+        ("etc/.wh.gone", b""),
+        ("etc/new", b"new"),
+        ("old/", b""),
+        ("old/.wh..wh..opq", b""),
+        (".wh.dir", b""),
+        ("dir/", b""),
+        ("dir/b", b"b"),
     ]);
     let image = image("merged", &[(lower.clone(), &lower), (upper.clone(), &upper)]);
     let loaded = load(&store, gzip(&docker_archive(&image, &["app:1", "localhost:5000/app:2"]))).await.unwrap();
@@ -169,6 +187,122 @@ async fn an_image_without_layers_and_one_of_very_many_can_be_mounted() {
     with_mounted(&mount, |merged| assert_eq!(std::fs::read_dir(merged).unwrap().count(), 120));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn links_in_archives_lead_to_layers_and_indexes_to_images() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    assert_eq!(root.path().metadata().unwrap().mode() & 0o7777, 0o700);
+    // As `docker save` wrote a layer that occurs twice.
+    let plain = archive(&[("file", b"x")]);
+    let twice = image("twice", &[(plain.clone(), &plain), (plain.clone(), &plain)]);
+    let listing = br#"[{"Config":"c.json","RepoTags":["twice:1"],"Layers":["a/layer.tar","b/layer.tar"]}]"#;
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    for (name, content) in [("manifest.json", &listing[..]), ("c.json", &twice.config), ("a/layer.tar", &plain)] {
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, content).unwrap();
+    }
+    header.set_size(0);
+    header.set_entry_type(tar::EntryType::Symlink);
+    builder.append_link(&mut header, "b/layer.tar", "../a/layer.tar").unwrap();
+    let loaded = load(&store, builder.into_inner().unwrap()).await.unwrap();
+    assert_eq!(loaded[0].references, ["docker.io/library/twice:1"]);
+    assert_eq!(loaded[0].layers[0], loaded[0].layers[1]);
+
+    // An archive of more files than a process may usually have open.
+    let names: Vec<_> = (0..1500).map(|number| format!("junk/{number}")).collect();
+    let mut files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"x"[..])).collect();
+    let config_name = "config.json";
+    let listing = br#"[{"Config":"config.json","RepoTags":["many:1"],"Layers":["layer"]}]"#;
+    let single = small_image("many files");
+    files.extend([(config_name, &single.config[..]), ("layer", &single.layers[0]), ("manifest.json", listing)]);
+    let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft.min(1024), hard).unwrap();
+    load(&store, archive(&files)).await.unwrap();
+
+    // As buildx exports: an index in the index, with an attestation beside the image.
+    let (mine, other) = (small_image("mine"), small_image("other"));
+    let mut entry = descriptor(OCI_MANIFEST, &mine.manifest);
+    entry["platform"] = serde_json::json!({ "architecture": architecture(), "os": "linux" });
+    let mut attestation = descriptor(OCI_MANIFEST, &other.manifest);
+    attestation["platform"] = serde_json::json!({ "architecture": "unknown", "os": "unknown" });
+    let inner = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [attestation, entry] });
+    let inner = inner.to_string().into_bytes();
+    let mut outer = descriptor(OCI_INDEX, &inner);
+    outer["annotations"] = serde_json::json!({ "io.containerd.image.name": "registry.example/nested:1",
+        "org.opencontainers.image.ref.name": "1" });
+    let outer = serde_json::json!({ "schemaVersion": 2, "manifests": [outer] }).to_string();
+    let blob = |content: &[u8]| format!("blobs/sha256/{}", Digest::of(content).hex());
+    let layout = archive(&[
+        (&blob(&inner), &inner),
+        (&blob(&mine.manifest), &mine.manifest),
+        (&blob(&mine.config), &mine.config),
+        (&blob(&mine.layers[0]), &mine.layers[0]),
+        ("index.json", outer.as_bytes()),
+        ("oci-layout", b"{}"),
+    ]);
+    let loaded = load(&store, layout).await.unwrap();
+    assert_eq!(loaded[0].digest, Digest::of(&mine.manifest));
+    assert_eq!(loaded[0].indexes, [Digest::of(&inner)]);
+    assert_eq!(loaded[0].references, ["registry.example/nested:1"]);
+    assert_eq!(store.get(Digest::of(&inner).as_str()).unwrap().digest, loaded[0].digest);
+}
+
+/// A small file system of its own, unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(options: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), directory.path(), Some("tmpfs"), flags, Some(options)).unwrap();
+        Self(directory)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_heals() {
+    let disk = SmallDisk::new("size=16m");
+    let store = store(&disk.0.path().join("images"));
+    let (small, huge) = (small_image("small"), archive(&[("noise", &noise(9, 20 << 20))]));
+    let huge = image("huge", &[(huge.clone(), &huge)]);
+    let error = load(&store, oci_layout(&[(&huge, Some("huge:1"))])).await.unwrap_err();
+    assert!(matches!(error, LoadError::DiskFull), "{error:?}");
+    let error = store.import(Cursor::new(huge.layers[0].clone()), None, ImportChanges::default()).await.unwrap_err();
+    assert!(matches!(error, LoadError::DiskFull), "{error:?}");
+    // Compressed it fits, unpacked it does not.
+    let zeros = archive(&[("zeros", &vec![0; 20 << 20])]);
+    let zeros = image("zeros", &[(gzip(&zeros), &zeros)]);
+    let error = load(&store, oci_layout(&[(&zeros, Some("zeros:1"))])).await.unwrap_err();
+    assert!(matches!(error, LoadError::DiskFull), "{error:?}");
+    load(&store, oci_layout(&[(&small, Some("small:1"))])).await.unwrap();
+    assert_eq!(store.list().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_repaired_by_fetching_again() {
+    let root = tempfile::tempdir().unwrap();
+    let store = store(root.path());
+    let image = small_image("damaged");
+    let layout = oci_layout(&[(&image, Some("damaged:1"))]);
+    let loaded = load(&store, layout.clone()).await.unwrap();
+    std::fs::write(root.path().join("blobs/sha256").join(loaded[0].id.hex()), b"{}").unwrap();
+    assert!(matches!(store.get("damaged:1"), Err(GetError::Damaged { .. })));
+    load(&store, layout.clone()).await.unwrap();
+    store.get("damaged:1").unwrap();
+    std::fs::remove_file(loaded[0].layers[0].parent().unwrap().join("layer.json")).unwrap();
+    assert!(matches!(store.get("damaged:1"), Err(GetError::Damaged { .. })));
+    load(&store, layout).await.unwrap();
+    assert_eq!(text(&store.get("damaged:1").unwrap().layers[0].join("bin/run")), "damaged");
+}
+
 #[test]
 fn a_snapshots_name_leads_nowhere_else() {
     let root = tempfile::tempdir().unwrap();
@@ -203,7 +337,10 @@ async fn the_same_content_has_the_same_digest_on_every_host() {
     let first = here.import(Cursor::new(tar.clone()), Some(&name), changes()).await.unwrap();
     let second = there.import(Cursor::new(gzip(&tar)), None, changes()).await.unwrap();
     assert_eq!(first.digest, second.digest);
-    assert_eq!((first.origin, first.references.as_slice()), (Origin::Imported, &["docker.io/library/made:1".to_owned()][..]));
+    assert_eq!(
+        (first.origin, first.references.as_slice()),
+        (Origin::Imported, &["docker.io/library/made:1".to_owned()][..])
+    );
     assert_eq!(second.references.len(), 0);
     let config = first.config.config().as_ref().unwrap().clone();
     assert_eq!(config.exposed_ports().as_ref().unwrap(), &["80/tcp"]);

@@ -1,4 +1,5 @@
 //! A process that pulls is killed at any moment; the store that it leaves is sound, and the pull is simply repeated.
+#![allow(clippy::unwrap_used, reason = "what a test needs and does not get ends it here")]
 
 mod images_support;
 
@@ -48,9 +49,8 @@ async fn a_killed_pull_leaves_a_store_in_which_it_can_be_repeated() {
     let registry = Registry::start().unwrap();
     let layers: Vec<_> = (0..4)
         .map(|layer| {
-            let files: Vec<_> = (0..120)
-                .map(|file| (format!("layer{layer}/file{file}"), noise(layer * 1000 + file, 20_000)))
-                .collect();
+            let files: Vec<_> =
+                (0..120).map(|file| (format!("layer{layer}/file{file}"), noise(layer * 1000 + file, 20_000))).collect();
             archive(&files.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect::<Vec<_>>())
         })
         .collect();

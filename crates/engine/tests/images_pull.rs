@@ -1,4 +1,5 @@
 //! Pulling: from a real registry, and from one that misbehaves in every way that registries and networks do.
+#![allow(clippy::unwrap_used, reason = "what a test needs and does not get ends it here")]
 
 mod images_support;
 
@@ -75,10 +76,7 @@ async fn a_real_registry_with_a_password_is_pulled_from_by_tag_and_digest() {
     assert_eq!(pulled.repository_digests, [format!("{}/team/app@{digest}", registry.address())]);
     assert_eq!(text(&pulled.layers[1].join("etc/name")), "zstd");
     assert_eq!(text(&pulled.layers[2].join("etc/other")), "plain");
-    assert_eq!(
-        std::fs::read(pulled.layers[0].join("bin/busybox")).unwrap(),
-        std::fs::read("/bin/busybox").unwrap()
-    );
+    assert_eq!(std::fs::read(pulled.layers[0].join("bin/busybox")).unwrap(), std::fs::read("/bin/busybox").unwrap());
     let heard = heard.into_inner().unwrap();
     assert!(matches!(&heard[0], PullProgress::Resolved { digest: found, .. } if *found == digest));
     assert_eq!(heard.iter().filter(|progress| matches!(progress, PullProgress::Unpacked { .. })).count(), 3);
@@ -119,7 +117,7 @@ async fn of_an_index_the_image_for_this_platform_is_pulled() {
     assert_eq!(digest, Digest::of(&index), "a tag is pinned by its index");
     let pulled = pull(&opened, &format!("{name}@{digest}")).await.unwrap();
     assert_eq!(pulled.digest, Digest::of(&mine.manifest));
-    assert_eq!(pulled.indexes, [digest.clone()]);
+    assert_eq!(pulled.indexes, std::slice::from_ref(&digest));
     assert_eq!(pulled.references, Vec::<String>::new());
     assert_eq!(opened.get(digest.as_str()).unwrap().digest, pulled.digest);
     assert_eq!(opened.get(&format!("{name}@{digest}")).unwrap().digest, pulled.digest);
@@ -206,13 +204,19 @@ async fn what_is_not_what_was_promised_is_refused_and_not_kept() {
     let wrong_diff = image("wrong", &[(gzip(&other), b"something else")]);
     type Case<'a> = (&'a TestImage, Option<(Digest, Vec<u8>)>, fn(&PullError) -> bool);
     let cases: [Case<'_>; 6] = [
-        (&good, Some((Digest::of(&good.layers[0]), changed)), |error| matches!(error, PullError::DigestMismatch { .. })),
+        (&good, Some((Digest::of(&good.layers[0]), changed)), |error| {
+            matches!(error, PullError::DigestMismatch { .. })
+        }),
         (&good, Some((Digest::of(&good.layers[0]), longer)), |error| matches!(error, PullError::SizeMismatch { .. })),
-        (&good, Some((Digest::of(&good.config), b"{}".to_vec())), |error| matches!(error, PullError::DigestMismatch { .. })),
+        (&good, Some((Digest::of(&good.config), b"{}".to_vec())), |error| {
+            matches!(error, PullError::DigestMismatch { .. })
+        }),
         (&good, Some((Digest::of(&good.manifest), good.config.clone())), |error| {
             matches!(error, PullError::DigestMismatch { .. })
         }),
-        (&good, Some((Digest::of(&good.manifest), vec![b' '; 5 << 20])), |error| matches!(error, PullError::TooLarge { .. })),
+        (&good, Some((Digest::of(&good.manifest), vec![b' '; 5 << 20])), |error| {
+            matches!(error, PullError::TooLarge { .. })
+        }),
         (&wrong_diff, None, |error| matches!(error, PullError::Layer(_))),
     ];
     for (number, (image, replaced, is_right)) in cases.into_iter().enumerate() {
@@ -260,7 +264,7 @@ async fn a_mirror_is_asked_first_and_not_believed() {
     let name: Reference = format!("{}/app", origin.address).parse().unwrap();
     let pulled = store.pull(&name, Some(&credentials), &silent).await.unwrap();
     assert_eq!(text(&pulled.layers[0].join("bin/run")), "mirrored");
-    assert!(mirror.seen("/prefix/v2/app/manifests/latest").len() >= 1);
+    assert!(!mirror.seen("/prefix/v2/app/manifests/latest").is_empty());
     assert!(origin.seen("/manifests/").is_empty(), "the mirror had them");
     assert_eq!(origin.seen(&Digest::of(&image.layers[0]).to_string()).len(), 1);
     assert!(mirror.seen("").iter().all(|request| !request.headers.contains_key("authorization")));
@@ -290,7 +294,8 @@ async fn a_token_is_fetched_once_renewed_when_it_runs_out_and_goes_nowhere_else(
         // The first token is good for the manifests only.
         let wanted = if request.path.contains("/blobs/") { "Bearer token-1" } else { "Bearer token-0" };
         if request.headers.get("authorization").map(String::as_str) != Some(wanted) {
-            let challenge = format!(r#"Bearer realm="http://{realm}/token",service="registry",scope="repository:app:pull""#);
+            let challenge =
+                format!(r#"Bearer realm="http://{realm}/token",service="registry",scope="repository:app:pull""#);
             return Answer { status: 401, headers: vec![("WWW-Authenticate".into(), challenge)], ..Answer::default() };
         }
         if request.path.ends_with(&layer) {
@@ -358,10 +363,9 @@ async fn plain_http_is_spoken_only_where_it_is_allowed() {
     let registry = fake(&[&image]);
     let root = tempfile::tempdir().unwrap();
     let store = store(root.path());
-    // A name that leads to the same loopback address and is none itself.
-    let Some(address) = own_address() else { panic!("this host has no address of its own") };
-    let listener = TcpListener::bind((address, 0)).unwrap();
-    let outside = listener.local_addr().unwrap();
+    // An address that is not a loopback one, and that Linux connects to this host all the same.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let outside = std::net::SocketAddr::from((Ipv4Addr::UNSPECIFIED, listener.local_addr().unwrap().port()));
     let (inside, stop) = (registry.address, Arc::new(std::sync::atomic::AtomicBool::new(false)));
     let stopped = Arc::clone(&stop);
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -387,14 +391,6 @@ async fn plain_http_is_spoken_only_where_it_is_allowed() {
     assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
     assert!(!plain.is_empty() && plain.iter().all(|&first| first == 0x16), "only TLS handshakes were tried: {plain:?}");
     assert_eq!(allowed.unwrap().digest, Digest::of(&image.manifest));
-}
-
-/// An address of this host that is not loopback: the one that it would send from.
-fn own_address() -> Option<std::net::IpAddr> {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // Nothing is sent by this.
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Passes one connection on and notes its first byte.
@@ -436,6 +432,31 @@ async fn pulls_at_the_same_time_share_their_layers() {
         assert_eq!(text(&pulled.unwrap().layers[1].join("own")), number.to_string());
     }
     assert_eq!(registry.seen(&Digest::of(&gzip(&shared)).to_string()).len(), 1, "it is transferred once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_can_be_tried_again() {
+    struct SmallDisk(tempfile::TempDir);
+    impl Drop for SmallDisk {
+        fn drop(&mut self) {
+            let _ = nix::mount::umount2(self.0.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+    let disk = SmallDisk(tempfile::tempdir().unwrap());
+    let mount = |flags, options| nix::mount::mount(Some("tmpfs"), disk.0.path(), Some("tmpfs"), flags, Some(options));
+    mount(nix::mount::MsFlags::empty(), "size=8m").unwrap();
+    let plain = archive(&[("noise", &noise(5, 12 << 20))]);
+    let image = image("huge", &[(plain.clone(), &plain)]);
+    let registry = fake(&[&image]);
+    let root = disk.0.path().join("images");
+    let store = store(&root);
+    let name = format!("{}/app", registry.address);
+    let error = pull(&store, &name).await.unwrap_err();
+    assert!(matches!(error, PullError::DiskFull) && error.is_retryable(), "{error:?}");
+    nothing_left(&root);
+    // Somebody makes room.
+    mount(nix::mount::MsFlags::MS_REMOUNT, "size=64m").unwrap();
+    pull(&store, &name).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -163,7 +163,14 @@ impl Registry {
         }
     }
 
-    fn request(&self, method: &str, path: &str, headers: &str, body: &[u8], wanted: &str) -> Result<String, RegistryError> {
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+        wanted: &str,
+    ) -> Result<String, RegistryError> {
         let answer = self.exchange(method, path, headers, body).map_err(failed("talk to the registry"))?;
         if answer.split(' ').nth(1) == Some(wanted) {
             return Ok(answer);
@@ -230,7 +237,11 @@ fn spawn(directory: &Path, with_password: bool) -> Result<(Child, SocketAddr), R
     let address = listener.local_addr().map_err(failed("find a free port"))?;
     drop(listener);
     let shown = directory.display();
-    let auth = if with_password { format!("auth:\n  htpasswd:\n    realm: test\n    path: {shown}/htpasswd\n") } else { String::new() };
+    let auth = if with_password {
+        format!("auth:\n  htpasswd:\n    realm: test\n    path: {shown}/htpasswd\n")
+    } else {
+        String::new()
+    };
     let config = format!(
         "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {shown}/content\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n{auth}"
     );
@@ -241,9 +252,7 @@ fn spawn(directory: &Path, with_password: bool) -> Result<(Child, SocketAddr), R
     command.arg("serve").arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // SAFETY: between fork and exec only one system call is made, and nothing is allocated.
     unsafe {
-        command.pre_exec(|| {
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(io::Error::from)
-        });
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(io::Error::from));
     }
     let child = command.spawn().map_err(|source| RegistryError::Program { program: "docker-registry", source })?;
     Ok((child, address))

@@ -131,7 +131,8 @@ impl Platform {
 #[cfg(target_arch = "x86_64")]
 fn amd64_level() -> &'static str {
     use std::arch::is_x86_feature_detected as has;
-    let second = has!("cmpxchg16b") && has!("popcnt") && has!("sse3") && has!("sse4.1") && has!("sse4.2") && has!("ssse3");
+    let second =
+        has!("cmpxchg16b") && has!("popcnt") && has!("sse3") && has!("sse4.1") && has!("sse4.2") && has!("ssse3");
     let third = second
         && has!("avx")
         && has!("avx2")
@@ -256,7 +257,9 @@ pub fn parse_document(digest: &Digest, bytes: &[u8]) -> Result<Document, Documen
         Some(OCI_INDEX | DOCKER_LIST) => true,
         Some(OCI_MANIFEST | DOCKER_MANIFEST) => false,
         None | Some("") => outline.manifests.is_some(),
-        Some(other) => return unsupported(format!("a document of type `{}`", other.chars().take(100).collect::<String>())),
+        Some(other) => {
+            return unsupported(format!("a document of type `{}`", other.chars().take(100).collect::<String>()));
+        }
     };
     if is_index {
         serde_json::from_slice(bytes).map(Document::Index).map_err(malformed("index"))
@@ -319,7 +322,10 @@ pub fn parse_configuration(digest: &Digest, bytes: &[u8], layers: usize) -> Resu
     let malformed = |source| DocumentError::Malformed { digest: digest.clone(), what: "image configuration", source };
     let document: ImageConfiguration = serde_json::from_slice(bytes).map_err(malformed)?;
     if document.os().to_string() != "linux" {
-        return Err(DocumentError::Unsupported { digest: digest.clone(), what: format!("an image for {}", document.os()) });
+        return Err(DocumentError::Unsupported {
+            digest: digest.clone(),
+            what: format!("an image for {}", document.os()),
+        });
     }
     let diff_ids = document
         .rootfs()
@@ -337,7 +343,10 @@ pub fn parse_configuration(digest: &Digest, bytes: &[u8], layers: usize) -> Resu
 ///
 /// # Errors
 /// Never in practice: these types always have a JSON form.
-pub fn build_manifest(config: (Digest, u64), layers: Vec<(&'static str, Digest, u64)>) -> Result<Vec<u8>, serde_json::Error> {
+pub fn build_manifest(
+    config: (Digest, u64),
+    layers: Vec<(&'static str, Digest, u64)>,
+) -> Result<Vec<u8>, serde_json::Error> {
     let descriptor = |media_type: &str, digest, size| Descriptor {
         media_type: media_type.to_owned(),
         digest,

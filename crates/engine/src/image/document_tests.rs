@@ -84,7 +84,7 @@ fn a_configuration_of_another_image_is_refused() {
         r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{digest}"]}},"config":{{"Cmd":["x"]}}}}"#
     );
     let configuration = parse_configuration(&digest, text.as_bytes(), 1).unwrap();
-    assert_eq!(configuration.diff_ids, [digest.clone()]);
+    assert_eq!(configuration.diff_ids, std::slice::from_ref(&digest));
     assert!(matches!(parse_configuration(&digest, text.as_bytes(), 2), Err(DocumentError::LayersDiffer { .. })));
     let windows = text.replace("linux", "windows");
     assert!(matches!(parse_configuration(&digest, windows.as_bytes(), 1), Err(DocumentError::Unsupported { .. })));

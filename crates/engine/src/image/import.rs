@@ -56,14 +56,17 @@ impl ImageStore {
     ) -> Result<Image, LoadError> {
         let name = match name {
             Some(name) if name.digest().is_some() => {
-                return Err(LoadError::BadChange { problem: format!("`{name}` has a digest, which only content gives") });
+                return Err(LoadError::BadChange {
+                    problem: format!("`{name}` has a digest, which only content gives"),
+                });
             }
             name => name.and_then(Reference::tagged_name),
         };
         check(&changes)?;
         let (writer, mut blocking) = channel();
         let inner = Arc::clone(&self.inner);
-        let work = tokio::task::spawn_blocking(move || inner.import(&mut blocking, name, &changes).map_err(LoadError::told));
+        let work =
+            tokio::task::spawn_blocking(move || inner.import(&mut blocking, name, &changes).map_err(LoadError::told));
         finish(pump(reader, writer).await, work.await)
     }
 }
@@ -155,7 +158,9 @@ fn configuration(changes: &ImportChanges, layer: &Digest, architecture: &str, va
 
 fn check(changes: &ImportChanges) -> Result<(), LoadError> {
     let bad = |problem| Err(LoadError::BadChange { problem });
-    if let Some(entry) = changes.env.iter().find(|entry| entry.find('=').is_none_or(|at| at == 0) || entry.contains('\0')) {
+    if let Some(entry) =
+        changes.env.iter().find(|entry| entry.find('=').is_none_or(|at| at == 0) || entry.contains('\0'))
+    {
         // What follows the name may be a secret.
         let name = entry.split('=').next().unwrap_or("");
         return bad(format!("an environment entry must be `NAME=value`, `{name}` is not"));
@@ -167,8 +172,8 @@ fn check(changes: &ImportChanges) -> Result<(), LoadError> {
     if let Some(port) = changes.exposed_ports.iter().find(|port| !is_port(port)) {
         return bad(format!("`{port}` is no port; write `80`, `80/tcp` or `53/udp`"));
     }
-    let paths = changes.working_dir.iter().chain(&changes.volumes);
-    if let Some(path) = paths.filter(|path| !path.starts_with('/') || path.contains('\0')).next() {
+    let mut paths = changes.working_dir.iter().chain(&changes.volumes);
+    if let Some(path) = paths.find(|path| !path.starts_with('/') || path.contains('\0')) {
         return bad(format!("`{path}` must be an absolute path"));
     }
     if let Some(created) = &changes.created
@@ -176,7 +181,8 @@ fn check(changes: &ImportChanges) -> Result<(), LoadError> {
     {
         return bad(format!("`{created}` is no time; write it like `2026-01-31T12:00:00Z`"));
     }
-    let words = changes.cmd.iter().chain(&changes.entrypoint).flatten().chain(&changes.user).chain(&changes.stop_signal);
+    let words =
+        changes.cmd.iter().chain(&changes.entrypoint).flatten().chain(&changes.user).chain(&changes.stop_signal);
     if words.into_iter().any(|word| word.contains('\0')) {
         return bad("a zero byte cannot be part of an argument".to_owned());
     }
@@ -218,7 +224,9 @@ mod tests {
             edit(&mut changes);
             check(&changes).map_err(|error| error.to_string())
         };
-        assert!(changes(|changes| changes.exposed_ports = vec!["http".into()]).unwrap_err().contains("`http` is no port"));
+        assert!(
+            changes(|changes| changes.exposed_ports = vec!["http".into()]).unwrap_err().contains("`http` is no port")
+        );
         assert!(changes(|changes| changes.working_dir = Some("srv".into())).unwrap_err().contains("absolute"));
         assert!(changes(|changes| changes.created = Some("today".into())).unwrap_err().contains("no time"));
         let secret = changes(|changes| changes.env = vec!["=hunter2".into()]).unwrap_err();

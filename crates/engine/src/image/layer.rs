@@ -101,12 +101,8 @@ impl LayerStore {
     /// # Errors
     /// When a directory cannot be made or cleared.
     pub fn open(root: &Path, limits: UnpackLimits) -> Result<Self, LayerError> {
-        let store = Self {
-            layers: root.join("layers"),
-            unpacking: root.join("unpacking"),
-            trash: root.join("trash"),
-            limits,
-        };
+        let store =
+            Self { layers: root.join("layers"), unpacking: root.join("unpacking"), trash: root.join("trash"), limits };
         for directory in [&store.unpacking, &store.trash] {
             remove_tree(directory).map_err(LayerError::io("clear", directory))?;
         }
@@ -126,7 +122,7 @@ impl LayerStore {
     /// Whether the layer is here; if it is, it is whole.
     #[must_use]
     pub fn contains(&self, diff_id: &Digest) -> bool {
-        self.layers.join(diff_id.hex()).is_dir()
+        self.layers.join(diff_id.hex()).join("layer.json").is_file()
     }
 
     /// What was noted when the layer was unpacked.
@@ -157,7 +153,8 @@ impl LayerStore {
             .map_err(LayerError::io("make a temporary directory in", &self.unpacking))?;
         let root = directory.path().join("root");
         fs::create_dir(&root).map_err(LayerError::io("make the directory", &root))?;
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).map_err(LayerError::io("set the mode of", &root))?;
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755))
+            .map_err(LayerError::io("set the mode of", &root))?;
 
         let decoded = decoder(compressed).map_err(decompress)?;
         let hashing = HashingReader { reader: decoded, hasher: Hasher::new() };
@@ -196,7 +193,14 @@ impl LayerStore {
                 // The temporary name is gone; there is nothing to remove any more.
                 let _ = layer.directory.keep();
             }
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
+                // Whole, it is the same layer; damaged, it makes room.
+                if !self.contains(&layer.diff_id) {
+                    self.discard(&layer.diff_id)?;
+                    fs::rename(&source, &target).map_err(LayerError::io("name", &target))?;
+                    let _ = layer.directory.keep();
+                }
+            }
             Err(error) => return Err(LayerError::io("name", target)(error)),
         }
         Ok(sync_directory(&self.layers)?)
@@ -282,9 +286,7 @@ pub fn decoder<'a>(mut compressed: impl Read + 'a) -> io::Result<Box<dyn Read + 
     let whole = Cursor::new(start).chain(compressed);
     Ok(match compression {
         Compression::None => Box::new(whole),
-        Compression::Gzip => {
-            Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(64 << 10, whole)))
-        }
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(64 << 10, whole))),
         Compression::Zstandard => Box::new(zstd::stream::read::Decoder::new(whole)?),
     })
 }

@@ -18,7 +18,7 @@ use super::store::{GetError, Image, ImageStore, Inner};
 use super::stream::{channel, pump};
 use super::tar_reader::{Kind, TarError, TarReader};
 use crate::content::store::{ContentError, is_disk_full};
-use crate::content::{BlobWriter, Digest, Lease};
+use crate::content::{BlobAside, Digest, Lease};
 
 /// The most files that an archive of images may hold.
 const FILE_LIMIT: usize = 100_000;
@@ -155,7 +155,7 @@ struct Spool {
 }
 
 enum File {
-    Stored(BlobWriter),
+    Stored(BlobAside),
     /// Given its name in the store already.
     Kept(Digest, u64),
 }
@@ -187,11 +187,13 @@ impl Inner {
         };
         let found = match (spool.document("index.json")?, saved) {
             // A layout has the manifests as they were made, so their digests are those of a registry.
-            (Some(text), saved) if spool.has("oci-layout") => self.from_layout(&mut spool, &mut lease, &text, saved)?,
+            (Some(text), saved) if spool.has("oci-layout") => {
+                self.found_in_layout(&mut spool, &mut lease, &text, saved)?
+            }
             (_, Some(saved)) => {
                 let mut found = Vec::new();
                 for image in saved {
-                    found.push(self.from_saved(&mut spool, &mut lease, &image)?);
+                    found.push(self.found_saved(&mut spool, &mut lease, &image)?);
                 }
                 found
             }
@@ -208,7 +210,8 @@ impl Inner {
     }
 
     fn spool(&self, reader: &mut dyn Read) -> Result<Spool, LoadError> {
-        let mut archive = TarReader::new(io::BufReader::with_capacity(128 << 10, decoder(reader).map_err(LoadError::Read)?));
+        let mut archive =
+            TarReader::new(io::BufReader::with_capacity(128 << 10, decoder(reader).map_err(LoadError::Read)?));
         let mut spool = Spool { files: HashMap::new(), links: HashMap::new() };
         while let Some(entry) = archive.next_entry()? {
             let Ok(path) = String::from_utf8(entry.path) else { continue };
@@ -217,7 +220,7 @@ impl Inner {
                 Kind::File if entry.segments.is_none() => {
                     let mut writer = self.blobs.writer()?;
                     io::copy(&mut archive, &mut writer).map_err(LoadError::Read)?;
-                    spool.files.insert(name, File::Stored(writer));
+                    spool.files.insert(name, File::Stored(writer.set_aside()));
                 }
                 Kind::Symlink => {
                     let above = name.rfind('/').map_or("", |at| &name[..at]).to_owned();
@@ -237,7 +240,7 @@ impl Inner {
         Ok(spool)
     }
 
-    fn from_layout(
+    fn found_in_layout(
         &self,
         spool: &mut Spool,
         lease: &mut Lease,
@@ -258,7 +261,7 @@ impl Inner {
                 refused.get_or_insert_with(|| choose(&index, &self.platform).err());
                 continue;
             }
-            let mut image = self.from_descriptor(spool, lease, &descriptor.digest)?;
+            let mut image = self.found_by_descriptor(spool, lease, &descriptor.digest)?;
             if let Some(name) = layout_name(descriptor.annotations.as_ref()) {
                 image.names.extend(name.parse::<Reference>()?.tagged_name());
             }
@@ -281,7 +284,7 @@ impl Inner {
         Ok(found.into_values().collect())
     }
 
-    fn from_descriptor(&self, spool: &mut Spool, lease: &mut Lease, digest: &Digest) -> Result<Found, LoadError> {
+    fn found_by_descriptor(&self, spool: &mut Spool, lease: &mut Lease, digest: &Digest) -> Result<Found, LoadError> {
         let mut indexes = Vec::new();
         let mut digest = digest.clone();
         let (manifest, bytes) = loop {
@@ -313,7 +316,7 @@ impl Inner {
         Ok(Found { record, names: Vec::new(), indexes })
     }
 
-    fn from_saved(&self, spool: &mut Spool, lease: &mut Lease, saved: &Saved) -> Result<Found, LoadError> {
+    fn found_saved(&self, spool: &mut Spool, lease: &mut Lease, saved: &Saved) -> Result<Found, LoadError> {
         const BY: &str = "manifest.json";
         let name = resolved("", &saved.config);
         let text = spool.read(&name, CONFIGURATION_LIMIT)?.ok_or_else(|| missing(&name, BY))?;
@@ -401,7 +404,7 @@ impl Spool {
 
     fn digest(&self, name: &str) -> Option<Digest> {
         match self.files.get(&self.follow(name))? {
-            File::Stored(writer) => Some(writer.digest()),
+            File::Stored(blob) => Some(blob.digest().clone()),
             File::Kept(digest, _) => Some(digest.clone()),
         }
     }
@@ -411,12 +414,12 @@ impl Spool {
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
-        let Some(File::Stored(writer)) = self.files.get(&self.follow(name)) else { return Ok(None) };
-        if writer.bytes() > limit {
-            return Err(LoadError::DocumentTooLarge { name: name.to_owned(), bytes: writer.bytes() });
+        let Some(File::Stored(blob)) = self.files.get(&self.follow(name)) else { return Ok(None) };
+        if blob.bytes() > limit {
+            return Err(LoadError::DocumentTooLarge { name: name.to_owned(), bytes: blob.bytes() });
         }
         let mut text = Vec::new();
-        writer.reopen()?.take(limit).read_to_end(&mut text).map_err(LoadError::Read)?;
+        blob.open()?.take(limit).read_to_end(&mut text).map_err(LoadError::Read)?;
         Ok(Some(text))
     }
 
@@ -438,9 +441,9 @@ impl Spool {
         let name = self.follow(name);
         let kept = match self.files.remove(&name) {
             Some(File::Kept(digest, bytes)) => (digest, bytes),
-            Some(File::Stored(writer)) => {
-                let bytes = writer.bytes();
-                (inner.blobs.commit(writer, expected.as_ref())?, bytes)
+            Some(File::Stored(blob)) => {
+                let bytes = blob.bytes();
+                (inner.blobs.commit_aside(blob, expected.as_ref())?, bytes)
             }
             None => return Err(missing(&name, by)),
         };

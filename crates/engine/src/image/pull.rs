@@ -70,11 +70,9 @@ impl ImageStore {
         }
         let session = Session::new(&self.inner.registries, reference, credentials);
         let tag = reference.tag().unwrap_or(DEFAULT_TAG);
-        match session.head_manifest(tag).await {
-            Ok(Some(digest)) => Ok(digest),
-            // Some registries do not answer this question; their manifest answers it.
-            Ok(None) | Err(PullError::Registry { .. }) => Ok(session.manifest(tag).await?.0),
-            Err(error) => Err(error),
+        match current(&session, tag).await? {
+            Some(digest) => Ok(digest),
+            None => Ok(session.manifest(tag).await?.0),
         }
     }
 
@@ -111,7 +109,7 @@ impl ImageStore {
             Some(digest) => session.manifest(digest.as_str()).await?,
             None => {
                 // The short question first: often the answer is that nothing changed.
-                if let Ok(Some(digest)) = session.head_manifest(tag).await
+                if let Some(digest) = current(&session, tag).await?
                     && let Some(image) = self.note_names(reference, &digest).await?
                 {
                     return Ok(image);
@@ -139,7 +137,13 @@ impl ImageStore {
         let total_bytes = manifest.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
         progress(PullProgress::Resolved { digest: digest.clone(), total_bytes });
         let config = session.blob(&manifest.config.digest, CONFIGURATION_LIMIT).await?;
-        let diff_ids = parse_configuration(&manifest.config.digest, &config, manifest.layers.len())?.diff_ids;
+        let parsed = parse_configuration(&manifest.config.digest, &config, manifest.layers.len())?;
+        let architecture = parsed.document.architecture().to_string();
+        if architecture != self.inner.platform.architecture {
+            // A single image without an index is what was asked for; emulation may run it.
+            tracing::warn!(%reference, architecture, "the image is for another architecture than this host's");
+        }
+        let diff_ids = parsed.diff_ids;
         let record = Record {
             manifest: digest,
             config: manifest.config.digest.clone(),
@@ -180,6 +184,7 @@ impl ImageStore {
             let records = inner.records.all()?;
             let image = inner.assemble(&records, &record)?;
             drop(lease);
+            tracing::info!(name = names.first(), digest = %image.digest, bytes = image.size_bytes, "image pulled");
             Ok(image)
         };
         tokio::task::spawn_blocking(commit).await.map_err(|_| PullError::Interrupted)?
@@ -192,7 +197,9 @@ impl ImageStore {
             let mut records = inner.records.all()?;
             let manifest = match select(&records, digest.as_str()) {
                 // A configuration's digest is no answer here: registries do not know it as an image.
-                Ok(selected) if digest == selected.manifest || records.indexes.contains_key(&digest) => selected.manifest,
+                Ok(selected) if digest == selected.manifest || records.indexes.contains_key(&digest) => {
+                    selected.manifest
+                }
                 _ => return Ok(None),
             };
             let Some(record) = records.images.get(&manifest).cloned() else { return Ok(None) };
@@ -236,7 +243,8 @@ impl ImageStore {
             let mut held = Some(held);
             let mut from = 0;
             loop {
-                let (at, error) = self.transfer_layer(session, layer, diff_id, from, !has_layer, &mut held, progress).await;
+                let (at, error) =
+                    self.transfer_layer(session, layer, diff_id, from, !has_layer, &mut held, progress).await;
                 match error {
                     None => break,
                     // What a mirror sends need not be true; the next place is asked.
@@ -250,7 +258,10 @@ impl ImageStore {
     }
 
     /// One pass over a layer. Answers which place sent it, and why it is not here.
-    #[expect(clippy::too_many_arguments, reason = "all of them belong to this one transfer and nothing else groups them")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of them belong to this one transfer and nothing else groups them"
+    )]
     async fn transfer_layer(
         &self,
         session: &Session<'_>,
@@ -291,6 +302,14 @@ impl ImageStore {
             (Err(PullError::Interrupted), Err(StoreFailure::Other(error))) => (from, Some(error)),
             (Err(error), _) => (from, Some(error)),
         }
+    }
+}
+
+/// What a tag means at present; nothing where the registry does not answer this question but only gives the manifest.
+async fn current(session: &Session<'_>, tag: &str) -> Result<Option<Digest>, PullError> {
+    match session.head_manifest(tag).await {
+        Err(error @ PullError::Registry { .. }) if !error.is_retryable() => Ok(None),
+        answer => answer,
     }
 }
 

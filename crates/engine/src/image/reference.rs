@@ -23,7 +23,9 @@ pub enum ParseReferenceError {
     #[error("an image name cannot be empty")]
     Empty,
     /// The repository has a character or form that is not allowed.
-    #[error("`{text}` is no image name: `{part}` may only hold lower-case letters and digits, separated by `.`, `_`, `__` or `-`")]
+    #[error(
+        "`{text}` is no image name: `{part}` may only hold lower-case letters and digits, separated by `.`, `_`, `__` or `-`"
+    )]
     BadRepository {
         /// The whole text.
         text: String,
@@ -39,7 +41,9 @@ pub enum ParseReferenceError {
         registry: String,
     },
     /// The tag is not allowed.
-    #[error("`{text}` is no image name: the tag `{tag}` may only hold letters, digits, `_`, `.` and `-`, at most 128, and not begin with `.` or `-`")]
+    #[error(
+        "`{text}` is no image name: the tag `{tag}` may only hold letters, digits, `_`, `.` and `-`, at most 128, and not begin with `.` or `-`"
+    )]
     BadTag {
         /// The whole text.
         text: String,
@@ -235,7 +239,9 @@ fn is_host_and_port(registry: &str) -> bool {
             && !label.ends_with('-')
     };
     host.is_none_or(|host| host.split('.').all(is_label))
-        && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0))
+        && port.is_none_or(|port| {
+            port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -252,9 +258,9 @@ fn is_component(part: &str) -> bool {
     if !ends.is_some_and(|(&first, &last)| is_word(first) && is_word(last)) {
         return false;
     }
-    bytes.split(|&byte| is_word(byte)).all(|separator| {
-        matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|&byte| byte == b'-')
-    })
+    bytes
+        .split(|&byte| is_word(byte))
+        .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|&byte| byte == b'-'))
 }
 
 #[cfg(test)]

@@ -61,7 +61,8 @@ pub fn select(records: &Records, text: &str) -> Result<Selected, SelectError> {
         return manifest.map(|manifest| Selected { manifest, name: None });
     }
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_prefix = !hex.is_empty() && hex.len() < 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_prefix =
+        !hex.is_empty() && hex.len() < 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let reference = match text.parse::<Reference>() {
         Ok(reference) => reference,
         Err(_) if is_prefix => return by_prefix(records, text, hex),
@@ -142,7 +143,9 @@ mod tests {
 
     fn records() -> Records {
         let mut records = Records::default();
-        for (number, name) in [(1u8, "docker.io/library/a:1"), (2, "localhost:5000/b:latest"), (3, "docker.io/library/cafe:latest")] {
+        for (number, name) in
+            [(1u8, "docker.io/library/a:1"), (2, "localhost:5000/b:latest"), (3, "docker.io/library/cafe:latest")]
+        {
             let record = Record {
                 manifest: Digest::of(&[number]),
                 config: Digest::of(&[number, number]),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -190,7 +191,10 @@ impl ImageStore {
     /// When the directories or records cannot be made or read, or the configuration is wrong.
     pub fn open(root: &Path, config: RegistryConfig) -> Result<Self, OpenError> {
         let path = || root.to_owned();
-        fs::create_dir_all(root).map_err(|source| OpenError::Directory { path: path(), source })?;
+        // Layers hold programs that run as root for whoever starts them: nobody else may look inside.
+        fs::create_dir_all(root)
+            .and_then(|()| fs::set_permissions(root, fs::Permissions::from_mode(0o700)))
+            .map_err(|source| OpenError::Directory { path: path(), source })?;
         // First, because it fails when another process has the store open.
         let records = RecordStore::open(&root.join("images.redb"))
             .map_err(|source| OpenError::Records { path: path(), source })?;
@@ -342,7 +346,11 @@ impl Inner {
         let freed = self.leases.while_held(|leased| {
             let records = self.records.all().map_err(|error| {
                 // Without the records nothing may be called garbage.
-                LayerError::Io { action: "read", path: PathBuf::from("images.redb"), source: std::io::Error::other(error) }
+                LayerError::Io {
+                    action: "read",
+                    path: PathBuf::from("images.redb"),
+                    source: std::io::Error::other(error),
+                }
             })?;
             let stored = Everything { blobs: self.blobs.list()?, layers: self.layers.list()? };
             let Garbage { blobs, layers } = garbage(stored, &records.links(), leased);

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
@@ -26,6 +28,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// How deep a layer's tree may be: removing it must not need more open directories than a process may have.
 const DEPTH_LIMIT: usize = 256;
+/// How many bytes the names of all directories of a layer may have together: they are kept in memory.
+const REMEMBERED_LIMIT: usize = 256 << 20;
 /// How many symbolic links one name may pass through, as the kernel's own limit.
 const LINK_LIMIT: usize = 40;
 
@@ -119,6 +123,8 @@ struct Unpacker {
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Times of directories, set at the end because making entries changes them.
     directory_times: Vec<(Vec<u8>, (i64, u32))>,
+    /// Bytes of the names in `directory_times`.
+    remembered: usize,
     unpacked: Unpacked,
     limits: UnpackLimits,
     lost_attributes: u64,
@@ -143,6 +149,7 @@ impl Unpacker {
             root_path,
             parent: None,
             directory_times: Vec::new(),
+            remembered: 0,
             unpacked: Unpacked::default(),
             limits,
             lost_attributes: 0,
@@ -243,7 +250,8 @@ impl Unpacker {
                 return Err(UnpackError::TooLarge { what: "bytes", limit: self.limits.bytes });
             }
             if entry.segments.is_some() {
-                file.seek(SeekFrom::Start(segment.offset)).map_err(|source| io_failure("write", &entry.path, source))?;
+                file.seek(SeekFrom::Start(segment.offset))
+                    .map_err(|source| io_failure("write", &entry.path, source))?;
             }
             copy(data, &mut file, segment.length, &entry.path)?;
         }
@@ -275,7 +283,12 @@ impl Unpacker {
             Err(errno) => return Err(failure("open", &entry.path, errno)),
         };
         self.describe(entry, &directory)?;
-        self.directory_times.push((clean(&entry.path), entry.modified));
+        let path = clean(&entry.path);
+        self.remembered += path.len();
+        if self.remembered > REMEMBERED_LIMIT {
+            return Err(UnpackError::TooLarge { what: "bytes of directory names", limit: REMEMBERED_LIMIT as u64 });
+        }
+        self.directory_times.push((path, entry.modified));
         Ok(())
     }
 
@@ -336,7 +349,8 @@ impl Unpacker {
     fn describe(&mut self, entry: &Entry, file: &impl AsFd) -> Result<(), UnpackError> {
         fchown(file, Some(Uid::from_raw(entry.user)), Some(Gid::from_raw(entry.group)))
             .map_err(|errno| failure("set the owner of", &entry.path, errno))?;
-        fchmod(file, Mode::from_bits_truncate(entry.mode)).map_err(|errno| failure("set the mode of", &entry.path, errno))?;
+        fchmod(file, Mode::from_bits_truncate(entry.mode))
+            .map_err(|errno| failure("set the mode of", &entry.path, errno))?;
         self.attributes(entry, |name, value| {
             // SAFETY: the descriptor is open, `name` ends with a zero byte, and `value` is as long as stated.
             let answer = unsafe {
@@ -354,8 +368,13 @@ impl Unpacker {
             .map_err(|errno| failure("set the owner of", &entry.path, errno))?;
         if entry.kind != Kind::Symlink {
             // What was just made here is no symbolic link, and nobody else has this directory.
-            fchmodat(parent, file_name, Mode::from_bits_truncate(entry.mode), nix::sys::stat::FchmodatFlags::FollowSymlink)
-                .map_err(|errno| failure("set the mode of", &entry.path, errno))?;
+            fchmodat(
+                parent,
+                file_name,
+                Mode::from_bits_truncate(entry.mode),
+                nix::sys::stat::FchmodatFlags::FollowSymlink,
+            )
+            .map_err(|errno| failure("set the mode of", &entry.path, errno))?;
         }
         let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
@@ -371,11 +390,7 @@ impl Unpacker {
             .map_err(|errno| failure("set the time of", &entry.path, errno))
     }
 
-    fn attributes(
-        &mut self,
-        entry: &Entry,
-        set: impl Fn(&CStr, &[u8]) -> nix::Result<()>,
-    ) -> Result<(), UnpackError> {
+    fn attributes(&mut self, entry: &Entry, set: impl Fn(&CStr, &[u8]) -> nix::Result<()>) -> Result<(), UnpackError> {
         for (name, value) in entry.attributes.iter().filter(|(name, _)| is_kept(name)) {
             let Ok(name) = CString::new(name.as_slice()) else {
                 return Err(refused(&entry.path, "an attribute's name holds a zero byte"));
@@ -418,8 +433,8 @@ impl Unpacker {
         let above_directory = self.directory(above, entry, links)?;
         match mkdirat(&above_directory, OsStr::from_bytes(name), Mode::from_bits_truncate(0o755)) {
             Ok(()) => {
-                let directory =
-                    open_directory(&above_directory, name).map_err(|errno| failure("open the directory of", entry, errno))?;
+                let directory = open_directory(&above_directory, name)
+                    .map_err(|errno| failure("open the directory of", entry, errno))?;
                 // Not subject to the mask that new files get.
                 fchmod(&directory, Mode::from_bits_truncate(0o755))
                     .map_err(|errno| failure("set the mode of the directory of", entry, errno))?;
@@ -472,7 +487,10 @@ impl Unpacker {
             futimens(&directory, &time, &time).map_err(|errno| failure("set the time of", path, errno))?;
         }
         if self.lost_attributes > 0 {
-            tracing::warn!(count = self.lost_attributes, "the file system cannot hold some extended attributes of a layer");
+            tracing::warn!(
+                count = self.lost_attributes,
+                "the file system cannot hold some extended attributes of a layer"
+            );
         }
         Ok(self.unpacked)
     }
@@ -567,7 +585,8 @@ fn remove(parent: &OwnedFd, name: &[u8], entry: &[u8]) -> Result<(), UnpackError
     for found in names {
         remove(&directory, &found, entry)?;
     }
-    unlinkat(parent, OsStr::from_bytes(name), UnlinkatFlags::RemoveDir).map_err(|errno| failure("replace", entry, errno))
+    unlinkat(parent, OsStr::from_bytes(name), UnlinkatFlags::RemoveDir)
+        .map_err(|errno| failure("replace", entry, errno))
 }
 
 fn copy(data: &mut impl Read, file: &mut File, length: u64, entry: &[u8]) -> Result<(), UnpackError> {

@@ -69,7 +69,8 @@ fn empty(directory: &OwnedFd, top: &OwnedFd, level: usize, moved: &mut u64) -> i
 }
 
 fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
-    let mut listing = Dir::openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut listing =
+        Dir::openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut names = Vec::new();
     for entry in listing.iter() {
         let entry = entry?;

@@ -17,7 +17,9 @@ const ID_LIMIT: usize = 128;
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The name could lead elsewhere.
-    #[error("`{id}` is no name for a snapshot: use letters, digits, `_`, `.` and `-`, at most 128, beginning with a letter or digit")]
+    #[error(
+        "`{id}` is no name for a snapshot: use letters, digits, `_`, `.` and `-`, at most 128, beginning with a letter or digit"
+    )]
     BadName {
         /// What was given.
         id: String,
@@ -92,6 +94,9 @@ impl Snapshots {
         for directory in [&snapshots.containers, &snapshots.preparing, &snapshots.trash, &snapshots.empty] {
             fs::create_dir_all(directory).map_err(SnapshotError::io("make the directory", directory))?;
         }
+        // Containers leave programs that run as root for whoever starts them: nobody else may look inside.
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700))
+            .map_err(SnapshotError::io("set the mode of", root))?;
         Ok(snapshots)
     }
 
@@ -119,7 +124,8 @@ impl Snapshots {
             }
             None => (0o755, 0, 0),
         };
-        std::os::unix::fs::chown(&upper, Some(user), Some(group)).map_err(SnapshotError::io("set the owner of", &upper))?;
+        std::os::unix::fs::chown(&upper, Some(user), Some(group))
+            .map_err(SnapshotError::io("set the owner of", &upper))?;
         fs::set_permissions(&upper, fs::Permissions::from_mode(mode))
             .map_err(SnapshotError::io("set the mode of", &upper))?;
 

@@ -86,12 +86,12 @@ pub fn descriptor(media_type: &str, content: &[u8]) -> Value {
 }
 
 fn manifest(config: &[u8], layers: &[Vec<u8>]) -> Vec<u8> {
-    let layers: Vec<_> = layers
-        .iter()
-        .map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", layer))
-        .collect();
+    let layers: Vec<_> =
+        layers.iter().map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", layer)).collect();
     let config = descriptor("application/vnd.oci.image.config.v1+json", config);
-    json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers }).to_string().into_bytes()
+    json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers })
+        .to_string()
+        .into_bytes()
 }
 
 /// One layer, gzip.
@@ -270,7 +270,8 @@ fn serve(stream: &TcpStream, seen: &Mutex<Vec<Request>>, answer: &(dyn Fn(&Reque
         let body = if request.method == "HEAD" { &[][..] } else { &answer.body };
         let cut = answer.cut_after.filter(|&cut| cut < body.len());
         // The client may be gone; then there is nobody to tell.
-        let sent = writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(&body[..cut.unwrap_or(body.len())]));
+        let sent =
+            writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(&body[..cut.unwrap_or(body.len())]));
         if sent.is_err() || cut.is_some() {
             return;
         }

@@ -49,7 +49,8 @@ fn parameters(text: &str) -> (Vec<(String, String)>, &str) {
     let mut rest = text;
     loop {
         let candidate = rest.trim_start_matches([',', ' ', '\t']);
-        let end = candidate.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).unwrap_or(candidate.len());
+        let end =
+            candidate.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).unwrap_or(candidate.len());
         let Some(value) = candidate[end..].strip_prefix('=').filter(|_| end > 0) else { return (found, candidate) };
         let (value, after) = match value.strip_prefix('"') {
             Some(quoted) => unquote(quoted),
@@ -85,11 +86,17 @@ mod tests {
     #[test]
     fn challenges_of_registries_are_understood() {
         let bearer = |realm: &str, service: Option<&str>, scope: Option<&str>| {
-            Some(Challenge::Bearer { realm: realm.into(), service: service.map(Into::into), scope: scope.map(Into::into) })
+            Some(Challenge::Bearer {
+                realm: realm.into(),
+                service: service.map(Into::into),
+                scope: scope.map(Into::into),
+            })
         };
         for (header, expected) in [
-            (r#"Bearer realm="https://a/token",service="reg",scope="repository:x:pull,push""#,
-             bearer("https://a/token", Some("reg"), Some("repository:x:pull,push"))),
+            (
+                r#"Bearer realm="https://a/token",service="reg",scope="repository:x:pull,push""#,
+                bearer("https://a/token", Some("reg"), Some("repository:x:pull,push")),
+            ),
             (r#"bearer service=reg , realm="https://a""#, bearer("https://a", Some("reg"), None)),
             (r#"Basic realm="Registry Realm""#, Some(Challenge::Basic)),
             (r#"Basic realm="x", Bearer realm="https://a""#, bearer("https://a", None, None)),

@@ -112,8 +112,8 @@ impl Registries {
         }
         let mut authorities = Vec::new();
         for path in &config.certificate_authorities {
-            let text = std::fs::read(path)
-                .map_err(|source| RegistryConfigError::Unreadable { path: path.clone(), source })?;
+            let text =
+                std::fs::read(path).map_err(|source| RegistryConfigError::Unreadable { path: path.clone(), source })?;
             let found = reqwest::Certificate::from_pem_bundle(&text).unwrap_or_default();
             if found.is_empty() {
                 return Err(RegistryConfigError::NoCertificate { path: path.clone() });

@@ -1,7 +1,7 @@
 //! Why an image could not be had from a registry, in words for the person who wants it.
 
-use crate::content::store::ContentError;
 use crate::content::Digest;
+use crate::content::store::ContentError;
 use crate::image::document::DocumentError;
 use crate::image::layer::LayerError;
 use crate::image::records::RecordError;
@@ -156,16 +156,22 @@ impl PullError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NotFound { .. } => Some("check the name and the tag; a private image may be shown as missing without a login"),
+            Self::NotFound { .. } => {
+                Some("check the name and the tag; a private image may be shown as missing without a login")
+            }
             Self::Unauthorized { with_credentials: false, .. } => Some("give a name and a password for this registry"),
-            Self::Unauthorized { .. } | Self::Denied { .. } => Some("check the name, the password and the rights of the user"),
+            Self::Unauthorized { .. } | Self::Denied { .. } => {
+                Some("check the name, the password and the rights of the user")
+            }
             Self::RateLimited { .. } => Some("wait, or log in: registries allow more to users that they know"),
             Self::Unreachable { .. } => Some(
                 "check the address, name resolution and firewall; a registry without TLS must be configured as insecure, one \
                  with its own certificate authority needs that authority",
             ),
             Self::DiskFull => Some("free some space, for instance by removing unused images"),
-            Self::Document(DocumentError::NoPlatform { .. }) => Some("build the image for this platform too, or place the service on other nodes"),
+            Self::Document(DocumentError::NoPlatform { .. }) => {
+                Some("build the image for this platform too, or place the service on other nodes")
+            }
             _ => None,
         }
     }

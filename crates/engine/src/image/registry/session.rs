@@ -8,7 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::challenge::{self, Challenge};
@@ -71,14 +73,20 @@ enum Failure {
 }
 
 impl<'a> Session<'a> {
-    pub(in crate::image) fn new(registries: &'a Registries, reference: &Reference, credentials: Option<&Credentials>) -> Self {
+    pub(in crate::image) fn new(
+        registries: &'a Registries,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Self {
         let registry = reference.registry();
         let mut endpoints: Vec<_> = registries
             .mirrors
             .get(registry)
             .into_iter()
             .flatten()
-            .map(|mirror| Endpoint::new(format!("the mirror {}", mirror.host_str().unwrap_or("")), vec![mirror.clone()], None))
+            .map(|mirror| {
+                Endpoint::new(format!("the mirror {}", mirror.host_str().unwrap_or("")), vec![mirror.clone()], None)
+            })
             .collect();
         let host = if registry == DEFAULT_REGISTRY { DEFAULT_REGISTRY_HOST } else { registry };
         let bases = if is_plain_allowed(registries, registry) { &["https", "http"][..] } else { &["https"] };
@@ -417,12 +425,10 @@ impl<'a> Session<'a> {
         headers: &HeaderMap,
         mut authorization: Option<HeaderValue>,
     ) -> Result<Response, Failure> {
-        let bad = |problem: String| {
-            Failure::Final(PullError::BadRedirect { registry: endpoint.shown.clone(), problem })
-        };
+        let bad =
+            |problem: String| Failure::Final(PullError::BadRedirect { registry: endpoint.shown.clone(), problem });
         for _ in 0..REDIRECT_LIMIT {
-            let client =
-                if is_loopback(&url) { &self.registries.direct_client } else { &self.registries.client };
+            let client = if is_loopback(&url) { &self.registries.direct_client } else { &self.registries.client };
             let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
             if let Some(value) = &authorization {
                 request = request.header(AUTHORIZATION, value.clone());
@@ -436,7 +442,8 @@ impl<'a> Session<'a> {
                 return Ok(answer);
             }
             let target = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-            let target = target.and_then(|target| url.join(target).ok()).ok_or_else(|| bad("it is no address".into()))?;
+            let target =
+                target.and_then(|target| url.join(target).ok()).ok_or_else(|| bad("it is no address".into()))?;
             let is_plain = target.scheme() == "http";
             if !matches!(target.scheme(), "http" | "https") {
                 return Err(bad(format!("the scheme is `{}`", target.scheme())));
@@ -464,11 +471,12 @@ impl<'a> Session<'a> {
             secret(&format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
         });
         let Challenge::Bearer { realm, service, scope } = challenge else { return Ok(basic.flatten()) };
-        let bad = |problem: String| {
-            Failure::Final(PullError::BadRedirect { registry: endpoint.shown.clone(), problem })
-        };
+        let bad =
+            |problem: String| Failure::Final(PullError::BadRedirect { registry: endpoint.shown.clone(), problem });
         let mut url = Url::parse(realm).map_err(|_| bad("its token service is no address".into()))?;
-        if url.scheme() != "https" && !(url.scheme() == "http" && is_plain_allowed(self.registries, &host_and_port(&url))) {
+        if url.scheme() != "https"
+            && !(url.scheme() == "http" && is_plain_allowed(self.registries, &host_and_port(&url)))
+        {
             return Err(bad(format!("its token service {} would be spoken to without TLS", host_and_port(&url))));
         }
         {
