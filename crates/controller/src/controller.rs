@@ -104,9 +104,10 @@ impl Controller {
     /// might not be kept.
     pub async fn failed(&self) -> Arc<str> {
         let mut failed = self.store.failed();
-        match failed.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_else(|| "for an unknown reason".into()),
-            Err(_ended) => std::future::pending().await,
+        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
         }
     }
 

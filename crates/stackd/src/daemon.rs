@@ -170,11 +170,7 @@ impl Daemon {
     }
 
     fn set_local_routes(self: &Arc<Self>, controller: Option<Router>) {
-        let own = membership::routes(self);
-        self.local.set(match controller {
-            Some(controller) => own.merge(controller),
-            None => own.fallback(membership::not_a_controller).with_state(Arc::clone(self)),
-        });
+        self.local.set(membership::routes(self, controller));
     }
 
     /// From now on this host is a member: it listens for the others, runs an agent, and a controller if it is one.

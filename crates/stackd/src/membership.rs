@@ -20,17 +20,20 @@ use crate::description;
 /// A new member waits so long until Raft knows a leader.
 const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 
-/// The routes that every host has on its local socket.
-pub fn routes(daemon: &Arc<Daemon>) -> Router {
-    Router::new()
+/// The routes of the local socket: those that every host has, and a controller's where the host is one.
+pub fn routes(daemon: &Arc<Daemon>, controller: Option<Router>) -> Router {
+    let own = Router::new()
         .route(routes::LOCAL.path, get(local))
         .route(routes::CLUSTER_INIT.path, post(init))
-        .route(routes::CLUSTER_JOIN.path, post(join))
-        .with_state(Arc::clone(daemon))
+        .route(routes::CLUSTER_JOIN.path, post(join));
+    match controller {
+        Some(controller) => own.with_state(Arc::clone(daemon)).merge(controller),
+        None => own.fallback(not_a_controller).with_state(Arc::clone(daemon)),
+    }
 }
 
 /// What a host that is no controller says to everything else.
-pub async fn not_a_controller(State(daemon): State<Arc<Daemon>>) -> Failure {
+async fn not_a_controller(State(daemon): State<Arc<Daemon>>) -> Failure {
     match daemon.identity().await {
         None => Failure::new(ErrorCode::Conflict, "this host is in no cluster")
             .with_hint("`stack cluster init` makes one, `stack cluster join` enters one"),
