@@ -50,7 +50,7 @@ async fn a_killed_pull_leaves_a_store_in_which_it_can_be_repeated() {
     let layers: Vec<_> = (0..4)
         .map(|layer| {
             let files: Vec<_> =
-                (0..120).map(|file| (format!("layer{layer}/file{file}"), noise(layer * 1000 + file, 20_000))).collect();
+                (0..60).map(|file| (format!("layer{layer}/file{file}"), noise(layer * 1000 + file, 20_000))).collect();
             archive(&files.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect::<Vec<_>>())
         })
         .collect();
@@ -68,10 +68,10 @@ async fn a_killed_pull_leaves_a_store_in_which_it_can_be_repeated() {
     let takes = started.elapsed();
 
     let mut killed = 0;
-    for moment in 1u32..=12 {
+    for moment in 1u32..=8 {
         let root = tempfile::tempdir().unwrap();
         let mut child = start_child(root.path(), &name);
-        let deadline = Instant::now() + takes * moment / 12;
+        let deadline = Instant::now() + takes * moment / 8;
         // The moment itself is what is varied here; nothing is waited for.
         std::thread::sleep(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
         let _ = child.0.kill();
@@ -95,13 +95,13 @@ async fn a_killed_pull_leaves_a_store_in_which_it_can_be_repeated() {
         assert_eq!(pulled.digest, Digest::of(&image.manifest));
         check(&pulled, &layers);
     }
-    assert!(killed >= 3, "only {killed} of 12 were killed in time to prove anything");
+    assert!(killed >= 2, "only {killed} of 8 were killed in time to prove anything");
 }
 
 fn check(image: &stack_engine::image::Image, layers: &[Vec<u8>]) {
     assert_eq!(image.layers.len(), layers.len());
     for (number, directory) in image.layers.iter().enumerate() {
-        for file in 0..120 {
+        for file in 0..60 {
             let content = std::fs::read(directory.join(format!("layer{number}/file{file}"))).unwrap();
             assert_eq!(content, noise(number as u64 * 1000 + file, 20_000));
         }

@@ -13,7 +13,8 @@ use images_support::*;
 use serde_json::json;
 use stack_engine::content::Digest;
 use stack_engine::image::{
-    Credentials, Image, ImageStore, Origin, Platform, PullError, PullProgress, Reference, RegistryConfig,
+    Credentials, Image, ImageStore, OpenError, Origin, Platform, PullError, PullProgress, Reference, RegistryConfig,
+    RegistryConfigError,
 };
 use stack_testkit::registry::Registry;
 
@@ -100,6 +101,7 @@ async fn of_an_index_the_image_for_this_platform_is_pulled() {
     let registry = Registry::start().unwrap();
     let (mine, other) = (small_image("mine"), small_image("other"));
     put(&registry, "multi", "mine", &mine);
+    let made = registry.put_image("made", "1", &archive(&[("run", b"made")]), &json!({ "Cmd": ["/run"] })).unwrap();
     put(&registry, "multi", "other", &other);
     let entry = |image: &TestImage, architecture: &str| {
         let mut entry = descriptor(OCI_MANIFEST, &image.manifest);
@@ -117,6 +119,9 @@ async fn of_an_index_the_image_for_this_platform_is_pulled() {
     assert_eq!(digest, Digest::of(&index), "a tag is pinned by its index");
     let pulled = pull(&opened, &format!("{name}@{digest}")).await.unwrap();
     assert_eq!(pulled.digest, Digest::of(&mine.manifest));
+    let simple = pull(&opened, &format!("{}/made:1", registry.address())).await.unwrap();
+    assert_eq!(simple.digest.as_str(), made);
+    assert_eq!(simple.config.config().as_ref().unwrap().cmd().as_ref().unwrap(), &["/run"]);
     assert_eq!(pulled.indexes, std::slice::from_ref(&digest));
     assert_eq!(pulled.references, Vec::<String>::new());
     assert_eq!(opened.get(digest.as_str()).unwrap().digest, pulled.digest);
@@ -410,6 +415,58 @@ fn relay(mut client: TcpStream, to: std::net::SocketAddr, heard: Arc<Mutex<Vec<u
         });
         let _ = std::io::copy(&mut client, &mut server);
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_with_its_own_certificate_authority_is_trusted_only_if_configured() {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = parameters.self_signed(&authority_key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let issuer = rcgen::Issuer::new(parameters, authority_key);
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key.into())
+        .unwrap();
+    let image = small_image("tls");
+    let registry = FakeRegistry::start_tls(Arc::new(server), contents(&[&image]));
+    let name = format!("localhost:{}/app", registry.address.port());
+
+    let distrusting = tempfile::tempdir().unwrap();
+    let error = pull(&store(distrusting.path()), &name).await.unwrap_err();
+    assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
+    assert!(registry.seen("").is_empty());
+
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("authority.pem");
+    std::fs::write(&file, authority.pem()).unwrap();
+    let config = RegistryConfig { certificate_authorities: vec![file.clone()], ..quick() };
+    let store = ImageStore::open(&root.path().join("images"), config.clone()).unwrap();
+    assert_eq!(pull(&store, &name).await.unwrap().digest, Digest::of(&image.manifest));
+
+    std::fs::write(&file, "no certificate").unwrap();
+    let refused = |config| match ImageStore::open(&root.path().join("other"), config) {
+        Err(OpenError::Registries(error)) => error,
+        Err(error) => panic!("another error: {error}"),
+        Ok(_) => panic!("it was accepted"),
+    };
+    assert!(matches!(refused(config), RegistryConfigError::NoCertificate { .. }));
+    let config = RegistryConfig { certificate_authorities: vec!["/missing.pem".into()], ..quick() };
+    assert!(matches!(refused(config), RegistryConfigError::Unreadable { .. }));
+    for mirror in ["mirror.example", "ftp://mirror.example", "https://me:secret@mirror.example", "https://a?b=c"] {
+        let mut config = quick();
+        config.mirrors.insert("docker.io".into(), vec![mirror.into()]);
+        let error = refused(config);
+        assert!(matches!(error, RegistryConfigError::BadMirror { .. }), "{mirror}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

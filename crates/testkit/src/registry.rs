@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 /// How long the registry may take to answer first.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Media type of an OCI manifest.
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// How often another port is tried when somebody else took the first.
 const PORTS: usize = 5;
 
@@ -143,6 +145,40 @@ impl Registry {
         let path = format!("/v2/{repository}/manifests/{tag_or_digest}");
         self.request("PUT", &path, &format!("Content-Type: {media_type}\r\n"), content, "201")?;
         Ok(digest(content))
+    }
+
+    /// Puts an image of one layer, a root file system as an uncompressed tar archive, for this program's platform.
+    /// `config` is what the configuration says under `config`: `{"Cmd": ["/run"]}`. Answers the manifest's digest.
+    ///
+    /// # Errors
+    /// When the registry refuses or the connection fails.
+    pub fn put_image(
+        &self,
+        repository: &str,
+        tag: &str,
+        root_file_system: &[u8],
+        config: &serde_json::Value,
+    ) -> Result<String, RegistryError> {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let layer = self.put_blob(repository, root_file_system)?;
+        let config = serde_json::json!({
+            "architecture": architecture, "os": "linux", "config": config,
+            "rootfs": { "type": "layers", "diff_ids": [layer] },
+        });
+        let config = config.to_string();
+        let config_digest = self.put_blob(repository, config.as_bytes())?;
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": OCI_MANIFEST,
+            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest,
+                "size": config.len() },
+            "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer,
+                "size": root_file_system.len() }],
+        });
+        self.put_manifest(repository, tag, OCI_MANIFEST, manifest.to_string().as_bytes())
     }
 
     /// Waits until it answers; false when it ended instead.

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -180,6 +180,21 @@ pub struct FakeRegistry {
 
 impl FakeRegistry {
     pub fn start(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_with(None, answer)
+    }
+
+    /// The same over TLS.
+    pub fn start_tls(
+        config: Arc<rustls::ServerConfig>,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(Some(config), answer)
+    }
+
+    fn start_with(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -190,8 +205,17 @@ impl FakeRegistry {
                 if stop.load(Ordering::SeqCst) {
                     break;
                 }
-                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
-                std::thread::spawn(move || serve(&stream.unwrap(), &seen, &*answer));
+                let (seen, answer, tls) = (Arc::clone(&seen), Arc::clone(&answer), tls.clone());
+                std::thread::spawn(move || {
+                    let stream = stream.unwrap();
+                    match tls {
+                        Some(config) => {
+                            let connection = rustls::ServerConnection::new(config).unwrap();
+                            serve(rustls::StreamOwned::new(connection, stream), &seen, &*answer);
+                        }
+                        None => serve(stream, &seen, &*answer),
+                    }
+                });
             }
         });
         Self { address, requests, stopping, thread: Some(thread) }
@@ -239,7 +263,7 @@ impl Drop for FakeRegistry {
     }
 }
 
-fn serve(stream: &TcpStream, seen: &Mutex<Vec<Request>>, answer: &(dyn Fn(&Request) -> Answer + Send + Sync)) {
+fn serve(stream: impl Read + Write, seen: &Mutex<Vec<Request>>, answer: &(dyn Fn(&Request) -> Answer + Send + Sync)) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -266,7 +290,7 @@ fn serve(stream: &TcpStream, seen: &Mutex<Vec<Request>>, answer: &(dyn Fn(&Reque
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str("\r\n");
-        let mut writer = stream;
+        let writer = reader.get_mut();
         let body = if request.method == "HEAD" { &[][..] } else { &answer.body };
         let cut = answer.cut_after.filter(|&cut| cut < body.len());
         // The client may be gone; then there is nobody to tell.

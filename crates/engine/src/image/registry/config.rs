@@ -49,11 +49,13 @@ impl Default for RegistryConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryConfigError {
     /// A mirror is no address.
-    #[error("mirror `{mirror}` of registry `{registry}` is not an address like `https://mirror.example`")]
+    #[error(
+        "mirror `{mirror}` of registry `{registry}` is not an address like `https://mirror.example`, without a name, password or query"
+    )]
     BadMirror {
         /// For which registry.
         registry: String,
-        /// What was given.
+        /// What was given, without a name and a password.
         mirror: String,
     },
     /// A file of certificate authorities cannot be read.
@@ -95,7 +97,9 @@ impl Registries {
         for (registry, addresses) in &config.mirrors {
             let mut urls = Vec::new();
             for mirror in addresses {
-                let bad = || RegistryConfigError::BadMirror { registry: registry.clone(), mirror: mirror.clone() };
+                // What stands before an `@` may be a password.
+                let shown = mirror.rsplit_once('@').map_or(mirror.as_str(), |(_, rest)| rest);
+                let bad = || RegistryConfigError::BadMirror { registry: registry.clone(), mirror: shown.to_owned() };
                 let url = Url::parse(mirror).map_err(|_| bad())?;
                 let good = matches!(url.scheme(), "http" | "https")
                     && url.host_str().is_some()
