@@ -669,8 +669,9 @@ impl Networks {
         if applied.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        *applied = None;
-        kernel::apply(&wanted).await?;
+        // Unknown until the kernel has answered.
+        let present = applied.take();
+        kernel::apply(present.as_ref(), &wanted).await?;
         *applied = Some(wanted);
         Ok(())
     }
@@ -681,7 +682,7 @@ impl Networks {
         let wanted = self.wanted();
         if applied.as_ref() != Some(&wanted) || kernel::table_differs(&wanted).await? {
             *applied = None;
-            kernel::apply(&wanted).await?;
+            kernel::apply(None, &wanted).await?;
             *applied = Some(wanted);
         }
         Ok(())
