@@ -176,6 +176,17 @@ impl Hierarchies {
         CgroupError::Stubborn { cgroup: cgroup.to_owned(), what, count: left.len(), example }
     }
 
+    /// Lets everything in and below a cgroup go on, also what a daemon on the host had stopped by itself: on cgroup v1 what
+    /// is stopped does not die.
+    fn thaw_below(&self, cgroup: &Path) {
+        let Some(hierarchy) = self.freezer() else { return };
+        let (file, value) = if hierarchy.unified { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
+        for directory in with_below(&hierarchy.mount.join(cgroup)) {
+            // Whether it helped is seen by who waits for the processes to be gone.
+            let _ = put(&directory.join(file), value);
+        }
+    }
+
     /// Kills every process of a cgroup at once, as a power cut does: they are stopped first, so that none can start
     /// another or see another go. Returns when they are gone.
     ///
@@ -194,7 +205,7 @@ impl Hierarchies {
             // Stopped processes do not end by themselves, so the id is still theirs.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        self.freeze(cgroup, false)?;
+        self.thaw_below(cgroup);
         let gone = || {
             let left = self.processes(cgroup);
             for pid in &left {

@@ -6,6 +6,7 @@
 //! interface, and a container in the host's namespace is not attached at all.
 
 mod addressing;
+mod errors;
 mod forwarding;
 mod kernel;
 mod networks;
@@ -15,9 +16,10 @@ mod request;
 mod reservation;
 mod ruleset;
 
+pub use errors::{AttachError, Failure, Failures, NetworkError, OpenError};
 pub use forwarding::SettingError;
 pub use kernel::{KernelError, Refusal};
-pub use networks::{Adopted, AttachError, Failure, Failures, NetworkError, Networks, OpenError};
+pub use networks::{Adopted, Networks};
 pub use ports::PortError;
 pub use records::RecordError;
 pub use request::{
