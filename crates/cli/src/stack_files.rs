@@ -127,14 +127,14 @@ fn environment(arguments: &FileArguments, directory: &Path) -> Result<Environmen
     } else {
         (arguments.env_file.clone(), true)
     };
-    let mut files = Vec::new();
+    let mut files: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
     for path in paths {
         let text = match read_text(&path) {
             Ok(text) => text,
             Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(cannot_read(&path, &error)),
         };
-        let parsed = dotenv::parse(&text, &outside).map_err(|error| {
+        let parsed = dotenv::parse(&text, &outside, &|name| files.get(name).cloned()).map_err(|error| {
             Failure::new(ExitCode::StackFile, format!("{}:{}: {error}", path.display(), error.line()))
         })?;
         for (line, name) in parsed.left_out {
