@@ -144,15 +144,8 @@ impl Engine {
         let records = Records::open(config.root.join("containers"))?;
         let hierarchies = Arc::new(cgroup::detect(&config.cgroup_parent)?);
         let (known, warnings) = records.load()?;
-        let launcher = Launcher {
-            program,
-            hierarchies,
-            networks,
-            volumes,
-            records,
-            run,
-            filters: config.root.join("seccomp"),
-        };
+        let launcher =
+            Launcher { program, hierarchies, networks, volumes, records, run, filters: config.root.join("seccomp") };
         let inner = Inner {
             launcher,
             roots,
@@ -181,7 +174,10 @@ impl Engine {
         }
         let ids: Vec<String> = live.iter().map(|(record, ..)| record.id.to_string()).collect();
         if let Err(error) = self.inner.launcher.networks.adopt(&ids).await {
-            tracing::warn!(error = crate::container::text_of(&error), "not everything about the networks could be adopted");
+            tracing::warn!(
+                error = crate::container::text_of(&error),
+                "not everything about the networks could be adopted"
+            );
         }
         for (record, shim, pid, started_at) in live {
             let state = ContainerState::Running { pid, started_at: started_at / 1_000_000 };
@@ -417,13 +413,9 @@ impl Engine {
         let id = record.id.clone();
         let prepared = {
             let (launcher, record) = (self.inner.launcher.clone(), record.clone());
-            tokio::task::spawn_blocking(move || launcher.prepare(&record))
-                .await
-                .map_err(|error| StartError::Shim {
-                    id: id.clone(),
-                    what: "prepare the start",
-                    source: io::Error::other(error),
-                })??
+            tokio::task::spawn_blocking(move || launcher.prepare(&record)).await.map_err(|error| {
+                StartError::Shim { id: id.clone(), what: "prepare the start", source: io::Error::other(error) }
+            })??
         };
         // What is about to be made is on disk before it is made.
         record.cgroups = prepared.cgroups().clone();
@@ -434,7 +426,9 @@ impl Engine {
         match shim {
             Ok(shim) => Ok((launched, shim)),
             // It has ended in the meantime: whoever supervises it finds that out at once.
-            Err(_) => Ok((launched, Shim::gone().map_err(|source| StartError::Shim { id, what: "reach its shim", source })?)),
+            Err(_) => {
+                Ok((launched, Shim::gone().map_err(|source| StartError::Shim { id, what: "reach its shim", source })?))
+            }
         }
     }
 
@@ -577,9 +571,7 @@ impl Engine {
     pub async fn remove(&self, id: &ContainerId, options: RemoveOptions) -> Result<(), RemoveError> {
         let slot = self.slot(id).ok_or_else(|| RemoveError::Missing { id: id.clone() })?;
         if options.force {
-            self.stop(id, Some(Duration::ZERO))
-                .await
-                .map_err(|source| RemoveError::Stop { id: id.clone(), source })?;
+            self.stop(id, Some(Duration::ZERO)).await.map_err(|source| RemoveError::Stop { id: id.clone(), source })?;
         }
         let _turn = slot.turn.lock().await;
         if matches!(slot.current(), ContainerState::Running { .. } | ContainerState::Starting) {

@@ -82,7 +82,8 @@ pub struct Usage {
 /// # Errors
 /// When /proc cannot be read.
 pub fn detect(parent: &Path) -> Result<Hierarchies, CgroupError> {
-    let read_file = |path: &'static str| fs::read_to_string(path).map_err(|source| CgroupError::Detect { path, source });
+    let read_file =
+        |path: &'static str| fs::read_to_string(path).map_err(|source| CgroupError::Detect { path, source });
     Ok(read(&read_file("/proc/self/mountinfo")?, &read_file("/proc/self/cgroup")?, parent))
 }
 
@@ -231,14 +232,13 @@ pub fn usage(cgroups: &Cgroups) -> Usage {
     for directory in directories(cgroups) {
         if let Some(nanoseconds) = number(&directory.join("cpuacct.usage")) {
             usage.cpu_nanoseconds = nanoseconds;
-        } else if let Some(micros) = fs::read_to_string(directory.join("cpu.stat")).ok().and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse::<u64>().ok())
-        }) {
+        } else if let Some(micros) = fs::read_to_string(directory.join("cpu.stat"))
+            .ok()
+            .and_then(|text| text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse::<u64>().ok()))
+        {
             usage.cpu_nanoseconds = usage.cpu_nanoseconds.max(micros.saturating_mul(1000));
         }
-        for (current, limit) in
-            [("memory.usage_in_bytes", "memory.limit_in_bytes"), ("memory.current", "memory.max")]
-        {
+        for (current, limit) in [("memory.usage_in_bytes", "memory.limit_in_bytes"), ("memory.current", "memory.max")] {
             if let Some(bytes) = number(&directory.join(current)) {
                 usage.memory_bytes = bytes;
                 // Version 1 says "none" with the largest multiple of the page size.

@@ -40,8 +40,22 @@ const MASKED_TOO: [&str; 1] = ["/sys/devices/virtual/powercap"];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Resource limits by name (getrlimit(2)); the position is the number on all processors that we run on.
 const LIMITS: [&str; 16] = [
-    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending",
-    "msgqueue", "nice", "rtprio", "rttime",
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
 ];
 
 /// What is wrong with a configuration, so that no host could run it.
@@ -260,8 +274,16 @@ fn limits(config: &ContainerConfig) -> Result<Vec<Limit>, SpecError> {
 
 /// Kernel parameters that belong to a namespace of the container's own; others would change the host.
 fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecError> {
-    let ipc = ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-        "kernel.shmmni", "kernel.shm_rmid_forced"];
+    let ipc = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
     let own_network = config.network_mode != NetworkMode::Host;
     for (name, value) in &config.sysctls {
         let refuse = |reason| Err(SpecError::Sysctl { name: name.clone(), reason });
@@ -283,7 +305,9 @@ fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecErr
     let mut all = config.sysctls.clone();
     if own_network && !config.privileged {
         // As Docker: anybody in the container may use low ports and send pings.
-        for (name, value) in [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")] {
+        for (name, value) in
+            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
+        {
             all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
         }
     }
@@ -446,9 +470,10 @@ fn chosen_mounts(
         all.push(made);
     }
     let configured = config.mounts.len();
-    for volume in volumes(id, config, image).into_iter().skip(
-        config.mounts.iter().filter(|mount| matches!(mount.source, ContainerMountSource::Volume { .. })).count(),
-    ) {
+    for volume in volumes(id, config, image)
+        .into_iter()
+        .skip(config.mounts.iter().filter(|mount| matches!(mount.source, ContainerMountSource::Volume { .. })).count())
+    {
         all.push(Mount {
             target: absolute("a volume of the image", &volume.target)?,
             source: MountSource::Bind {

@@ -136,7 +136,9 @@ mod tests {
     #[test]
     fn other_algorithms_upper_case_and_wrong_lengths_are_refused() {
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        for text in [format!("sha512:{hex}"), format!("sha256:{}", hex.to_uppercase()), format!("sha256:{hex}0"), hex.into()] {
+        for text in
+            [format!("sha512:{hex}"), format!("sha256:{}", hex.to_uppercase()), format!("sha256:{hex}0"), hex.into()]
+        {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

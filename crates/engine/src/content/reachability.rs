@@ -40,7 +40,10 @@ pub fn garbage(stored: Everything, images: &[ImageLinks], leased: &BTreeSet<Dige
             .filter(|digest| !leased.contains(digest) && !images.iter().any(|image| links(image).contains(digest)))
             .collect()
     };
-    Garbage { blobs: unneeded(stored.blobs, |image| &image.blobs), layers: unneeded(stored.layers, |image| &image.layers) }
+    Garbage {
+        blobs: unneeded(stored.blobs, |image| &image.blobs),
+        layers: unneeded(stored.layers, |image| &image.layers),
+    }
 }
 
 #[cfg(test)]

@@ -128,7 +128,11 @@ impl<R: Read> TarReader<R> {
         loop {
             self.skip_data()?;
             let Some(header) = self.header()? else {
-                return if described { Err(self.malformed("headers describe an entry that is missing")) } else { Ok(None) };
+                return if described {
+                    Err(self.malformed("headers describe an entry that is missing"))
+                } else {
+                    Ok(None)
+                };
             };
             let field = header.as_old().size;
             let size = number(&field)
@@ -171,7 +175,9 @@ impl<R: Read> TarReader<R> {
             path: long_name.unwrap_or_else(|| header.path_bytes().into_owned()),
             kind: kind(header.entry_type()),
             link: long_link.unwrap_or_else(|| header.link_name_bytes().map_or_else(Vec::new, |link| link.into_owned())),
-            mode: number(&old.mode).map(|mode| (mode & 0o7777) as u32).ok_or_else(|| bad(self, "a mode is no number"))?,
+            mode: number(&old.mode)
+                .map(|mode| (mode & 0o7777) as u32)
+                .ok_or_else(|| bad(self, "a mode is no number"))?,
             user: identity(&old.uid).ok_or_else(|| bad(self, "a user id is no number"))?,
             group: identity(&old.gid).ok_or_else(|| bad(self, "a group id is no number"))?,
             modified: (number(&old.mtime).ok_or_else(|| bad(self, "a time is no number"))?, 0),
@@ -184,7 +190,8 @@ impl<R: Read> TarReader<R> {
             let numbers = header.as_ustar().map(|header| (header.dev_major, header.dev_minor));
             let numbers = numbers.or_else(|| header.as_gnu().map(|header| (header.dev_major, header.dev_minor)));
             let (major, minor) = numbers.ok_or_else(|| bad(self, "a device has no numbers"))?;
-            entry.device = identity(&major).zip(identity(&minor)).ok_or_else(|| bad(self, "a device number is no number"))?;
+            entry.device =
+                identity(&major).zip(identity(&minor)).ok_or_else(|| bad(self, "a device number is no number"))?;
         }
         // An old v7 archive marks directories by their name alone.
         if entry.kind == Kind::File && entry.path.ends_with(b"/") {
@@ -193,9 +200,10 @@ impl<R: Read> TarReader<R> {
         let mut stored = size;
         let mut sparse = PaxSparse::default();
         let global = std::mem::take(&mut self.global);
-        let applied = global.iter().chain(local).try_for_each(|(key, value)| {
-            apply_record(&mut entry, &mut stored, &mut sparse, key, value)
-        });
+        let applied = global
+            .iter()
+            .chain(local)
+            .try_for_each(|(key, value)| apply_record(&mut entry, &mut stored, &mut sparse, key, value));
         self.global = global;
         applied.map_err(|problem| self.malformed(problem))?;
 
@@ -210,7 +218,10 @@ impl<R: Read> TarReader<R> {
             let mut end = 0u64;
             let mut total = 0u64;
             for segment in segments {
-                let next = segment.offset.checked_add(segment.length).filter(|&next| segment.offset >= end && next <= entry.size);
+                let next = segment
+                    .offset
+                    .checked_add(segment.length)
+                    .filter(|&next| segment.offset >= end && next <= entry.size);
                 end = next.ok_or_else(|| self.malformed("a sparse map overlaps or leaves its file"))?;
                 total += segment.length;
             }
@@ -276,7 +287,8 @@ impl<R: Read> TarReader<R> {
                     && let Some(end) = text.iter().position(|&byte| byte == b'\n')
                 {
                     let line: Vec<u8> = text.drain(..=end).collect();
-                    let value = decimal(&line[..end]).ok_or_else(|| self.malformed("a sparse map is not well formed"))?;
+                    let value =
+                        decimal(&line[..end]).ok_or_else(|| self.malformed("a sparse map is not well formed"))?;
                     if numbers.is_empty() {
                         let count = usize::try_from(value).ok().filter(|&count| count <= SEGMENT_LIMIT);
                         wanted += 2 * count.ok_or_else(|| self.malformed("a sparse map is too long"))?;
@@ -476,7 +488,8 @@ fn number(field: &[u8]) -> Option<i64> {
     if first & 0x80 != 0 {
         let negative = first & 0x40 != 0;
         let start = if negative { i128::from(first) - 256 } else { i128::from(first & 0x3f) };
-        let value = rest.iter().try_fold(start, |value, &byte| value.checked_mul(256)?.checked_add(i128::from(byte)))?;
+        let value =
+            rest.iter().try_fold(start, |value, &byte| value.checked_mul(256)?.checked_add(i128::from(byte)))?;
         return i64::try_from(value).ok();
     }
     let is_blank = |byte: &u8| matches!(byte, b' ' | 0);

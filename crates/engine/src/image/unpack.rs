@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
@@ -243,7 +245,8 @@ impl Unpacker {
                 return Err(UnpackError::TooLarge { what: "bytes", limit: self.limits.bytes });
             }
             if entry.segments.is_some() {
-                file.seek(SeekFrom::Start(segment.offset)).map_err(|source| io_failure("write", &entry.path, source))?;
+                file.seek(SeekFrom::Start(segment.offset))
+                    .map_err(|source| io_failure("write", &entry.path, source))?;
             }
             copy(data, &mut file, segment.length, &entry.path)?;
         }
@@ -336,7 +339,8 @@ impl Unpacker {
     fn describe(&mut self, entry: &Entry, file: &impl AsFd) -> Result<(), UnpackError> {
         fchown(file, Some(Uid::from_raw(entry.user)), Some(Gid::from_raw(entry.group)))
             .map_err(|errno| failure("set the owner of", &entry.path, errno))?;
-        fchmod(file, Mode::from_bits_truncate(entry.mode)).map_err(|errno| failure("set the mode of", &entry.path, errno))?;
+        fchmod(file, Mode::from_bits_truncate(entry.mode))
+            .map_err(|errno| failure("set the mode of", &entry.path, errno))?;
         self.attributes(entry, |name, value| {
             // SAFETY: the descriptor is open, `name` ends with a zero byte, and `value` is as long as stated.
             let answer = unsafe {
@@ -354,8 +358,13 @@ impl Unpacker {
             .map_err(|errno| failure("set the owner of", &entry.path, errno))?;
         if entry.kind != Kind::Symlink {
             // What was just made here is no symbolic link, and nobody else has this directory.
-            fchmodat(parent, file_name, Mode::from_bits_truncate(entry.mode), nix::sys::stat::FchmodatFlags::FollowSymlink)
-                .map_err(|errno| failure("set the mode of", &entry.path, errno))?;
+            fchmodat(
+                parent,
+                file_name,
+                Mode::from_bits_truncate(entry.mode),
+                nix::sys::stat::FchmodatFlags::FollowSymlink,
+            )
+            .map_err(|errno| failure("set the mode of", &entry.path, errno))?;
         }
         let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
@@ -371,11 +380,7 @@ impl Unpacker {
             .map_err(|errno| failure("set the time of", &entry.path, errno))
     }
 
-    fn attributes(
-        &mut self,
-        entry: &Entry,
-        set: impl Fn(&CStr, &[u8]) -> nix::Result<()>,
-    ) -> Result<(), UnpackError> {
+    fn attributes(&mut self, entry: &Entry, set: impl Fn(&CStr, &[u8]) -> nix::Result<()>) -> Result<(), UnpackError> {
         for (name, value) in entry.attributes.iter().filter(|(name, _)| is_kept(name)) {
             let Ok(name) = CString::new(name.as_slice()) else {
                 return Err(refused(&entry.path, "an attribute's name holds a zero byte"));
@@ -418,8 +423,8 @@ impl Unpacker {
         let above_directory = self.directory(above, entry, links)?;
         match mkdirat(&above_directory, OsStr::from_bytes(name), Mode::from_bits_truncate(0o755)) {
             Ok(()) => {
-                let directory =
-                    open_directory(&above_directory, name).map_err(|errno| failure("open the directory of", entry, errno))?;
+                let directory = open_directory(&above_directory, name)
+                    .map_err(|errno| failure("open the directory of", entry, errno))?;
                 // Not subject to the mask that new files get.
                 fchmod(&directory, Mode::from_bits_truncate(0o755))
                     .map_err(|errno| failure("set the mode of the directory of", entry, errno))?;
@@ -472,7 +477,10 @@ impl Unpacker {
             futimens(&directory, &time, &time).map_err(|errno| failure("set the time of", path, errno))?;
         }
         if self.lost_attributes > 0 {
-            tracing::warn!(count = self.lost_attributes, "the file system cannot hold some extended attributes of a layer");
+            tracing::warn!(
+                count = self.lost_attributes,
+                "the file system cannot hold some extended attributes of a layer"
+            );
         }
         Ok(self.unpacked)
     }
@@ -567,7 +575,8 @@ fn remove(parent: &OwnedFd, name: &[u8], entry: &[u8]) -> Result<(), UnpackError
     for found in names {
         remove(&directory, &found, entry)?;
     }
-    unlinkat(parent, OsStr::from_bytes(name), UnlinkatFlags::RemoveDir).map_err(|errno| failure("replace", entry, errno))
+    unlinkat(parent, OsStr::from_bytes(name), UnlinkatFlags::RemoveDir)
+        .map_err(|errno| failure("replace", entry, errno))
 }
 
 fn copy(data: &mut impl Read, file: &mut File, length: u64, entry: &[u8]) -> Result<(), UnpackError> {

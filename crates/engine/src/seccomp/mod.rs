@@ -74,9 +74,12 @@ pub fn compile(filter: &Filter) -> Result<Vec<u8>, FilterError> {
     }
     // A call that is allowed whatever its arguments needs no second rule, and the library takes none.
     let mut decided = std::collections::HashSet::new();
-    for rule in filter.rules.iter().filter(|rule| rule.conditions.is_empty()).chain(
-        filter.rules.iter().filter(|rule| !rule.conditions.is_empty()),
-    ) {
+    for rule in filter
+        .rules
+        .iter()
+        .filter(|rule| rule.conditions.is_empty())
+        .chain(filter.rules.iter().filter(|rule| !rule.conditions.is_empty()))
+    {
         let action = native(rule.action);
         if action == native(filter.default) {
             continue;
