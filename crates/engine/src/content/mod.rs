@@ -9,4 +9,4 @@ pub mod store;
 pub use digest::{Digest, Hasher, ParseDigestError};
 pub use lease::{Lease, Leases};
 pub use reachability::{Everything, Garbage, ImageLinks, garbage};
-pub use store::{BlobStore, BlobWriter, ContentError};
+pub use store::{BlobAside, BlobStore, BlobWriter, ContentError};

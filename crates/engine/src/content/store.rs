@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::digest::{Digest, Hasher};
 
@@ -62,7 +62,8 @@ impl ContentError {
 /// Whether this is the answer of a full disk or an exhausted quota.
 #[must_use]
 pub fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+    // By kind: errors of temporary files are wrapped and have no number.
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Makes what happened in this directory (names given and taken) durable.
@@ -81,6 +82,35 @@ pub struct BlobStore {
 pub struct BlobWriter {
     file: NamedTempFile,
     hasher: Hasher,
+}
+
+/// A finished blob without a name. It keeps no file open, so there may be many. Dropped, it leaves nothing behind.
+pub struct BlobAside {
+    file: TempPath,
+    digest: Digest,
+    bytes: u64,
+}
+
+impl BlobAside {
+    /// What it is.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Opens it for reading.
+    ///
+    /// # Errors
+    /// When the temporary file cannot be opened again.
+    pub fn open(&self) -> Result<File, ContentError> {
+        File::open(&self.file).map_err(ContentError::io("open", self.file.to_path_buf()))
+    }
 }
 
 impl BlobStore {
@@ -168,7 +198,8 @@ impl BlobStore {
     /// When it cannot be written.
     pub fn put(&self, content: &[u8]) -> Result<Digest, ContentError> {
         let digest = Digest::of(content);
-        if !self.contains(&digest) {
+        // One that was damaged on disk is written again.
+        if self.read(&digest, content.len() as u64).is_err() {
             let mut writer = self.writer()?;
             let path = writer.file.path().to_owned();
             writer.write_all(content).map_err(ContentError::io("write", path))?;
@@ -182,16 +213,23 @@ impl BlobStore {
     /// # Errors
     /// When the content is another than expected, or cannot be synced or renamed.
     pub fn commit(&self, writer: BlobWriter, expected: Option<&Digest>) -> Result<Digest, ContentError> {
-        let digest = writer.hasher.finish();
+        self.commit_aside(writer.set_aside(), expected)
+    }
+
+    /// The same for a blob that was set aside.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub fn commit_aside(&self, blob: BlobAside, expected: Option<&Digest>) -> Result<Digest, ContentError> {
+        let BlobAside { file, digest, .. } = blob;
         if let Some(expected) = expected
             && *expected != digest
         {
             return Err(ContentError::WrongDigest { expected: expected.clone(), actual: digest });
         }
-        let temporary = writer.file.path().to_owned();
-        writer.file.as_file().sync_all().map_err(ContentError::io("sync", temporary))?;
+        File::open(&file).and_then(|file| file.sync_all()).map_err(ContentError::io("sync", file.to_path_buf()))?;
         let path = self.path(&digest);
-        writer.file.persist(&path).map_err(|error| ContentError::io("name", &path)(error.error))?;
+        file.persist(&path).map_err(|error| ContentError::io("name", &path)(error.error))?;
         sync_directory(&self.blobs)?;
         Ok(digest)
     }
@@ -234,6 +272,13 @@ impl BlobWriter {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.hasher.bytes()
+    }
+
+    /// Closes what was written, to be given its name later.
+    #[must_use]
+    pub fn set_aside(self) -> BlobAside {
+        let bytes = self.hasher.bytes();
+        BlobAside { file: self.file.into_temp_path(), digest: self.hasher.finish(), bytes }
     }
 
     /// The digest of what was written so far.
@@ -307,5 +352,7 @@ mod tests {
         let digest = store.put(b"whole").unwrap();
         fs::write(store.path(&digest), b"whale").unwrap();
         assert!(matches!(store.read(&digest, 100), Err(ContentError::WrongDigest { .. })));
+        store.put(b"whole").unwrap();
+        assert_eq!(store.read(&digest, 100).unwrap(), b"whole");
     }
 }

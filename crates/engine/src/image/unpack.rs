@@ -28,6 +28,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// How deep a layer's tree may be: removing it must not need more open directories than a process may have.
 const DEPTH_LIMIT: usize = 256;
+/// How many bytes the names of all directories of a layer may have together: they are kept in memory.
+const REMEMBERED_LIMIT: usize = 256 << 20;
 /// How many symbolic links one name may pass through, as the kernel's own limit.
 const LINK_LIMIT: usize = 40;
 
@@ -121,6 +123,8 @@ struct Unpacker {
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Times of directories, set at the end because making entries changes them.
     directory_times: Vec<(Vec<u8>, (i64, u32))>,
+    /// Bytes of the names in `directory_times`.
+    remembered: usize,
     unpacked: Unpacked,
     limits: UnpackLimits,
     lost_attributes: u64,
@@ -145,6 +149,7 @@ impl Unpacker {
             root_path,
             parent: None,
             directory_times: Vec::new(),
+            remembered: 0,
             unpacked: Unpacked::default(),
             limits,
             lost_attributes: 0,
@@ -278,7 +283,12 @@ impl Unpacker {
             Err(errno) => return Err(failure("open", &entry.path, errno)),
         };
         self.describe(entry, &directory)?;
-        self.directory_times.push((clean(&entry.path), entry.modified));
+        let path = clean(&entry.path);
+        self.remembered += path.len();
+        if self.remembered > REMEMBERED_LIMIT {
+            return Err(UnpackError::TooLarge { what: "bytes of directory names", limit: REMEMBERED_LIMIT as u64 });
+        }
+        self.directory_times.push((path, entry.modified));
         Ok(())
     }
 
