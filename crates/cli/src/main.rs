@@ -1,2 +1,3 @@
 //! Placeholder replaced by the first slice.
+mod dev;
 fn main() {}

@@ -471,7 +471,17 @@ impl Networks {
         let index = kernel::ensure_bridge(network, self.config.mtu).await.map_err(kernel_refused)?;
         forwarding::route_loopback(&network.bridge).map_err(setting)?;
         self.apply().await.map_err(kernel_refused)?;
+        self.open_firewalls().await.map_err(kernel_refused)?;
         Ok(index)
+    }
+
+    /// Lets our bridges through the host's firewalls where that can be, and warns where it cannot.
+    async fn open_firewalls(&self) -> Result<(), KernelError> {
+        let bridges: Vec<String> = self.lock().networks.values().map(|network| network.bridge.clone()).collect();
+        for warning in kernel::open_firewalls(&self.config.table, &bridges).await? {
+            self.warn(warning);
+        }
+        Ok(())
     }
 
     async fn decide_network(&self, name: &str) -> Result<NetworkRecord, NetworkError> {
@@ -521,6 +531,7 @@ impl Networks {
         };
         let removed = async {
             self.apply().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
+            self.open_firewalls().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
             kernel::delete_link(&network.bridge)
                 .await
                 .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
@@ -658,8 +669,9 @@ impl Networks {
         if applied.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        *applied = None;
-        kernel::apply(&wanted).await?;
+        // Unknown until the kernel has answered.
+        let present = applied.take();
+        kernel::apply(present.as_ref(), &wanted).await?;
         *applied = Some(wanted);
         Ok(())
     }
@@ -670,7 +682,7 @@ impl Networks {
         let wanted = self.wanted();
         if applied.as_ref() != Some(&wanted) || kernel::table_differs(&wanted).await? {
             *applied = None;
-            kernel::apply(&wanted).await?;
+            kernel::apply(None, &wanted).await?;
             *applied = Some(wanted);
         }
         Ok(())
@@ -686,6 +698,7 @@ impl Networks {
         let mut failures: Vec<Failure> = Vec::new();
         *applied = None;
         failures.extend(kernel::remove_table(&self.config.table).await.err().map(Failure::from));
+        failures.extend(kernel::close_firewalls(&self.config.table).await.err().map(Failure::from));
         match kernel::own_links(&self.config.prefix).await {
             Ok(links) => {
                 for link in links {

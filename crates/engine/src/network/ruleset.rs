@@ -76,6 +76,8 @@ pub enum Condition {
     Established,
     /// Its connection's destination was translated.
     DestinationTranslated,
+    /// Its transport protocol.
+    Protocol(Protocol),
     /// Chance decides: one packet in so many.
     OneIn(u32),
 }
@@ -125,7 +127,7 @@ pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerR
     for ((protocol, port), by_address) in published {
         let name = format!("{protocol}-{port}");
         elements.push((protocol, port, name.clone()));
-        chains.push(Chain { name, hook: None, rules: port_rules(by_address) });
+        chains.push(Chain { name, hook: None, rules: port_rules(protocol, by_address) });
     }
     chains.push(Chain {
         name: PUBLISHED_CHAIN.to_owned(),
@@ -147,13 +149,13 @@ pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerR
 /// The loopback network, which bridges route so that `127.0.0.1:PORT` works on the host.
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
-fn port_rules(by_address: Backends) -> Vec<Rule> {
+fn port_rules(protocol: Protocol, by_address: Backends) -> Vec<Rule> {
     let mut rules = Vec::new();
     // Rules for one address of the host come before those for all of them.
     for (host, backends) in by_address.into_iter().rev() {
         let count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
         for (remaining, (address, port)) in (1..=count).rev().zip(backends) {
-            let mut conditions = Vec::new();
+            let mut conditions = vec![Condition::Protocol(protocol)];
             if let Some(host) = host {
                 conditions.push(Condition::Destination(Ipv4Net::from(host)));
             }
@@ -216,6 +218,7 @@ impl fmt::Display for Condition {
             Self::DestinationIsLocal => formatter.write_str("fib daddr type local"),
             Self::Established => formatter.write_str("ct state established,related"),
             Self::DestinationTranslated => formatter.write_str("ct status dnat"),
+            Self::Protocol(protocol) => write!(formatter, "meta l4proto {protocol}"),
             Self::OneIn(count) => write!(formatter, "numgen random mod {count} == 0"),
         }
     }
@@ -369,7 +372,7 @@ mod tests {
             let mut total = 0.0f64;
             for rule in &chain.rules {
                 let share = match rule.conditions[..] {
-                    [Condition::OneIn(n)] => left / f64::from(n),
+                    [_, Condition::OneIn(n)] => left / f64::from(n),
                     _ => left,
                 };
                 left -= share;

@@ -1,4 +1,5 @@
 //! Machines made of network namespaces, and programs on them that talk.
+#![expect(clippy::unwrap_used, reason = "only tests call these; what fails here fails the test")]
 
 use std::fs::File;
 use std::future::Future;
@@ -6,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -212,4 +214,30 @@ pub async fn container(networks: &Networks, id: &str, names: &[&str], ports: &[P
 /// The address of its first interface.
 pub fn address(attachment: &Attachment) -> IpAddr {
     attachment.endpoints[0].address.addr()
+}
+
+/// Runs the `nft` program on a machine; what it reads is given.
+pub fn nft(machine: &Machine, arguments: &[&str], input: &str) -> String {
+    machine.run(|| {
+        let mut child = Command::new("nft")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}\n{input}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    })
+}
+
+/// Whether this machine's bridges hand their packets to iptables and nftables, as Docker has it.
+pub fn set_bridge_filtering(on: bool) {
+    // Where the kernel has no br_netfilter both runs of a test are the same one.
+    let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    if std::path::Path::new(path).exists() {
+        std::fs::write(path, if on { "1" } else { "0" }).unwrap();
+    }
 }

@@ -5,16 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use stack_engine::network::{PortBinding, Protocol};
 
 use crate::machines::{
-    HOST, OUTSIDE, address, ask_udp, container, networks, on_a_host, port, route_past_published_ports, still_echoes,
+    HOST, OUTSIDE, address, ask_udp, container, networks, nft, on_a_host, port, route_past_published_ports,
+    set_bridge_filtering, still_echoes,
 };
-
-fn set_bridge_filtering(on: bool) {
-    // Where the kernel has no br_netfilter both runs of a test are the same one.
-    let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-    if std::path::Path::new(path).exists() {
-        std::fs::write(path, if on { "1" } else { "0" }).unwrap();
-    }
-}
 
 #[test]
 fn containers_reach_each_other_on_their_network_the_host_and_the_world() {
@@ -160,5 +153,49 @@ fn a_client_over_udp_follows_the_port_to_its_next_server() {
             networks.detach(id).await.unwrap();
         }
         networks.remove_all().await.unwrap();
+    });
+}
+
+/// As Docker leaves a host.
+const DROPPING: &str = "table ip filter {
+    chain FORWARD { type filter hook forward priority filter; policy drop; ip saddr 203.0.113.0/24 drop comment \"theirs\"; }
+}";
+
+#[test]
+fn a_firewall_that_drops_what_it_does_not_know_lets_containers_through() {
+    on_a_host(async |host, outside| {
+        set_bridge_filtering(true);
+        nft(&host, &["-f", "-"], DROPPING);
+        let before = nft(&host, &["list", "table", "ip", "filter"], "");
+        let root = tempfile::tempdir().unwrap();
+        let networks = networks(root.path()).await;
+        let (one, _) = container(&networks, "one", &["default"], &[port(8080, false)]).await;
+        let (_two, at_two) = container(&networks, "two", &["default"], &[]).await;
+        outside.serve("world", 8001);
+        assert_eq!(one.ask(OUTSIDE.into(), 8001).unwrap().0, "world");
+        assert_eq!(outside.ask(HOST.into(), 8080).unwrap().0, "one");
+        assert_eq!(one.ask(address(&at_two), 80).unwrap().0, "two");
+        assert_eq!(networks.warnings(), Vec::<String>::new());
+        // Said once, and again where the firewall was made anew.
+        let after = nft(&host, &["list", "table", "ip", "filter"], "");
+        networks.reconcile().await.unwrap();
+        assert_eq!(nft(&host, &["list", "table", "ip", "filter"], ""), after);
+        nft(&host, &["flush", "chain", "ip", "filter", "FORWARD"], "");
+        assert!(outside.is_refused(HOST.into(), 8080));
+        networks.reconcile().await.unwrap();
+        assert_eq!(outside.ask(HOST.into(), 8080).unwrap().0, "one");
+        nft(&host, &["-f", "-"], "flush table ip filter\ndelete table ip filter\n");
+        nft(&host, &["-f", "-"], DROPPING);
+        networks.reconcile().await.unwrap();
+        networks.detach("one").await.unwrap();
+        networks.detach("two").await.unwrap();
+        networks.remove_network("default").await.unwrap();
+        assert_eq!(nft(&host, &["list", "table", "ip", "filter"], ""), before, "of ours nothing is left");
+        // Somebody's own table is somebody's own decision.
+        nft(&host, &["-f", "-"], "table inet mine { chain f { type filter hook forward priority 0; policy drop; }; }");
+        networks.create_network("default").await.unwrap();
+        assert!(networks.warnings()[0].contains("`inet mine f`"), "{:?}", networks.warnings());
+        networks.remove_all().await.unwrap();
+        assert_eq!(nft(&host, &["list", "table", "ip", "filter"], ""), before);
     });
 }

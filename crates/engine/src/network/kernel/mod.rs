@@ -2,6 +2,7 @@
 //!
 //! Every function opens its own socket in the network namespace of the calling thread, or in the one that is passed.
 
+mod firewall;
 mod links;
 mod nftables;
 
@@ -9,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
+pub use firewall::{close_firewalls, open_firewalls};
 pub use links::{
     LinkPlan, container_link_address, delete_link, ensure_bridge, forget_connections, host_routes, join_bridge,
     link_index, loopback_up, make_link, open_in, own_links,
