@@ -16,13 +16,15 @@ use tokio::sync::{broadcast, watch};
 
 use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
-    Container, ContainerConfig, ContainerId, ContainerState, CreateError, Event, EventKind, ExecCommand, ExecError,
+    Container, ContainerConfig, ContainerId, ImageRoots, ContainerState, CreateError, Event, EventKind, ExecCommand, ExecError,
     ExecOutcome, ExitStatus, HealthState, KillError, Launched, Launcher, OpenError, Prober, Record, RecordedState,
     Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError,
 };
+use crate::image::{ImageStore, RegistryConfig};
 use crate::logs::{self, LogError, LogQuery, LogStream};
 use crate::metrics::Metrics;
-use crate::network::Networks;
+use crate::network::{NetworkConfig, Networks};
+use crate::snapshot::Snapshots;
 use crate::volume::{VolumeError, Volumes};
 
 /// How long a killed container may take to end.
@@ -43,6 +45,17 @@ pub struct ContainersConfig {
     pub cgroup_parent: PathBuf,
 }
 
+/// The whole engine.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Containers.
+    pub containers: ContainersConfig,
+    /// Where images come from.
+    pub registry: RegistryConfig,
+    /// Networks.
+    pub network: NetworkConfig,
+}
+
 /// How a container is removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RemoveOptions {
@@ -60,6 +73,7 @@ pub struct Engine {
 
 struct Inner {
     launcher: Launcher,
+    images: ImageStore,
     roots: Arc<dyn Roots>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Slot>>>,
     events: broadcast::Sender<Event>,
@@ -122,12 +136,28 @@ impl Slot {
 }
 
 impl Engine {
+    /// Opens everything below `config.containers.root` and takes over what runs. Only one process may have it open.
+    ///
+    /// # Errors
+    /// When images, networks or containers cannot be opened.
+    pub async fn open(config: EngineConfig) -> Result<Self, OpenError> {
+        let root = &config.containers.root;
+        make_directory(root, 0o711)?;
+        let images = ImageStore::open(&root.join("images"), config.registry)
+            .map_err(|error| OpenError::Images(Box::new(error)))?;
+        let snapshots = Snapshots::open(&root.join("snapshots")).map_err(|error| OpenError::Images(Box::new(error)))?;
+        let networks = Networks::open(&root.join("networks"), config.network).await?;
+        let roots = Arc::new(ImageRoots { images: images.clone(), snapshots });
+        Self::open_with(config.containers, images, roots, Arc::new(networks)).await
+    }
+
     /// Opens the containers below `config.root` with these images and networks, and takes over what runs.
     ///
     /// # Errors
     /// When a directory, the shim's program or the control groups cannot be had.
     pub async fn open_with(
         config: ContainersConfig,
+        images: ImageStore,
         roots: Arc<dyn Roots>,
         networks: Arc<Networks>,
     ) -> Result<Self, OpenError> {
@@ -148,6 +178,7 @@ impl Engine {
             Launcher { program, hierarchies, networks, volumes, records, run, filters: config.root.join("seccomp") };
         let inner = Inner {
             launcher,
+            images,
             roots,
             containers: Mutex::new(BTreeMap::new()),
             events: broadcast::channel(1024).0,
@@ -231,6 +262,12 @@ impl Engine {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.inner.warnings
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.images
     }
 
     /// The networks.

@@ -12,4 +12,4 @@ pub mod seccomp;
 pub mod snapshot;
 pub mod volume;
 
-pub use engine::{ContainersConfig, Engine, RemoveOptions};
+pub use engine::{ContainersConfig, Engine, EngineConfig, RemoveOptions};

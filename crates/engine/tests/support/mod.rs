@@ -14,6 +14,7 @@ use stack_engine::container::{
     BoxFuture, ContainerConfig, ContainerId, ContainerState, ExitStatus, ImageDefaults, OverlayDirectories, RootError,
     RootImage, Roots,
 };
+use stack_engine::image::{ImageStore, RegistryConfig};
 use stack_engine::logs::LogQuery;
 use stack_engine::network::{NetworkConfig, Networks};
 use stack_engine::{ContainersConfig, Engine, RemoveOptions};
@@ -128,7 +129,8 @@ pub async fn open(root: &Path, config: ContainersConfig) -> Engine {
     let image =
         if root.join("layers").exists() { BusyboxImage { root: root.to_owned() } } else { BusyboxImage::make(root) };
     let networks = Networks::open(&config.root.join("networks"), NetworkConfig::default()).await.unwrap();
-    Engine::open_with(config, Arc::new(image), Arc::new(networks)).await.unwrap()
+    let images = ImageStore::open(&config.root.join("images"), RegistryConfig::default()).unwrap();
+    Engine::open_with(config, images, Arc::new(image), Arc::new(networks)).await.unwrap()
 }
 
 /// Moves this thread, and those that it makes, into a network namespace that nobody else has.
