@@ -16,9 +16,9 @@ use tokio::sync::{broadcast, watch};
 
 use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
-    Container, ContainerConfig, ContainerId, ImageRoots, ContainerState, CreateError, Event, EventKind, ExecCommand, ExecError,
-    ExecOutcome, ExitStatus, HealthState, KillError, Launched, Launcher, OpenError, Prober, Record, RecordedState,
-    Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError,
+    Container, ContainerConfig, ContainerId, ContainerState, CreateError, Event, EventKind, ExecCommand, ExecError,
+    ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Prober, Record,
+    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError,
 };
 use crate::image::{ImageStore, RegistryConfig};
 use crate::logs::{self, LogError, LogQuery, LogStream};
@@ -630,8 +630,11 @@ impl Engine {
         }
         if options.volumes {
             for volume in crate::container::volumes(id, &record.config, &record.image) {
+                // A named one outlives every container.
+                if !volume.anonymous {
+                    continue;
+                }
                 match self.volumes().remove(&volume.name, Vec::new()) {
-                    _ if !volume.anonymous => {}
                     Ok(()) | Err(VolumeError::Missing { .. }) => {}
                     Err(error) => failures.push(crate::container::text_of(&error)),
                 }

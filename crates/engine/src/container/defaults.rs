@@ -81,6 +81,6 @@ mod tests {
         assert_eq!(made.volumes, ["/data"]);
         assert_eq!(made.healthcheck.unwrap().interval, Some(Duration::from_secs(1)));
         assert_eq!(image_defaults(b"{}").unwrap(), ImageDefaults::default());
-        assert!(image_defaults(b"[]").is_err());
+        assert!(image_defaults(b"7").is_err());
     }
 }

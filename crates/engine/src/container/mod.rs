@@ -25,9 +25,9 @@ pub use errors::{
     CreateError, ExecError, KillError, OpenError, RecordError, RemoveError, StartError, StopError, WaitError,
 };
 pub(crate) use execute::run as exec;
-pub(crate) use image_roots::ImageRoots;
 pub use execute::{ExecCommand, ExecOutcome};
 pub use health::{Health, HealthState};
+pub(crate) use image_roots::ImageRoots;
 pub(crate) use launch::{Launched, Launcher, full_text as text_of};
 pub(crate) use probe::Prober;
 pub(crate) use record::{Record, RecordedState, Records, exit_status};

@@ -362,14 +362,13 @@ fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies) -> Vec<Mou
             all.push(filesystem(&target, "cgroup", CLOSED | protected, &options));
         }
     }
+    // A message queue file system shows the queues of the IPC namespace that it is mounted in, whosever that is.
+    all.push(filesystem("/dev/mqueue", "mqueue", CLOSED, &[]));
     if config.ipc_mode == NamespaceMode::Private {
         let shm = config.shm_size.unwrap_or(DEFAULT_SHM).to_string();
-        all.push(filesystem("/dev/mqueue", "mqueue", CLOSED, &[]));
         all.push(filesystem("/dev/shm", "tmpfs", CLOSED, &[("mode", some("1777")), ("size", Some(shm))]));
     } else {
-        for target in ["/dev/mqueue", "/dev/shm"] {
-            all.push(bind(target, PathBuf::from(target), 0, Propagation::Private));
-        }
+        all.push(bind("/dev/shm", PathBuf::from("/dev/shm"), 0, Propagation::Private));
     }
     all
 }
@@ -674,6 +673,11 @@ pub fn launch(
     };
     let mut masked = listed(&MASKED);
     masked.extend(listed(&MASKED_TOO));
+    let mut read_only = listed(&READ_ONLY);
+    if !host.hierarchies.legacy.is_empty() && !config.privileged {
+        // The directory of the version 1 hierarchies, which could not be filled if it were read-only from the start.
+        read_only.push("/sys/fs/cgroup".to_owned());
+    }
     let mut devices = default_devices();
     for device in &host.devices {
         devices.retain(|other| other.path != device.node.path);
@@ -703,7 +707,7 @@ pub fn launch(
         devices,
         symlinks: symlinks.map(|(path, target)| (path.to_owned(), target.to_owned())).to_vec(),
         masked_paths: masked,
-        read_only_paths: listed(&READ_ONLY),
+        read_only_paths: read_only,
         hostname: Some(hostname(id, config)),
         domainname: config.domainname.clone(),
         sysctls: sysctls(config)?,

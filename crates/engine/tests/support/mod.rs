@@ -1,6 +1,8 @@
 //! A host for container tests: an engine below a temporary directory, in a network namespace and control groups of its
 //! own, with an image that is busybox. Whatever a test leaves is taken away, also when it fails.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::future::Future;
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
