@@ -1,5 +1,7 @@
 //! What happens to containers when the processes that look after them are killed.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -145,7 +145,7 @@ mod tests {
         let filter = default_profile(capability::resolve(&[], &[], false).unwrap(), std::env::consts::ARCH);
         let path = cached(place.path(), &filter).unwrap();
         let bytes = fs::read(&path).unwrap();
-        assert!(bytes.len() > 800 && bytes.len() % 8 == 0, "{}", bytes.len());
+        assert!(bytes.len() > 800 && bytes.len().is_multiple_of(8), "{}", bytes.len());
         let made = fs::metadata(&path).unwrap().modified().unwrap();
         assert_eq!(cached(place.path(), &filter).unwrap(), path);
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), made);

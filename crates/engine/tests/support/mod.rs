@@ -1,7 +1,12 @@
 //! A host for container tests: an engine below a temporary directory, in a network namespace and control groups of its
 //! own, with an image that is busybox. Whatever a test leaves is taken away, also when it fails.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "support of tests: each program uses a part of it, and a panic is how a test fails"
+)]
 
 use std::future::Future;
 use std::os::unix::fs::symlink;
