@@ -1,5 +1,6 @@
 //! Control groups, on hosts with version 2, version 1 or both: `hierarchies` and `plan` decide, this file does.
 
+mod device_program;
 mod hierarchies;
 mod plan;
 
@@ -43,6 +44,14 @@ pub enum CgroupError {
         path: PathBuf,
         /// What.
         text: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The device rules were refused.
+    #[error("could not put the device rules in force for {path}")]
+    Devices {
+        /// Which group.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -102,6 +111,10 @@ pub fn make(plan: &Plan) -> Result<Vec<String>, CgroupError> {
     }
     for directory in &plan.cpusets {
         inherit_cpuset(directory)?;
+    }
+    if let Some((directory, rules)) = &plan.device_program {
+        device_program::attach(directory, rules)
+            .map_err(|source| CgroupError::Devices { path: directory.clone(), source })?;
     }
     for write in &plan.writes {
         match fs::write(&write.path, &write.text) {
