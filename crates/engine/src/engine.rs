@@ -17,13 +17,12 @@ use tokio::sync::{broadcast, watch};
 use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, Event, EventKind, ExecCommand, ExecError,
-    ExecOutcome, ExitStatus, HealthState, KillError, Launched, Launcher, OpenError, Prober, Record, RecordedState,
-    Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError,
+    ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Prober, Record,
+    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError,
 };
+use crate::image::{ImageStore, RegistryConfig};
 use crate::logs::{self, LogError, LogQuery, LogStream};
 use crate::metrics::Metrics;
-use crate::image::{ImageStore, RegistryConfig};
-use crate::image_roots::ImageRoots;
 use crate::network::{NetworkConfig, Networks};
 use crate::snapshot::Snapshots;
 use crate::volume::{VolumeError, Volumes};
@@ -44,6 +43,17 @@ pub struct ContainersConfig {
     pub shim: PathBuf,
     /// The control group above the containers'. Relative: below the groups of this process.
     pub cgroup_parent: PathBuf,
+}
+
+/// The whole engine.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Containers.
+    pub containers: ContainersConfig,
+    /// Where images come from.
+    pub registry: RegistryConfig,
+    /// Networks.
+    pub network: NetworkConfig,
 }
 
 /// How a container is removed.
@@ -125,48 +135,20 @@ impl Slot {
     }
 }
 
-/// All that an engine is told.
-#[derive(Debug, Clone)]
-pub struct EngineConfig {
-    /// What outlives a reboot: `/var/lib/stack`.
-    pub root: PathBuf,
-    /// What does not: `/run/stack`.
-    pub run: PathBuf,
-    /// The program `stack-shim`.
-    pub shim: PathBuf,
-    /// The control group above the containers'. Relative: below the groups of this process.
-    pub cgroup_parent: PathBuf,
-    /// How images are fetched.
-    pub registry: RegistryConfig,
-    /// How networks are made.
-    pub network: NetworkConfig,
-}
-
 impl Engine {
-    /// Opens images, networks and containers below `config.root`, and takes over what runs.
+    /// Opens everything below `config.containers.root` and takes over what runs. Only one process may have it open.
     ///
     /// # Errors
-    /// What cannot be had, and where.
+    /// When images, networks or containers cannot be opened.
     pub async fn open(config: EngineConfig) -> Result<Self, OpenError> {
-        let images_root = config.root.join("images");
-        let images = ImageStore::open(&images_root, config.registry).map_err(|error| OpenError::Images(Box::new(error)))?;
-        let snapshots =
-            Snapshots::open(&config.root.join("snapshots")).map_err(|error| OpenError::Images(Box::new(error)))?;
-        let networks = Networks::open(&config.root.join("networks"), config.network).await?;
-        let containers = ContainersConfig {
-            root: config.root,
-            run: config.run,
-            shim: config.shim,
-            cgroup_parent: config.cgroup_parent,
-        };
-        let roots = Arc::new(ImageRoots::new(images.clone(), snapshots));
-        Self::open_with(containers, roots, Arc::new(networks), images).await
-    }
-
-    /// The images.
-    #[must_use]
-    pub fn images(&self) -> &ImageStore {
-        &self.inner.images
+        let root = &config.containers.root;
+        make_directory(root, 0o711)?;
+        let images = ImageStore::open(&root.join("images"), config.registry)
+            .map_err(|error| OpenError::Images(Box::new(error)))?;
+        let snapshots = Snapshots::open(&root.join("snapshots")).map_err(|error| OpenError::Images(Box::new(error)))?;
+        let networks = Networks::open(&root.join("networks"), config.network).await?;
+        let roots = Arc::new(ImageRoots { images: images.clone(), snapshots });
+        Self::open_with(config.containers, images, roots, Arc::new(networks)).await
     }
 
     /// Opens the containers below `config.root` with these images and networks, and takes over what runs.
@@ -175,9 +157,9 @@ impl Engine {
     /// When a directory, the shim's program or the control groups cannot be had.
     pub async fn open_with(
         config: ContainersConfig,
+        images: ImageStore,
         roots: Arc<dyn Roots>,
         networks: Arc<Networks>,
-        images: ImageStore,
     ) -> Result<Self, OpenError> {
         for directory in [&config.root, &config.run] {
             make_directory(directory, 0o711)?;
@@ -192,15 +174,8 @@ impl Engine {
         let records = Records::open(config.root.join("containers"))?;
         let hierarchies = Arc::new(cgroup::detect(&config.cgroup_parent)?);
         let (known, warnings) = records.load()?;
-        let launcher = Launcher {
-            program,
-            hierarchies,
-            networks,
-            volumes,
-            records,
-            run,
-            filters: config.root.join("seccomp"),
-        };
+        let launcher =
+            Launcher { program, hierarchies, networks, volumes, records, run, filters: config.root.join("seccomp") };
         let inner = Inner {
             launcher,
             images,
@@ -230,7 +205,10 @@ impl Engine {
         }
         let ids: Vec<String> = live.iter().map(|(record, ..)| record.id.to_string()).collect();
         if let Err(error) = self.inner.launcher.networks.adopt(&ids).await {
-            tracing::warn!(error = crate::container::text_of(&error), "not everything about the networks could be adopted");
+            tracing::warn!(
+                error = crate::container::text_of(&error),
+                "not everything about the networks could be adopted"
+            );
         }
         for (record, shim, pid, started_at) in live {
             let state = ContainerState::Running { pid, started_at: started_at / 1_000_000 };
@@ -284,6 +262,12 @@ impl Engine {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.inner.warnings
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.images
     }
 
     /// The networks.
@@ -466,13 +450,9 @@ impl Engine {
         let id = record.id.clone();
         let prepared = {
             let (launcher, record) = (self.inner.launcher.clone(), record.clone());
-            tokio::task::spawn_blocking(move || launcher.prepare(&record))
-                .await
-                .map_err(|error| StartError::Shim {
-                    id: id.clone(),
-                    what: "prepare the start",
-                    source: io::Error::other(error),
-                })??
+            tokio::task::spawn_blocking(move || launcher.prepare(&record)).await.map_err(|error| {
+                StartError::Shim { id: id.clone(), what: "prepare the start", source: io::Error::other(error) }
+            })??
         };
         // What is about to be made is on disk before it is made.
         record.cgroups = prepared.cgroups().clone();
@@ -483,7 +463,9 @@ impl Engine {
         match shim {
             Ok(shim) => Ok((launched, shim)),
             // It has ended in the meantime: whoever supervises it finds that out at once.
-            Err(_) => Ok((launched, Shim::gone().map_err(|source| StartError::Shim { id, what: "reach its shim", source })?)),
+            Err(_) => {
+                Ok((launched, Shim::gone().map_err(|source| StartError::Shim { id, what: "reach its shim", source })?))
+            }
         }
     }
 
@@ -626,9 +608,7 @@ impl Engine {
     pub async fn remove(&self, id: &ContainerId, options: RemoveOptions) -> Result<(), RemoveError> {
         let slot = self.slot(id).ok_or_else(|| RemoveError::Missing { id: id.clone() })?;
         if options.force {
-            self.stop(id, Some(Duration::ZERO))
-                .await
-                .map_err(|source| RemoveError::Stop { id: id.clone(), source })?;
+            self.stop(id, Some(Duration::ZERO)).await.map_err(|source| RemoveError::Stop { id: id.clone(), source })?;
         }
         let _turn = slot.turn.lock().await;
         if matches!(slot.current(), ContainerState::Running { .. } | ContainerState::Starting) {
@@ -650,8 +630,11 @@ impl Engine {
         }
         if options.volumes {
             for volume in crate::container::volumes(id, &record.config, &record.image) {
+                // A named one outlives every container.
+                if !volume.anonymous {
+                    continue;
+                }
                 match self.volumes().remove(&volume.name, Vec::new()) {
-                    _ if !volume.anonymous => {}
                     Ok(()) | Err(VolumeError::Missing { .. }) => {}
                     Err(error) => failures.push(crate::container::text_of(&error)),
                 }

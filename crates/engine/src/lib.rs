@@ -5,7 +5,6 @@ pub mod container;
 pub mod content;
 mod engine;
 pub mod image;
-mod image_roots;
 pub mod logs;
 mod metrics;
 pub mod network;

@@ -31,10 +31,6 @@ impl Metrics {
         group.register("container_start_failures", "Starts that failed", self.start_failures.clone());
         group.register("container_exits", "Containers that ended", self.exits.clone());
         group.register("container_oom_kills", "Containers that ended short of memory", self.out_of_memory.clone());
-        group.register(
-            "container_start_seconds",
-            "From the call to the running program",
-            self.start_seconds.clone(),
-        );
+        group.register("container_start_seconds", "From the call to the running program", self.start_seconds.clone());
     }
 }

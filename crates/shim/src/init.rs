@@ -14,7 +14,7 @@ use crate::syscalls;
 
 /// Forks: the child runs the program and returns only if it cannot; this process never returns.
 pub fn run(prepared: &Prepared) -> Failure {
-    match syscalls::clone3(0, None) {
+    match syscalls::fork() {
         Ok(None) => {
             // SAFETY: a new process group for the terminal's sake; failing is no harm.
             let _ = unsafe { libc::setpgid(0, 0) };

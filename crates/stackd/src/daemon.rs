@@ -22,7 +22,7 @@ use stack_controller::controller::{Controller, ControllerConfig};
 use stack_controller::http::{guard, listener};
 use stack_controller::identity::{Credentials, NodeIdentity, authority};
 use stack_controller::tuning::Tuning;
-use stack_engine::{Engine, EngineConfig};
+use stack_engine::{ContainersConfig, Engine, EngineConfig};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -81,14 +81,19 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
     make(&configuration.run_directory, 0o755)?;
     let _lock = lock(&configuration.state_directory)?;
     let engine = Engine::open(EngineConfig {
-        root: configuration.state_directory.clone(),
-        run: configuration.run_directory.clone(),
-        shim: configuration.shim.clone(),
-        cgroup_parent: configuration.cgroup_parent.clone().map_or_else(|| "stack".into(), Into::into),
+        containers: ContainersConfig {
+            root: configuration.state_directory.clone(),
+            run: configuration.run_directory.clone(),
+            shim: configuration.shim.clone(),
+            cgroup_parent: configuration.cgroup_parent.clone().map_or_else(|| "stack".into(), Into::into),
+        },
         registry: configuration.registry.clone(),
         network: configuration.network.clone(),
     })
     .await?;
+    for warning in engine.warnings() {
+        tracing::warn!("{warning}");
+    }
     let (fatal, mut failures) = mpsc::channel(4);
     let daemon = Arc::new(Daemon {
         configuration,

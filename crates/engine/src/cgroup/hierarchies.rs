@@ -79,7 +79,9 @@ pub fn read(mountinfo: &str, own: &str, parent: &Path) -> Hierarchies {
         let Some((before, after)) = line.split_once(" - ") else { continue };
         let fields: Vec<&str> = before.split(' ').collect();
         let after: Vec<&str> = after.split(' ').collect();
-        let (Some(root), Some(mountpoint), Some(kind)) = (fields.get(3), fields.get(4), after.first()) else { continue };
+        let (Some(root), Some(mountpoint), Some(kind)) = (fields.get(3), fields.get(4), after.first()) else {
+            continue;
+        };
         let (root, mountpoint) = (unescape(root), PathBuf::from(unescape(mountpoint)));
         match *kind {
             "cgroup" => {

@@ -1,5 +1,6 @@
 //! Control groups, on hosts with version 2, version 1 or both: `hierarchies` and `plan` decide, this file does.
 
+mod device_program;
 mod hierarchies;
 mod plan;
 
@@ -46,6 +47,14 @@ pub enum CgroupError {
         /// Why.
         source: io::Error,
     },
+    /// The device rules were refused.
+    #[error("could not put the device rules in force for {path}")]
+    Devices {
+        /// Which group.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A group still has processes, or cannot be removed.
     #[error("could not remove the control group {path}")]
     Remove {
@@ -82,7 +91,8 @@ pub struct Usage {
 /// # Errors
 /// When /proc cannot be read.
 pub fn detect(parent: &Path) -> Result<Hierarchies, CgroupError> {
-    let read_file = |path: &'static str| fs::read_to_string(path).map_err(|source| CgroupError::Detect { path, source });
+    let read_file =
+        |path: &'static str| fs::read_to_string(path).map_err(|source| CgroupError::Detect { path, source });
     Ok(read(&read_file("/proc/self/mountinfo")?, &read_file("/proc/self/cgroup")?, parent))
 }
 
@@ -101,6 +111,10 @@ pub fn make(plan: &Plan) -> Result<Vec<String>, CgroupError> {
     }
     for directory in &plan.cpusets {
         inherit_cpuset(directory)?;
+    }
+    if let Some((directory, rules)) = &plan.device_program {
+        device_program::attach(directory, rules)
+            .map_err(|source| CgroupError::Devices { path: directory.clone(), source })?;
     }
     for write in &plan.writes {
         match fs::write(&write.path, &write.text) {
@@ -231,14 +245,13 @@ pub fn usage(cgroups: &Cgroups) -> Usage {
     for directory in directories(cgroups) {
         if let Some(nanoseconds) = number(&directory.join("cpuacct.usage")) {
             usage.cpu_nanoseconds = nanoseconds;
-        } else if let Some(micros) = fs::read_to_string(directory.join("cpu.stat")).ok().and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse::<u64>().ok())
-        }) {
+        } else if let Some(micros) = fs::read_to_string(directory.join("cpu.stat"))
+            .ok()
+            .and_then(|text| text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse::<u64>().ok()))
+        {
             usage.cpu_nanoseconds = usage.cpu_nanoseconds.max(micros.saturating_mul(1000));
         }
-        for (current, limit) in
-            [("memory.usage_in_bytes", "memory.limit_in_bytes"), ("memory.current", "memory.max")]
-        {
+        for (current, limit) in [("memory.usage_in_bytes", "memory.limit_in_bytes"), ("memory.current", "memory.max")] {
             if let Some(bytes) = number(&directory.join(current)) {
                 usage.memory_bytes = bytes;
                 // Version 1 says "none" with the largest multiple of the page size.

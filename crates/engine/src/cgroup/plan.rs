@@ -27,6 +27,8 @@ pub struct Plan {
     pub delegating: Vec<PathBuf>,
     /// Directories, parents included where they are missing.
     pub directories: Vec<PathBuf>,
+    /// The version 2 group that gets device rules as a program, where no version 1 hierarchy keeps them.
+    pub device_program: Option<(PathBuf, Vec<DeviceRule>)>,
     /// Files, in order.
     pub writes: Vec<Write>,
     /// What the shim is told.
@@ -88,6 +90,9 @@ pub fn plan(hierarchies: &Hierarchies, name: &str, resources: &Resources, device
             plan.delegating.reverse();
             unified_writes(&directory, resources, &mut plan.writes);
             plan.cgroups.oom = Some(OomCounter { path: directory.join("memory.events") });
+        }
+        if hierarchies.legacy_with("devices").is_none() && !devices.iter().any(|rule| rule.kind == 'a') {
+            plan.device_program = Some((directory.clone(), devices.to_vec()));
         }
         plan.directories.push(directory);
     }
@@ -228,6 +233,7 @@ mod tests {
         let plan = plan(&hierarchies, "web", &limits(), &[]);
         assert_eq!(plan.delegating, [Path::new("/c"), Path::new("/c/stack")]);
         assert_eq!(plan.cgroups.joined, Vec::<PathBuf>::new());
+        assert_eq!(plan.device_program, Some(("/c/stack/web".into(), vec![])));
         insta::assert_snapshot!(texts(&plan).join("\n"), @r"
         /c/stack/web/cpu.max = 50000 100000
         /c/stack/web/cpu.weight = 39
@@ -253,6 +259,7 @@ mod tests {
         let any = DeviceRule { kind: 'b', major: None, minor: None, access: "m".to_owned() };
         let made = plan(&hierarchies, "web", &limits(), &[null, any]);
         assert_eq!(made.directories.len(), 6);
+        assert_eq!(made.device_program, None);
         assert_eq!(made.delegating, Vec::<PathBuf>::new());
         insta::assert_snapshot!(texts(&made).join("\n"), @r"
         /c/cpu/stack/web/cpu.cfs_period_us = 100000

@@ -46,9 +46,8 @@ impl FromStr for ContainerId {
 
     fn from_str(text: &str) -> Result<Self, ContainerIdError> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        let fits = (1..=64).contains(&text.len())
-            && text.as_bytes()[0].is_ascii_alphanumeric()
-            && text.bytes().all(plain);
+        let fits =
+            (1..=64).contains(&text.len()) && text.as_bytes()[0].is_ascii_alphanumeric() && text.bytes().all(plain);
         if fits { Ok(Self(text.to_owned())) } else { Err(ContainerIdError { text: text.chars().take(80).collect() }) }
     }
 }

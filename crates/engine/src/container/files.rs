@@ -106,10 +106,7 @@ mod tests {
         let host = "# made by somebody\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nsearch a b\noptions edns0\n";
         let config = ContainerConfig::default();
         let around = Surroundings::default();
-        assert_eq!(
-            resolv_conf(host, &config, &around, true),
-            "nameserver 10.0.0.2\nsearch a b\noptions edns0\n"
-        );
+        assert_eq!(resolv_conf(host, &config, &around, true), "nameserver 10.0.0.2\nsearch a b\noptions edns0\n");
         assert!(resolv_conf(host, &config, &around, false).contains("127.0.0.53"));
         let chosen = ContainerConfig {
             dns: vec![address("9.9.9.9")],

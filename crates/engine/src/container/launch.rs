@@ -10,13 +10,13 @@ use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, LAUNCH_FILE, Launch, R
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
 
+use super::capability;
 use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkMode, SeccompChoice};
 use super::errors::StartError;
 use super::files::{self, Surroundings};
 use super::record::{Record, Records};
 use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
-use super::capability;
 use crate::cgroup::{self, Hierarchies};
 use crate::network::{NetworkRequest, Networks};
 use crate::seccomp;
@@ -81,9 +81,8 @@ impl Launcher {
         let devices = find_devices(id, config)?;
         let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged)
             .map_err(|name| StartError::Spec { id: id.clone(), source: spec::SpecError::Capability { name } })?;
-        let seccomp = self
-            .filter(config, capabilities)
-            .map_err(|source| StartError::Filter { id: id.clone(), source })?;
+        let seccomp =
+            self.filter(config, capabilities).map_err(|source| StartError::Filter { id: id.clone(), source })?;
         let rules = spec::device_rules(config, &devices);
         let plan = cgroup::plan(&self.hierarchies, id.as_str(), &config.resources, &rules);
         let state = self.records.directory(id);
@@ -128,7 +127,12 @@ impl Launcher {
     }
 
     /// Makes what was decided, up to the running program. After a failure [`Launcher::clear`] takes away what there is.
-    pub async fn execute(&self, record: &Record, prepared: Prepared, notes: &mut Vec<String>) -> Result<Launched, StartError> {
+    pub async fn execute(
+        &self,
+        record: &Record,
+        prepared: Prepared,
+        notes: &mut Vec<String>,
+    ) -> Result<Launched, StartError> {
         let id = &record.id;
         let failed = |what: &'static str| move |source: io::Error| StartError::Shim { id: id.clone(), what, source };
         let run = self.run_directory(id);
@@ -179,8 +183,11 @@ impl Launcher {
             NetworkMode::None => Vec::new(),
             NetworkMode::Networks => config.networks.clone(),
         };
-        let netns = File::open(format!("/proc/{pid}/ns/net"))
-            .map_err(|source| StartError::Shim { id: id.clone(), what: "open its network namespace", source })?;
+        let netns = File::open(format!("/proc/{pid}/ns/net")).map_err(|source| StartError::Shim {
+            id: id.clone(),
+            what: "open its network namespace",
+            source,
+        })?;
         let ports = if networks.is_empty() { Vec::new() } else { config.ports.clone() };
         let request = NetworkRequest { networks, ports, hostname: spec::hostname(id, config) };
         let attachment = self

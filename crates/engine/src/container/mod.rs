@@ -3,10 +3,12 @@
 
 pub mod capability;
 mod config;
+mod defaults;
 mod errors;
 mod execute;
 mod files;
 mod health;
+mod image_roots;
 mod launch;
 mod probe;
 mod record;
@@ -22,9 +24,10 @@ pub use config::{
 pub use errors::{
     CreateError, ExecError, KillError, OpenError, RecordError, RemoveError, StartError, StopError, WaitError,
 };
+pub(crate) use execute::run as exec;
 pub use execute::{ExecCommand, ExecOutcome};
 pub use health::{Health, HealthState};
-pub(crate) use execute::run as exec;
+pub(crate) use image_roots::ImageRoots;
 pub(crate) use launch::{Launched, Launcher, full_text as text_of};
 pub(crate) use probe::Prober;
 pub(crate) use record::{Record, RecordedState, Records, exit_status};

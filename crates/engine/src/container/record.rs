@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use stack_shim::launch::Cgroups;
 use stack_shim::protocol::ExitRecord;
 
+use super::ExitStatus;
 use super::config::{ContainerConfig, ContainerId, ImageDefaults};
 use super::errors::RecordError;
 use super::roots::OverlayDirectories;
-use super::ExitStatus;
 
 /// One container. Written by the engine alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +49,11 @@ pub(crate) struct Records {
 
 impl Records {
     pub fn open(root: PathBuf) -> Result<Self, RecordError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&root)
-            .map_err(|source| RecordError::Disk { what: "make", path: root.clone(), source })?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(|source| RecordError::Disk {
+            what: "make",
+            path: root.clone(),
+            source,
+        })?;
         Ok(Self { root })
     }
 

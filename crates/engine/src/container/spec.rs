@@ -40,8 +40,22 @@ const MASKED_TOO: [&str; 1] = ["/sys/devices/virtual/powercap"];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Resource limits by name (getrlimit(2)); the position is the number on all processors that we run on.
 const LIMITS: [&str; 16] = [
-    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending",
-    "msgqueue", "nice", "rtprio", "rttime",
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
 ];
 
 /// What is wrong with a configuration, so that no host could run it.
@@ -260,8 +274,16 @@ fn limits(config: &ContainerConfig) -> Result<Vec<Limit>, SpecError> {
 
 /// Kernel parameters that belong to a namespace of the container's own; others would change the host.
 fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecError> {
-    let ipc = ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-        "kernel.shmmni", "kernel.shm_rmid_forced"];
+    let ipc = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
     let own_network = config.network_mode != NetworkMode::Host;
     for (name, value) in &config.sysctls {
         let refuse = |reason| Err(SpecError::Sysctl { name: name.clone(), reason });
@@ -283,7 +305,9 @@ fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecErr
     let mut all = config.sysctls.clone();
     if own_network && !config.privileged {
         // As Docker: anybody in the container may use low ports and send pings.
-        for (name, value) in [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")] {
+        for (name, value) in
+            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
+        {
             all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
         }
     }
@@ -338,14 +362,13 @@ fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies) -> Vec<Mou
             all.push(filesystem(&target, "cgroup", CLOSED | protected, &options));
         }
     }
+    // A message queue file system shows the queues of the IPC namespace that it is mounted in, whosever that is.
+    all.push(filesystem("/dev/mqueue", "mqueue", CLOSED, &[]));
     if config.ipc_mode == NamespaceMode::Private {
         let shm = config.shm_size.unwrap_or(DEFAULT_SHM).to_string();
-        all.push(filesystem("/dev/mqueue", "mqueue", CLOSED, &[]));
         all.push(filesystem("/dev/shm", "tmpfs", CLOSED, &[("mode", some("1777")), ("size", Some(shm))]));
     } else {
-        for target in ["/dev/mqueue", "/dev/shm"] {
-            all.push(bind(target, PathBuf::from(target), 0, Propagation::Private));
-        }
+        all.push(bind("/dev/shm", PathBuf::from("/dev/shm"), 0, Propagation::Private));
     }
     all
 }
@@ -446,9 +469,10 @@ fn chosen_mounts(
         all.push(made);
     }
     let configured = config.mounts.len();
-    for volume in volumes(id, config, image).into_iter().skip(
-        config.mounts.iter().filter(|mount| matches!(mount.source, ContainerMountSource::Volume { .. })).count(),
-    ) {
+    for volume in volumes(id, config, image)
+        .into_iter()
+        .skip(config.mounts.iter().filter(|mount| matches!(mount.source, ContainerMountSource::Volume { .. })).count())
+    {
         all.push(Mount {
             target: absolute("a volume of the image", &volume.target)?,
             source: MountSource::Bind {
@@ -649,6 +673,11 @@ pub fn launch(
     };
     let mut masked = listed(&MASKED);
     masked.extend(listed(&MASKED_TOO));
+    let mut read_only = listed(&READ_ONLY);
+    if !host.hierarchies.legacy.is_empty() && !config.privileged {
+        // The directory of the version 1 hierarchies, which could not be filled if it were read-only from the start.
+        read_only.push("/sys/fs/cgroup".to_owned());
+    }
     let mut devices = default_devices();
     for device in &host.devices {
         devices.retain(|other| other.path != device.node.path);
@@ -678,7 +707,7 @@ pub fn launch(
         devices,
         symlinks: symlinks.map(|(path, target)| (path.to_owned(), target.to_owned())).to_vec(),
         masked_paths: masked,
-        read_only_paths: listed(&READ_ONLY),
+        read_only_paths: read_only,
         hostname: Some(hostname(id, config)),
         domainname: config.domainname.clone(),
         sysctls: sysctls(config)?,

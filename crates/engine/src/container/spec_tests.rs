@@ -116,24 +116,39 @@ fn what_makes_no_sense_is_refused_with_its_name() {
         change(&mut config);
         check(&id(), &config, &image()).unwrap_err().to_string()
     };
-    insta::assert_snapshot!([
-        with(&|config| config.entrypoint = Some(vec![])),
-        with(&|config| config.working_dir = Some("srv".to_owned())),
-        with(&|config| config.cap_add = vec!["FLY".to_owned()]),
-        with(&|config| config.stop_signal = Some("SIGNOTHING".to_owned())),
-        with(&|config| config.oom_score_adj = Some(2000)),
-        with(&|config| { config.sysctls.insert("kernel.hostname".to_owned(), "x".to_owned()); }),
-        with(&|config| { config.sysctls.insert("net/../x".to_owned(), "x".to_owned()); }),
-        with(&|config| { config.ulimits.insert("legs".to_owned(), Ulimit { soft: 1, hard: 2 }); }),
-        with(&|config| { config.ulimits.insert("nofile".to_owned(), Ulimit { soft: -1, hard: 2 }); }),
-        with(&|config| config.logging.driver = Some("gelf".to_owned())),
-        with(&|config| { config.logging.options.insert("max-size".to_owned(), "-3".to_owned()); }),
-        with(&|config| config.command = Some(vec!["a\0b".to_owned()])),
-        with(&|config| { config.environment.insert("A=B".to_owned(), "x".to_owned()); }),
-        with(&|config| config.mounts = vec![ContainerMount {
-            target: "/a/../../b".to_owned(),
-            read_only: false,
-            source: ContainerMountSource::Tmpfs { size: None, mode: None },
-        }]),
-    ].join("\n"));
+    insta::assert_snapshot!(
+        [
+            with(&|config| config.entrypoint = Some(vec![])),
+            with(&|config| config.working_dir = Some("srv".to_owned())),
+            with(&|config| config.cap_add = vec!["FLY".to_owned()]),
+            with(&|config| config.stop_signal = Some("SIGNOTHING".to_owned())),
+            with(&|config| config.oom_score_adj = Some(2000)),
+            with(&|config| {
+                config.sysctls.insert("kernel.hostname".to_owned(), "x".to_owned());
+            }),
+            with(&|config| {
+                config.sysctls.insert("net/../x".to_owned(), "x".to_owned());
+            }),
+            with(&|config| {
+                config.ulimits.insert("legs".to_owned(), Ulimit { soft: 1, hard: 2 });
+            }),
+            with(&|config| {
+                config.ulimits.insert("nofile".to_owned(), Ulimit { soft: -1, hard: 2 });
+            }),
+            with(&|config| config.logging.driver = Some("gelf".to_owned())),
+            with(&|config| {
+                config.logging.options.insert("max-size".to_owned(), "-3".to_owned());
+            }),
+            with(&|config| config.command = Some(vec!["a\0b".to_owned()])),
+            with(&|config| {
+                config.environment.insert("A=B".to_owned(), "x".to_owned());
+            }),
+            with(&|config| config.mounts = vec![ContainerMount {
+                target: "/a/../../b".to_owned(),
+                read_only: false,
+                source: ContainerMountSource::Tmpfs { size: None, mode: None },
+            }]),
+        ]
+        .join("\n")
+    );
 }

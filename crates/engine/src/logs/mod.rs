@@ -291,7 +291,10 @@ mod tests {
         write(place.path(), 4, 10..20);
         let query = LogQuery::default();
         assert_eq!(times(place.path(), query.clone()).await, (0..20).collect::<Vec<_>>());
-        assert_eq!(times(place.path(), LogQuery { tail: Some(12), ..query.clone() }).await, (8..20).collect::<Vec<_>>());
+        assert_eq!(
+            times(place.path(), LogQuery { tail: Some(12), ..query.clone() }).await,
+            (8..20).collect::<Vec<_>>()
+        );
         assert_eq!(times(place.path(), LogQuery { tail: Some(0), ..query.clone() }).await, Vec::<u64>::new());
         let span = LogQuery { since: Some(5), until: Some(11), ..query };
         assert_eq!(times(place.path(), span).await, (5..12).collect::<Vec<_>>());

@@ -74,9 +74,12 @@ pub fn compile(filter: &Filter) -> Result<Vec<u8>, FilterError> {
     }
     // A call that is allowed whatever its arguments needs no second rule, and the library takes none.
     let mut decided = std::collections::HashSet::new();
-    for rule in filter.rules.iter().filter(|rule| rule.conditions.is_empty()).chain(
-        filter.rules.iter().filter(|rule| !rule.conditions.is_empty()),
-    ) {
+    for rule in filter
+        .rules
+        .iter()
+        .filter(|rule| rule.conditions.is_empty())
+        .chain(filter.rules.iter().filter(|rule| !rule.conditions.is_empty()))
+    {
         let action = native(rule.action);
         if action == native(filter.default) {
             continue;
@@ -142,7 +145,7 @@ mod tests {
         let filter = default_profile(capability::resolve(&[], &[], false).unwrap(), std::env::consts::ARCH);
         let path = cached(place.path(), &filter).unwrap();
         let bytes = fs::read(&path).unwrap();
-        assert!(bytes.len() > 800 && bytes.len() % 8 == 0, "{}", bytes.len());
+        assert!(bytes.len() > 800 && bytes.len().is_multiple_of(8), "{}", bytes.len());
         let made = fs::metadata(&path).unwrap().modified().unwrap();
         assert_eq!(cached(place.path(), &filter).unwrap(), path);
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), made);

@@ -167,7 +167,8 @@ pub fn default_profile(capabilities: Set, processor: &str) -> Filter {
     }
     match processor {
         "x86_64" => rules.push(allow("arch_prctl modify_ldt", vec![])),
-        "aarch64" => rules.push(allow("arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls", vec![])),
+        "aarch64" => rules
+            .push(allow("arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls", vec![])),
         _ => {}
     }
     for (name, calls) in WITH_CAPABILITY {
@@ -301,9 +302,24 @@ mod tests {
     #[test]
     fn dangerous_calls_need_their_capability() {
         let default = default_profile(capability::resolve(&[], &[], false).unwrap(), "x86_64");
-        for name in ["mount", "unshare", "setns", "bpf", "kexec_load", "add_key", "keyctl", "request_key", "userfaultfd",
-            "init_module", "reboot", "swapon", "open_by_handle_at", "io_uring_setup", "perf_event_open", "clone3"]
-        {
+        for name in [
+            "mount",
+            "unshare",
+            "setns",
+            "bpf",
+            "kexec_load",
+            "add_key",
+            "keyctl",
+            "request_key",
+            "userfaultfd",
+            "init_module",
+            "reboot",
+            "swapon",
+            "open_by_handle_at",
+            "io_uring_setup",
+            "perf_event_open",
+            "clone3",
+        ] {
             assert!(!allows(&default, name), "{name}");
         }
         assert!(allows(&default, "chroot") && allows(&default, "clone"));

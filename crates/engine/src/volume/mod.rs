@@ -27,7 +27,9 @@ pub struct Volume {
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     /// Not a name.
-    #[error("`{name}` cannot be the name of a volume: expected 1 to 200 letters, digits, `_`, `.` and `-`, a letter or digit first")]
+    #[error(
+        "`{name}` cannot be the name of a volume: expected 1 to 200 letters, digits, `_`, `.` and `-`, a letter or digit first"
+    )]
     Name {
         /// What was given.
         name: String,
