@@ -78,12 +78,7 @@ impl Controller {
         let metrics = Arc::new(Metrics::default());
         let stop = CancellationToken::new();
         let (control, task) = Control::start(store.clone(), Arc::clone(&metrics), stop.clone());
-        let context = Context {
-            store: store.clone(),
-            resolver: config.resolver,
-            control,
-            metrics,
-        };
+        let context = Context { store: store.clone(), resolver: config.resolver, control, metrics };
         Ok(Self { store, router: http::router(context), stop, control: task })
     }
 

@@ -111,8 +111,10 @@ async fn acknowledged_writes_survive_the_death_of_the_leader() {
     hosts[leads].start().await;
     let revision = hosts[survivor].controller().store().state().revision;
     for host in &hosts {
-        until("everybody has everything", async || (host.controller().store().state().revision >= revision).then_some(()))
-            .await;
+        until("everybody has everything", async || {
+            (host.controller().store().state().revision >= revision).then_some(())
+        })
+        .await;
         let state = host.controller().store().state();
         let labels = &state.nodes.get(&node).unwrap().labels;
         for key in &all {
@@ -134,10 +136,9 @@ async fn all_die_and_come_back_with_what_was_acknowledged() {
     for host in &mut hosts {
         host.start().await;
     }
-    let view: NodeView = until("they answer again", async || {
-        hosts[0].local().get(routes::NODE, &[&node.to_string()], CALL).await.ok()
-    })
-    .await;
+    let view: NodeView =
+        until("they answer again", async || hosts[0].local().get(routes::NODE, &[&node.to_string()], CALL).await.ok())
+            .await;
     assert_eq!(view.labels.len(), 10);
 }
 

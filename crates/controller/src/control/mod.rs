@@ -272,14 +272,22 @@ mod tests {
         let (node, other) = (NodeId::from_bits(1), NodeId::from_bits(2));
         let (task, another) = (TaskId::from_bits(1), TaskId::from_bits(2));
         let merged = merge(vec![
-            Report { node, generation: 1, tasks: [(task, status(Phase::Starting)), (another, status(Phase::Failed))].into() },
+            Report {
+                node,
+                generation: 1,
+                tasks: [(task, status(Phase::Starting)), (another, status(Phase::Failed))].into(),
+            },
             Report { node: other, generation: 9, tasks: BTreeMap::new() },
             Report { node, generation: 2, tasks: [(task, status(Phase::Running))].into() },
         ]);
         assert_eq!(
             merged,
             [
-                Report { node, generation: 2, tasks: [(task, status(Phase::Running)), (another, status(Phase::Failed))].into() },
+                Report {
+                    node,
+                    generation: 2,
+                    tasks: [(task, status(Phase::Running)), (another, status(Phase::Failed))].into()
+                },
                 Report { node: other, generation: 9, tasks: BTreeMap::new() },
             ]
         );

@@ -84,8 +84,10 @@ impl Gate {
             Caller::Controller => "controllers",
         };
         Some(match peer {
-            Peer::Anonymous => Failure::new(ErrorCode::Unauthenticated, format!("this is for {who}: a certificate is needed"))
-                .with_hint("`stack context` makes one for an operator"),
+            Peer::Anonymous => {
+                Failure::new(ErrorCode::Unauthenticated, format!("this is for {who}: a certificate is needed"))
+                    .with_hint("`stack context` makes one for an operator")
+            }
             _ => Failure::new(ErrorCode::Forbidden, format!("this is for {who}, not for {peer}")),
         })
     }

@@ -189,9 +189,7 @@ impl RaftStateMachine<Types> for MachineStore {
         Ok(())
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<super::types::Snapshot>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<super::types::Snapshot>, io::Error> {
         let directory = Arc::clone(&self.directory);
         tokio::task::spawn_blocking(move || {
             let Some(file) = snapshot::latest(&directory)? else { return Ok(None) };

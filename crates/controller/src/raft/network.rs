@@ -99,13 +99,17 @@ impl Connection {
         serde_json::from_slice(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }
 
-    async fn send_snapshot(&self, vote: Vote, snapshot: &SnapshotFile) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: &SnapshotFile,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let unreadable = |error: std::io::Error| StreamingError::Network(NetworkError::new(&error));
         let file = tokio::fs::File::from_std(snapshot.reader().map_err(unreadable)?);
         let vote = serde_json::to_string(&vote).map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         let mut headers = http::HeaderMap::new();
-        let value = http::HeaderValue::from_str(&vote)
-            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        let value =
+            http::HeaderValue::from_str(&vote).map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         headers.insert(VOTE_HEADER, value);
         let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(file, 256 * 1024));
         let timeout = self.network.snapshot_timeout;
@@ -122,7 +126,8 @@ impl RaftNetworkV2<Types> for Connection {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let (body, cut) = super::wire::encode(&request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        let (body, cut) =
+            super::wire::encode(&request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         let timeout = option.soft_ttl();
         let bytes = self.post(RPCTypes::AppendEntries, APPEND, http::HeaderMap::new(), body.into(), timeout).await?;
         let answer = serde_json::from_slice(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;

@@ -80,9 +80,7 @@ pub fn survives_removal(now: &Membership, removed: RaftId, ready: &BTreeSet<Raft
     }
     // The change itself needs the old majority, and everything afterwards the new one.
     let removed_is_able = ready.contains(&removed) || removed == now.leader;
-    !rest.is_empty()
-        && able * 2 > rest.len()
-        && (able + usize::from(removed_is_able)) * 2 > now.voters.len()
+    !rest.is_empty() && able * 2 > rest.len() && (able + usize::from(removed_is_able)) * 2 > now.voters.len()
 }
 
 #[cfg(test)]

@@ -228,11 +228,7 @@ impl Store {
     /// When there is a cluster on the disk already.
     pub async fn initialize(&self, member: Member) -> Result<(), ProposeError> {
         let members = BTreeMap::from([(self.inner.raft_id, member)]);
-        self.inner
-            .raft
-            .initialize(members)
-            .await
-            .map_err(|error| ProposeError::Stopped { reason: error.to_string() })
+        self.inner.raft.initialize(members).await.map_err(|error| ProposeError::Stopped { reason: error.to_string() })
     }
 
     /// Stops taking part, and lets go of the disk.
@@ -483,9 +479,11 @@ impl Store {
         let receiver = self.inner.raft.metrics();
         let metrics = receiver.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
-        let caught_up = metrics.replication.iter().flatten().filter(|(_, matching)| {
-            matching.as_ref().is_some_and(|matching| matching.index + CAUGHT_UP >= last)
-        });
+        let caught_up = metrics
+            .replication
+            .iter()
+            .flatten()
+            .filter(|(_, matching)| matching.as_ref().is_some_and(|matching| matching.index + CAUGHT_UP >= last));
         Membership {
             members: metrics.membership_config.nodes().map(|(id, member)| (*id, member.clone())).collect(),
             voters: metrics.membership_config.voter_ids().collect(),
