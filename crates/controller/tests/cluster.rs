@@ -1,5 +1,8 @@
 //! Three controllers on loopback: what was acknowledged is kept, whoever dies.
 
+// What is not as expected fails the test, helpers included; times are printed for whoever looks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,8 @@
 //! Who gets in, who is turned away and why, and what an agent and the leader say to each other.
 
+// What is not as expected fails the test, helpers included; times are printed for whoever looks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
 mod support;
 
 use std::io::{self, Write};
@@ -194,6 +197,9 @@ async fn foreign_expired_and_missing_certificates_are_refused_and_logged() {
     let body: stack_api::ErrorBody = nobody.get(url("/v1/nothing")).send().await.unwrap().json().await.unwrap();
     assert_eq!(body.code, ErrorCode::NotFound);
     assert!(body.request_id.is_some());
+    let answer = nobody.put(url("/v1/join")).send().await.unwrap();
+    assert_eq!(answer.status(), 404, "a known path with another method");
+    assert!(answer.json::<stack_api::ErrorBody>().await.unwrap().message.contains("PUT /v1/join"));
     let too_much = vec![b'x'; 5 << 20];
     let answer = nobody.post(url("/v1/join")).body(too_much).send().await.unwrap();
     assert_eq!(answer.status(), 413);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use rand::Rng as _;
@@ -110,6 +110,12 @@ pub async fn follow(mut request: Request, next: Next) -> Response {
             tracing::debug!(status, "answered");
         }
     });
+    // The router's own answers to what it does not know have no body.
+    if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
+        && !response.headers().contains_key(header::CONTENT_TYPE)
+    {
+        response = Failure::new(ErrorCode::NotFound, format!("there is no {method} {path}")).into_response();
+    }
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let mut body = failure.0;
         body.request_id = Some(id.0.clone());
@@ -119,9 +125,4 @@ pub async fn follow(mut request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
     response
-}
-
-/// For paths that there are not.
-pub async fn not_found(method: Method, uri: axum::http::Uri) -> Failure {
-    Failure::new(ErrorCode::NotFound, format!("there is no {method} {}", uri.path()))
 }

@@ -15,12 +15,12 @@ pub(super) fn dry_run(
     spec: StackSpec,
     expected_revision: Option<u64>,
     images: Vec<ResolvedImage>,
-) -> Result<PlanView, Rejected> {
+) -> Result<PlanView, Box<Rejected>> {
     let name = spec.name.clone();
     let mut after = state.clone();
     let entry = Entry { revision: state.revision + 1, time: now };
     let command = Command::PutStack { spec: Box::new(spec), expected_revision };
-    let applied = stack_planner::apply(&mut after, entry, command)?;
+    let applied = stack_planner::apply(&mut after, entry, command).map_err(Box::new)?;
     let mut last = 0u128;
     let mut draw = || {
         last += 1;

@@ -78,7 +78,8 @@ pub(super) async fn plan(
     context.store.read_barrier().await?;
     let state = context.store.state();
     let images = images::pin(&context, &state, &mut body.spec, &request).await?;
-    Ok(Json(plan_view::dry_run(&state, now(), body.spec, body.expected_revision, images)?))
+    let view = plan_view::dry_run(&state, now(), body.spec, body.expected_revision, images);
+    Ok(Json(view.map_err(|rejected| Failure::from(*rejected))?))
 }
 
 pub(super) async fn remove(

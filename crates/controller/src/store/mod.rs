@@ -245,6 +245,18 @@ impl Store {
         self.inner.log.failed()
     }
 
+    /// Returns when Raft cannot go on, other than because it was told to stop.
+    pub async fn raft_failed(&self) -> Arc<str> {
+        let mut metrics = self.inner.raft.metrics();
+        let is_broken = |metrics: &openraft::RaftMetrics<Types>| {
+            matches!(&metrics.running_state, Err(Fatal::StorageError(_) | Fatal::Panicked))
+        };
+        match metrics.wait_until(is_broken).await.map(|metrics| metrics.running_state) {
+            Ok(Err(fatal)) => fatal.to_string().into(),
+            Ok(Ok(())) | Err(_) => std::future::pending().await,
+        }
+    }
+
     /// The routes that the other controllers' Raft calls.
     pub fn raft_router(&self) -> axum::Router {
         raft::server::router(self.inner.raft.clone(), self.inner.snapshots.clone())

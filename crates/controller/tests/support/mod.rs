@@ -1,6 +1,6 @@
 //! Hosts of a cluster in one process: real Raft, real disks, real TLS on loopback. Each test makes its own.
-// Each test binary uses another part of this.
-#![allow(dead_code, clippy::missing_panics_doc, missing_docs)]
+// Each test binary uses another part of this; a helper that fails shall fail its test.
+#![allow(dead_code, clippy::missing_panics_doc, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
