@@ -205,3 +205,27 @@ async fn a_controller_that_is_removed_loses_its_vote_and_is_not_heard_any_more()
     assert_eq!(view.leader, Some(hosts[leads].identity.node));
     hosts[gone].kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_itself_can_be_removed() {
+    let mut hosts = three(tuning()).await;
+    let leads = leader(&hosts).await;
+    let (one, other) = ((leads + 1) % 3, (leads + 2) % 3);
+    let id = hosts[leads].identity.node.to_string();
+    label(&hosts[one].local(), hosts[one].identity.node, "before").await.unwrap();
+    let beat = support::beat(&hosts);
+    let query = stack_api::bodies::RemoveNodeQuery { force: true };
+    let client = hosts[one].local();
+    until("they are heard", async || {
+        client.call::<_, (), Written>(routes::REMOVE_NODE, &[&id], Some(&query), None, CALL).await.ok()
+    })
+    .await;
+    until("another one leads", async || (hosts[one].leads() || hosts[other].leads()).then_some(())).await;
+    until("it is no member", async || (hosts[one].controller().store().membership().members.len() == 2).then_some(()))
+        .await;
+    beat.abort();
+    label(&hosts[other].local(), hosts[one].identity.node, "after").await.unwrap();
+    let state = hosts[other].controller().store().state();
+    assert_eq!(state.nodes.get(&hosts[one].identity.node).unwrap().labels.len(), 2);
+    hosts[leads].kill().await;
+}

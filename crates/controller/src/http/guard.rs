@@ -60,7 +60,13 @@ impl Gate {
         if let (Peer::Node { id, .. }, Some(store)) = (peer, &self.store) {
             let state = store.state();
             // A controller that has just joined knows nobody yet; until it does, certificates must do.
-            if state.identity.is_some() && !state.nodes.contains_key(id) {
+            // A controller that was removed from the state is heard by the others until Raft itself has let it go: it may
+            // be the leader that must commit just that.
+            let is_leaving = || {
+                matches!(self.caller, Caller::Controller)
+                    && store.membership().members.values().any(|member| member.node == *id)
+            };
+            if state.identity.is_some() && !state.nodes.contains_key(id) && !is_leaving() {
                 let message = format!("node {id} is not a member of this cluster (any more)");
                 return Some(Failure::new(ErrorCode::Forbidden, message));
             }

@@ -32,6 +32,9 @@ pub const TRANSFER: &str = "/raft/transfer";
 /// The header that carries the sender's vote beside a snapshot.
 pub const VOTE_HEADER: &str = "x-stack-vote";
 
+/// A member has this long to make entries durable.
+const ENTRIES_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Makes connections to members.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -128,7 +131,9 @@ impl RaftNetworkV2<Types> for Connection {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let (body, cut) =
             super::wire::encode(&request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
-        let timeout = option.soft_ttl();
+        // A heartbeat is worth nothing when it is late. Entries are: the receiver's disk may be slow for a moment, and sent
+        // again they would only make it slower.
+        let timeout = if request.entries.is_empty() { option.soft_ttl() } else { ENTRIES_TIMEOUT };
         let bytes = self.post(RPCTypes::AppendEntries, APPEND, http::HeaderMap::new(), body.into(), timeout).await?;
         let answer = serde_json::from_slice(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         Ok(match (answer, cut) {

@@ -527,6 +527,13 @@ impl Store {
     /// When Raft refuses the step now; it is taken again later.
     pub async fn reconcile_membership(&self) -> Result<bool, String> {
         let (wanted, ready) = self.wanted_members();
+        if !wanted.is_empty() && !wanted.contains_key(&self.inner.raft_id) {
+            // Who is removed does not lead the others through it, if one of them can.
+            self.hand_over().await;
+            if !self.is_leader() {
+                return Ok(false);
+            }
+        }
         let Some(step) = membership::next_step(&self.membership(), &wanted, &ready) else { return Ok(false) };
         tracing::info!(?step, "the group of controllers changes");
         let raft = &self.inner.raft;
