@@ -40,6 +40,9 @@ pub const MAX_COMMAND: usize = 8 * 1024 * 1024;
 /// A learner may get a vote when it lacks at most so many entries.
 const CAUGHT_UP: u64 = 200;
 
+/// The leader has this long to say how far a read must be; then it is asked again, or another one is.
+const ASK: Duration = Duration::from_secs(1);
+
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
@@ -451,10 +454,26 @@ impl Store {
     }
 
     async fn ask_index(&self, leader: &Member, deadline: Instant) -> ReadIndex {
-        let timeout = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let timeout = rest.clamp(Duration::from_millis(100), ASK);
         let target = (leader.node, leader.address);
-        let answer = self.inner.mesh.post(target, READ_INDEX, http::HeaderMap::new(), "".into(), timeout).await;
-        answer.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(ReadIndex::NotLeader)
+        let question = self.inner.mesh.post(target, READ_INDEX, http::HeaderMap::new(), "".into(), timeout);
+        let mut metrics = self.inner.raft.metrics();
+        let deposed = metrics.wait_until(|metrics| {
+            let present = metrics.current_leader.and_then(|leader| metrics.membership_config.get_node(&leader));
+            present.is_some_and(|present| present.node != leader.node)
+        });
+        // Asking again costs nothing, so whoever does not answer at once, or leads no more, is not waited for.
+        tokio::select! {
+            answer = question => match answer {
+                Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(ReadIndex::NotLeader),
+                Err(error) => {
+                    tracing::debug!(%error, "the leader does not say how far a read must be");
+                    ReadIndex::NotLeader
+                }
+            },
+            _deposed = deposed => ReadIndex::NotLeader,
+        }
     }
 
     /// Up to which entry a read must have applied, if this controller leads.
