@@ -43,6 +43,9 @@ const CAUGHT_UP: u64 = 200;
 /// The leader has this long to say how far a read must be; then it is asked again, or another one is.
 const ASK: Duration = Duration::from_secs(1);
 
+/// A leader that was deposed has this long to answer a proposal that it took before.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
@@ -400,7 +403,18 @@ impl Store {
         let timeout = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
         let target = (leader.node, leader.address);
         let headers = with_request_id(request_id);
-        match self.inner.mesh.post(target, PROPOSE, headers, payload.into(), timeout).await {
+        let call = self.inner.mesh.post(target, PROPOSE, headers, payload.into(), timeout);
+        let deposed = async {
+            self.deposed(leader).await;
+            // What it decided before may still come back.
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            () = deposed => return Ok(Forwarded::Unknown),
+        };
+        match answer {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
             Err(error @ (MeshError::Connect { .. } | MeshError::Refused { .. })) => {
                 tracing::debug!(%error, "the leader does not take a proposal");
@@ -453,16 +467,23 @@ impl Store {
         }
     }
 
+    /// Returns when this controller knows of another leader.
+    async fn deposed(&self, leader: &Member) {
+        let mut metrics = self.inner.raft.metrics();
+        let other_leads = metrics.wait_until(|metrics| {
+            let present = metrics.current_leader.and_then(|leader| metrics.membership_config.get_node(&leader));
+            present.is_some_and(|present| present.node != leader.node)
+        });
+        if other_leads.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn ask_index(&self, leader: &Member, deadline: Instant) -> ReadIndex {
         let rest = deadline.saturating_duration_since(Instant::now());
         let timeout = rest.clamp(Duration::from_millis(100), ASK);
         let target = (leader.node, leader.address);
         let question = self.inner.mesh.post(target, READ_INDEX, http::HeaderMap::new(), "".into(), timeout);
-        let mut metrics = self.inner.raft.metrics();
-        let deposed = metrics.wait_until(|metrics| {
-            let present = metrics.current_leader.and_then(|leader| metrics.membership_config.get_node(&leader));
-            present.is_some_and(|present| present.node != leader.node)
-        });
         // Asking again costs nothing, so whoever does not answer at once, or leads no more, is not waited for.
         tokio::select! {
             answer = question => match answer {
@@ -472,7 +493,7 @@ impl Store {
                     ReadIndex::NotLeader
                 }
             },
-            _deposed = deposed => ReadIndex::NotLeader,
+            () = self.deposed(leader) => ReadIndex::NotLeader,
         }
     }
 
