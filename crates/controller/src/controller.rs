@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -58,7 +58,7 @@ pub struct Controller {
     store: Store,
     router: axum::Router,
     stop: CancellationToken,
-    control: JoinHandle<()>,
+    control: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Controller {
@@ -78,18 +78,12 @@ impl Controller {
         let metrics = Arc::new(Metrics::default());
         let stop = CancellationToken::new();
         let (control, task) = Control::start(store.clone(), Arc::clone(&metrics), stop.clone());
-        let context = Context {
-            store: store.clone(),
-            resolver: config.resolver,
-            control,
-            metrics,
-        };
-        Ok(Self { store, router: http::router(context), stop, control: task })
+        let context = Context { store: store.clone(), resolver: config.resolver, control, metrics };
+        Ok(Self { store, router: http::router(context), stop, control: Mutex::new(Some(task)) })
     }
 
     /// All routes of this controller: to be merged with the host's own and served by
     /// [`serve_tls`](crate::http::listener::serve_tls) and [`serve_local`](crate::http::listener::serve_local).
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         self.router.clone()
     }
@@ -100,21 +94,29 @@ impl Controller {
         &self.store
     }
 
-    /// Returns when the disk of the log failed, with the reason: the process must stop then, as what it acknowledges next
-    /// might not be kept.
+    /// Returns when this controller cannot go on, with the reason: its disk failed, or it cannot apply what was decided.
+    /// The process must stop then, as what it acknowledges next might not be kept.
     pub async fn failed(&self) -> Arc<str> {
-        let mut failed = self.store.failed();
-        let reason = failed.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        match reason {
-            Some(reason) => reason,
-            None => std::future::pending().await,
+        let mut disk = self.store.failed();
+        let disk = async {
+            match disk.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+                Ok(Some(reason)) => reason,
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            reason = disk => reason,
+            reason = self.store.raft_failed() => reason,
         }
     }
 
-    /// Lets another controller lead, stops, and lets go of the disk.
-    pub async fn shutdown(self) {
+    /// Lets another controller lead, stops, and lets go of the disk. A second call finds nothing to do.
+    pub async fn shutdown(&self) {
         self.stop.cancel();
-        if let Err(error) = self.control.await {
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(control) = control else { return };
+        if let Err(error) = control.await {
             tracing::error!(%error, "the leader's tasks did not end well");
         }
         self.store.hand_over().await;

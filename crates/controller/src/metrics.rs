@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
-use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -63,7 +63,11 @@ impl Default for Metrics {
         registry.register("state_revision", "The revision of the state", metrics.revision.clone());
         registry.register("tasks", "Tasks in the state", metrics.tasks.clone());
         registry.register("nodes", "Nodes by readiness", metrics.nodes.clone());
-        registry.register("plan_duration_seconds", "Time taken by one run of the planner", metrics.plan_seconds.clone());
+        registry.register(
+            "plan_duration_seconds",
+            "Time taken by one run of the planner",
+            metrics.plan_seconds.clone(),
+        );
         registry.register("plan_changes", "Changes that plans committed", metrics.changes.clone());
         registry.register("reports", "Reports taken from nodes", metrics.reports.clone());
         registry.register("heartbeats", "Heartbeats taken from nodes", metrics.heartbeats.clone());

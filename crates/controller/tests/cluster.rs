@@ -1,5 +1,8 @@
 //! Three controllers on loopback: what was acknowledged is kept, whoever dies.
 
+// What is not as expected fails the test, helpers included; times are printed for whoever looks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
 mod support;
 
 use std::sync::Arc;
@@ -111,8 +114,10 @@ async fn acknowledged_writes_survive_the_death_of_the_leader() {
     hosts[leads].start().await;
     let revision = hosts[survivor].controller().store().state().revision;
     for host in &hosts {
-        until("everybody has everything", async || (host.controller().store().state().revision >= revision).then_some(()))
-            .await;
+        until("everybody has everything", async || {
+            (host.controller().store().state().revision >= revision).then_some(())
+        })
+        .await;
         let state = host.controller().store().state();
         let labels = &state.nodes.get(&node).unwrap().labels;
         for key in &all {
@@ -134,10 +139,9 @@ async fn all_die_and_come_back_with_what_was_acknowledged() {
     for host in &mut hosts {
         host.start().await;
     }
-    let view: NodeView = until("they answer again", async || {
-        hosts[0].local().get(routes::NODE, &[&node.to_string()], CALL).await.ok()
-    })
-    .await;
+    let view: NodeView =
+        until("they answer again", async || hosts[0].local().get(routes::NODE, &[&node.to_string()], CALL).await.ok())
+            .await;
     assert_eq!(view.labels.len(), 10);
 }
 
@@ -200,4 +204,28 @@ async fn a_controller_that_is_removed_loses_its_vote_and_is_not_heard_any_more()
     let view: ClusterView = hosts[rest].local().get(routes::CLUSTER, &[], CALL).await.unwrap();
     assert_eq!(view.leader, Some(hosts[leads].identity.node));
     hosts[gone].kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_itself_can_be_removed() {
+    let mut hosts = three(tuning()).await;
+    let leads = leader(&hosts).await;
+    let (one, other) = ((leads + 1) % 3, (leads + 2) % 3);
+    let id = hosts[leads].identity.node.to_string();
+    label(&hosts[one].local(), hosts[one].identity.node, "before").await.unwrap();
+    let beat = support::beat(&hosts);
+    let query = stack_api::bodies::RemoveNodeQuery { force: true };
+    let client = hosts[one].local();
+    until("they are heard", async || {
+        client.call::<_, (), Written>(routes::REMOVE_NODE, &[&id], Some(&query), None, CALL).await.ok()
+    })
+    .await;
+    until("another one leads", async || (hosts[one].leads() || hosts[other].leads()).then_some(())).await;
+    until("it is no member", async || (hosts[one].controller().store().membership().members.len() == 2).then_some(()))
+        .await;
+    beat.abort();
+    label(&hosts[other].local(), hosts[one].identity.node, "after").await.unwrap();
+    let state = hosts[other].controller().store().state();
+    assert_eq!(state.nodes.get(&hosts[one].identity.node).unwrap().labels.len(), 2);
+    hosts[leads].kill().await;
 }

@@ -1,5 +1,8 @@
 //! Who gets in, who is turned away and why, and what an agent and the leader say to each other.
 
+// What is not as expected fails the test, helpers included; times are printed for whoever looks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
 mod support;
 
 use std::io::{self, Write};
@@ -194,6 +197,9 @@ async fn foreign_expired_and_missing_certificates_are_refused_and_logged() {
     let body: stack_api::ErrorBody = nobody.get(url("/v1/nothing")).send().await.unwrap().json().await.unwrap();
     assert_eq!(body.code, ErrorCode::NotFound);
     assert!(body.request_id.is_some());
+    let answer = nobody.put(url("/v1/join")).send().await.unwrap();
+    assert_eq!(answer.status(), 404, "a known path with another method");
+    assert!(answer.json::<stack_api::ErrorBody>().await.unwrap().message.contains("PUT /v1/join"));
     let too_much = vec![b'x'; 5 << 20];
     let answer = nobody.post(url("/v1/join")).body(too_much).send().await.unwrap();
     assert_eq!(answer.status(), 413);
@@ -216,21 +222,16 @@ async fn a_node_speaks_for_itself_alone() {
         .await
         .unwrap_err();
     assert_eq!(code(&refused), ErrorCode::Forbidden);
-    log.says(&["refused", "may not speak for node", &two.identity.node.to_string(), &one.identity.node.to_string()]).await;
+    log.says(&["refused", "may not speak for node", &two.identity.node.to_string(), &one.identity.node.to_string()])
+        .await;
     let report = Report { node: two.identity.node, generation: 1, tasks: [].into() };
     let refused = post::<_, serde_json::Value>(&client, routes::NODE_REPORT, &[], &report).await.unwrap_err();
     assert_eq!(code(&refused), ErrorCode::Forbidden);
 
     let refused = client.get::<Vec<NodeView>>(routes::NODES, &[], CALL).await.unwrap_err();
     assert_eq!(code(&refused), ErrorCode::Forbidden, "a worker is no operator");
-    let internal = |path| Route {
-        method: "POST",
-        path,
-        caller: Caller::Controller,
-        summary: "",
-        request: None,
-        response: None,
-    };
+    let internal =
+        |path| Route { method: "POST", path, caller: Caller::Controller, summary: "", request: None, response: None };
     for path in ["/internal/propose", "/internal/read-index", "/raft/append", "/raft/vote", "/raft/snapshot"] {
         let refused = post::<_, serde_json::Value>(&client, internal(path), &[], &()).await.unwrap_err();
         assert_eq!(code(&refused), ErrorCode::Forbidden, "{path}");
@@ -238,8 +239,7 @@ async fn a_node_speaks_for_itself_alone() {
 
     let id = one.identity.node.to_string();
     let query = stack_api::bodies::RemoveNodeQuery { force: true };
-    let _: Written =
-        host.local().call(routes::REMOVE_NODE, &[&id], Some(&query), None::<&()>, CALL).await.unwrap();
+    let _: Written = host.local().call(routes::REMOVE_NODE, &[&id], Some(&query), None::<&()>, CALL).await.unwrap();
     let refused = one.beat(&host).await.unwrap_err();
     assert_eq!(code(&refused), ErrorCode::Forbidden, "who was removed is not heard any more");
     two.beat(&host).await.unwrap();
@@ -278,8 +278,7 @@ async fn register(worker: &Worker, host: &Host, name: &str) {
         address: "127.0.0.1:9".parse().unwrap(),
         description: description(name),
     };
-    let answer: RegisterResponse =
-        post(&worker.client(host), routes::NODE_REGISTER, &[], &request).await.unwrap();
+    let answer: RegisterResponse = post(&worker.client(host), routes::NODE_REGISTER, &[], &request).await.unwrap();
     assert_eq!(answer.heartbeat_milliseconds, 500);
 }
 
@@ -325,8 +324,7 @@ async fn tasks_go_to_nodes_that_are_heard_and_leave_those_that_fall_silent() {
     readiness(&host, alive.identity.node, Readiness::Ready).await;
     readiness(&host, silent.identity.node, Readiness::Ready).await;
 
-    let _: DeployResponse =
-        post(&host.local(), routes::DEPLOY, &["shop"], &stack("shop", "web:1", 2)).await.unwrap();
+    let _: DeployResponse = post(&host.local(), routes::DEPLOY, &["shop"], &stack("shop", "web:1", 2)).await.unwrap();
     for worker in [&alive, &silent] {
         let mut after = 0;
         let (generation, tasks) = loop {

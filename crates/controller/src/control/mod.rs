@@ -226,14 +226,17 @@ impl Control {
         let mut states = self.inner.store.watch();
         loop {
             states.borrow_and_update();
-            match self.inner.store.reconcile_membership().await {
+            let refused = match self.inner.store.reconcile_membership().await {
                 Ok(true) => continue,
-                Ok(false) => {}
-                Err(error) => tracing::debug!(error, "the group of controllers cannot change now"),
-            }
-            // Learners catch up without a change of the state: look again in a moment while there are any.
+                Ok(false) => false,
+                Err(error) => {
+                    tracing::debug!(error, "the group of controllers cannot change now");
+                    true
+                }
+            };
+            // A new leader is not ready at once, and learners catch up, without a change of the state: look again then.
             let membership = self.inner.store.membership();
-            let settled = membership.members.len() == membership.voters.len();
+            let settled = !refused && membership.members.len() == membership.voters.len();
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 () = sleep_or_never((!settled).then_some(RETRY)) => {}
@@ -272,14 +275,22 @@ mod tests {
         let (node, other) = (NodeId::from_bits(1), NodeId::from_bits(2));
         let (task, another) = (TaskId::from_bits(1), TaskId::from_bits(2));
         let merged = merge(vec![
-            Report { node, generation: 1, tasks: [(task, status(Phase::Starting)), (another, status(Phase::Failed))].into() },
+            Report {
+                node,
+                generation: 1,
+                tasks: [(task, status(Phase::Starting)), (another, status(Phase::Failed))].into(),
+            },
             Report { node: other, generation: 9, tasks: BTreeMap::new() },
             Report { node, generation: 2, tasks: [(task, status(Phase::Running))].into() },
         ]);
         assert_eq!(
             merged,
             [
-                Report { node, generation: 2, tasks: [(task, status(Phase::Running)), (another, status(Phase::Failed))].into() },
+                Report {
+                    node,
+                    generation: 2,
+                    tasks: [(task, status(Phase::Running)), (another, status(Phase::Failed))].into()
+                },
                 Report { node: other, generation: 9, tasks: BTreeMap::new() },
             ]
         );

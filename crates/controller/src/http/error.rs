@@ -100,8 +100,7 @@ impl From<MeshError> for Failure {
 
 impl From<ResolveImageError> for Failure {
     fn from(error: ResolveImageError) -> Self {
-        Self::new(ErrorCode::Unprocessable, error.to_string()).with_hint(
-            "check the name and `stack registry`, or load it on a host with `stack image load`",
-        )
+        Self::new(ErrorCode::Unprocessable, error.to_string())
+            .with_hint("check the name and `stack registry`, or load it on a host with `stack image load`")
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use rand::Rng as _;
@@ -60,7 +60,13 @@ impl Gate {
         if let (Peer::Node { id, .. }, Some(store)) = (peer, &self.store) {
             let state = store.state();
             // A controller that has just joined knows nobody yet; until it does, certificates must do.
-            if state.identity.is_some() && !state.nodes.contains_key(id) {
+            // A controller that was removed from the state is heard by the others until Raft itself has let it go: it may
+            // be the leader that must commit just that.
+            let is_leaving = || {
+                matches!(self.caller, Caller::Controller)
+                    && store.membership().members.values().any(|member| member.node == *id)
+            };
+            if state.identity.is_some() && !state.nodes.contains_key(id) && !is_leaving() {
                 let message = format!("node {id} is not a member of this cluster (any more)");
                 return Some(Failure::new(ErrorCode::Forbidden, message));
             }
@@ -84,8 +90,10 @@ impl Gate {
             Caller::Controller => "controllers",
         };
         Some(match peer {
-            Peer::Anonymous => Failure::new(ErrorCode::Unauthenticated, format!("this is for {who}: a certificate is needed"))
-                .with_hint("`stack context` makes one for an operator"),
+            Peer::Anonymous => {
+                Failure::new(ErrorCode::Unauthenticated, format!("this is for {who}: a certificate is needed"))
+                    .with_hint("`stack context` makes one for an operator")
+            }
             _ => Failure::new(ErrorCode::Forbidden, format!("this is for {who}, not for {peer}")),
         })
     }
@@ -108,6 +116,12 @@ pub async fn follow(mut request: Request, next: Next) -> Response {
             tracing::debug!(status, "answered");
         }
     });
+    // The router's own answers to what it does not know have no body.
+    if matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
+        && !response.headers().contains_key(header::CONTENT_TYPE)
+    {
+        response = Failure::new(ErrorCode::NotFound, format!("there is no {method} {path}")).into_response();
+    }
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         let mut body = failure.0;
         body.request_id = Some(id.0.clone());
@@ -117,9 +131,4 @@ pub async fn follow(mut request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
     response
-}
-
-/// For paths that there are not.
-pub async fn not_found(method: Method, uri: axum::http::Uri) -> Failure {
-    Failure::new(ErrorCode::NotFound, format!("there is no {method} {}", uri.path()))
 }

@@ -24,11 +24,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 fn finished(router: Router, peer: Peer, address: Option<SocketAddr>) -> Router {
-    router
-        .fallback(guard::not_found)
-        .layer(axum::middleware::from_fn(guard::follow))
-        .layer(Extension(peer))
-        .layer(Extension(PeerAddress(address)))
+    router.layer(axum::middleware::from_fn(guard::follow)).layer(Extension(peer)).layer(Extension(PeerAddress(address)))
 }
 
 async fn serve_connection<I>(stream: I, router: Router, stop: CancellationToken)

@@ -178,8 +178,7 @@ pub(super) async fn image_pull(
     if body.credential.is_none() {
         body.credential = state.registry_credentials.get(registry_of(&body.reference)).cloned();
     }
-    let bytes =
-        serde_json::to_vec(&body).map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
+    let bytes = serde_json::to_vec(&body).map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
     let path = routes::HOST_IMAGE_PULL.path;
     let passed = Passed { method: Method::POST, path, query: None, headers: &headers, body: bytes.into() };
     pass_on(&context, find_node(&state, &text)?, &request, passed).await

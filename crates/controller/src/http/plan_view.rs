@@ -15,12 +15,12 @@ pub(super) fn dry_run(
     spec: StackSpec,
     expected_revision: Option<u64>,
     images: Vec<ResolvedImage>,
-) -> Result<PlanView, Rejected> {
+) -> Result<PlanView, Box<Rejected>> {
     let name = spec.name.clone();
     let mut after = state.clone();
     let entry = Entry { revision: state.revision + 1, time: now };
     let command = Command::PutStack { spec: Box::new(spec), expected_revision };
-    let applied = stack_planner::apply(&mut after, entry, command)?;
+    let applied = stack_planner::apply(&mut after, entry, command).map_err(Box::new)?;
     let mut last = 0u128;
     let mut draw = || {
         last += 1;
@@ -33,8 +33,10 @@ pub(super) fn dry_run(
     for change in &plan.changes {
         moves.note(&after, change);
     }
-    let services: Vec<ServicePlan> =
-        keys.into_iter().map(|key| service(key, state.services.get(key), after.services.get(key), &after, &mut moves)).collect();
+    let services: Vec<ServicePlan> = keys
+        .into_iter()
+        .map(|key| service(key, state.services.get(key), after.services.get(key), &after, &mut moves))
+        .collect();
     let changed = applied.changed;
     let revision = state.stacks.get(&name).filter(|stack| !stack.removing).map_or(0, |stack| stack.revision);
     Ok(PlanView { revision, changed, services, images })
@@ -157,7 +159,9 @@ mod tests {
         compare(String::new(), Some(&before), Some(&after), &mut found);
         let lines: Vec<String> = found
             .iter()
-            .map(|one| format!("{} {} {}", one.path, one.old.as_deref().unwrap_or("-"), one.new.as_deref().unwrap_or("-")))
+            .map(|one| {
+                format!("{} {} {}", one.path, one.old.as_deref().unwrap_or("-"), one.new.as_deref().unwrap_or("-"))
+            })
             .collect();
         assert_eq!(lines, ["a.b 1 2", "a.c [1] [1,2]", "gone true -", "new - \"x\""]);
     }

@@ -6,9 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use stack_api::ErrorCode;
 use stack_api::bodies::{DeployRequest, ScaleRequest, StackQuery, StatusQuery, TaskQuery};
-use stack_api::views::{
-    DeployResponse, PlanView, ServiceView, StackDetail, StackStatus, StackView, TaskView, Written,
-};
+use stack_api::views::{DeployResponse, PlanView, ServiceView, StackDetail, StackStatus, StackView, TaskView, Written};
 use stack_model::{ServiceKey, StackName, TaskId};
 use stack_planner::{Applied, Command};
 
@@ -24,7 +22,9 @@ pub(super) const fn written(applied: Applied) -> Json<Written> {
 }
 
 fn stack_name(text: Option<&str>) -> Result<Option<StackName>, Failure> {
-    text.map(str::parse).transpose().map_err(|error: stack_model::NameError| Failure::new(ErrorCode::BadRequest, error.to_string()))
+    text.map(str::parse)
+        .transpose()
+        .map_err(|error: stack_model::NameError| Failure::new(ErrorCode::BadRequest, error.to_string()))
 }
 
 pub(super) async fn list(State(context): State<Context>) -> Result<Json<Vec<StackView>>, Failure> {
@@ -78,7 +78,8 @@ pub(super) async fn plan(
     context.store.read_barrier().await?;
     let state = context.store.state();
     let images = images::pin(&context, &state, &mut body.spec, &request).await?;
-    Ok(Json(plan_view::dry_run(&state, now(), body.spec, body.expected_revision, images)?))
+    let view = plan_view::dry_run(&state, now(), body.spec, body.expected_revision, images);
+    Ok(Json(view.map_err(|rejected| Failure::from(*rejected))?))
 }
 
 pub(super) async fn remove(
@@ -131,8 +132,9 @@ pub(super) async fn tasks(
             return Err(Failure::new(ErrorCode::BadRequest, "a service is named without its stack"));
         }
         (Some(stack), Some(service)) => {
-            let service =
-                service.parse().map_err(|error: stack_model::NameError| Failure::new(ErrorCode::BadRequest, error.to_string()))?;
+            let service = service
+                .parse()
+                .map_err(|error: stack_model::NameError| Failure::new(ErrorCode::BadRequest, error.to_string()))?;
             Some(ServiceKey { stack: stack.clone(), service })
         }
     };
@@ -154,14 +156,12 @@ pub(super) fn find_node<'state>(
     state: &'state stack_planner::State,
     text: &str,
 ) -> Result<&'state stack_model::Node, Failure> {
-    views::find_node(state, text)
-        .ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no node `{text}`")).with_hint("`stack node ls` shows them"))
+    views::find_node(state, text).ok_or_else(|| {
+        Failure::new(ErrorCode::NotFound, format!("there is no node `{text}`")).with_hint("`stack node ls` shows them")
+    })
 }
 
-pub(super) async fn task(
-    State(context): State<Context>,
-    Named(id): Named<TaskId>,
-) -> Result<Json<TaskView>, Failure> {
+pub(super) async fn task(State(context): State<Context>, Named(id): Named<TaskId>) -> Result<Json<TaskView>, Failure> {
     context.store.read_barrier().await?;
     let state = context.store.state();
     let task =

@@ -93,9 +93,8 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let is_pinned = |certificate: &&CertificateDer<'_>| {
-            bool::from(authority_digest(certificate).ct_eq(&self.digest))
-        };
+        let is_pinned =
+            |certificate: &&CertificateDer<'_>| bool::from(authority_digest(certificate).ct_eq(&self.digest));
         let authority = intermediates
             .iter()
             .find(is_pinned)

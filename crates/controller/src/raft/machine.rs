@@ -27,6 +27,9 @@ pub struct ApplyEntryError {
     pub source: serde_json::Error,
 }
 
+/// Writes the state that was current when it was made.
+pub type WriteSnapshot = Box<dyn FnOnce() -> Result<Vec<u8>, serde_json::Error> + Send + Sync>;
+
 /// What is replicated. The same entries in the same order must make the same state everywhere.
 pub trait Machine: Send + Sync + 'static {
     /// Applies one entry and answers its proposer.
@@ -39,7 +42,7 @@ pub trait Machine: Send + Sync + 'static {
     fn publish(&mut self);
 
     /// The state as of now. Called between entries and must be cheap; what it returns is called on another thread.
-    fn snapshot(&self) -> Box<dyn FnOnce() -> Result<Vec<u8>, serde_json::Error> + Send + Sync>;
+    fn snapshot(&self) -> WriteSnapshot;
 
     /// Replaces the state by that of a snapshot.
     ///
@@ -109,7 +112,7 @@ impl MachineStore {
 /// One snapshot being made, while entries go on being applied.
 pub struct SnapshotBuilder {
     meta: SnapshotMeta,
-    write: Option<Box<dyn FnOnce() -> Result<Vec<u8>, serde_json::Error> + Send + Sync>>,
+    write: Option<WriteSnapshot>,
     directory: Arc<PathBuf>,
 }
 
@@ -189,9 +192,7 @@ impl RaftStateMachine<Types> for MachineStore {
         Ok(())
     }
 
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> Result<Option<super::types::Snapshot>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<super::types::Snapshot>, io::Error> {
         let directory = Arc::clone(&self.directory);
         tokio::task::spawn_blocking(move || {
             let Some(file) = snapshot::latest(&directory)? else { return Ok(None) };

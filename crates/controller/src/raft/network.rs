@@ -32,6 +32,9 @@ pub const TRANSFER: &str = "/raft/transfer";
 /// The header that carries the sender's vote beside a snapshot.
 pub const VOTE_HEADER: &str = "x-stack-vote";
 
+/// A member has this long to make entries durable.
+const ENTRIES_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Makes connections to members.
 #[derive(Debug, Clone)]
 pub struct Network {
@@ -99,13 +102,17 @@ impl Connection {
         serde_json::from_slice(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }
 
-    async fn send_snapshot(&self, vote: Vote, snapshot: &SnapshotFile) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: &SnapshotFile,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let unreadable = |error: std::io::Error| StreamingError::Network(NetworkError::new(&error));
         let file = tokio::fs::File::from_std(snapshot.reader().map_err(unreadable)?);
         let vote = serde_json::to_string(&vote).map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         let mut headers = http::HeaderMap::new();
-        let value = http::HeaderValue::from_str(&vote)
-            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
+        let value =
+            http::HeaderValue::from_str(&vote).map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         headers.insert(VOTE_HEADER, value);
         let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(file, 256 * 1024));
         let timeout = self.network.snapshot_timeout;
@@ -122,8 +129,11 @@ impl RaftNetworkV2<Types> for Connection {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let (body, cut) = super::wire::encode(&request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
-        let timeout = option.soft_ttl();
+        let (body, cut) =
+            super::wire::encode(&request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        // A heartbeat is worth nothing when it is late. Entries are: the receiver's disk may be slow for a moment, and sent
+        // again they would only make it slower.
+        let timeout = if request.entries.is_empty() { option.soft_ttl() } else { ENTRIES_TIMEOUT };
         let bytes = self.post(RPCTypes::AppendEntries, APPEND, http::HeaderMap::new(), body.into(), timeout).await?;
         let answer = serde_json::from_slice(&bytes).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         Ok(match (answer, cut) {

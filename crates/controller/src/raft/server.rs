@@ -90,7 +90,8 @@ async fn transfer(State(served): State<Served>, body: Bytes) -> Response {
 }
 
 async fn install(State(served): State<Served>, headers: HeaderMap, body: Body) -> Response {
-    let vote = headers.get(network::VOTE_HEADER).and_then(|value| serde_json::from_slice::<Vote>(value.as_bytes()).ok());
+    let vote =
+        headers.get(network::VOTE_HEADER).and_then(|value| serde_json::from_slice::<Vote>(value.as_bytes()).ok());
     let Some(vote) = vote else {
         return refuse(ErrorCode::BadRequest, format!("the header {} is missing or unreadable", network::VOTE_HEADER));
     };

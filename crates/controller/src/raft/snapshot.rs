@@ -100,7 +100,10 @@ pub(super) fn prepare(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn position(name: &str) -> Option<(u64, u64, u64)> {
+/// Term, leader and index of the last entry: the order of snapshots.
+type Position = (u64, u64, u64);
+
+fn position(name: &str) -> Option<Position> {
     let mut parts = name.strip_suffix(SUFFIX)?.split('-').map(str::parse);
     let position = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
     parts.next().is_none().then_some(position)
@@ -112,7 +115,7 @@ fn name(meta: &SnapshotMeta) -> String {
     format!("{term:020}-{leader:020}-{index:020}{SUFFIX}")
 }
 
-fn all(directory: &Path) -> io::Result<Vec<((u64, u64, u64), PathBuf)>> {
+fn all(directory: &Path) -> io::Result<Vec<(Position, PathBuf)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;

@@ -6,7 +6,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
 use super::log::LogStore;
-use super::machine::{ApplyEntryError, Machine, MachineStore};
+use super::machine::{ApplyEntryError, Machine, MachineStore, WriteSnapshot};
 use super::types::Types;
 
 /// Counts.
@@ -21,7 +21,7 @@ impl Machine for Counter {
 
     fn publish(&mut self) {}
 
-    fn snapshot(&self) -> Box<dyn FnOnce() -> Result<Vec<u8>, serde_json::Error> + Send + Sync> {
+    fn snapshot(&self) -> WriteSnapshot {
         let count = self.0;
         Box::new(move || serde_json::to_vec(&count))
     }

@@ -25,10 +25,9 @@ struct Header {
 /// # Errors
 /// When something cannot be written as JSON, which the types exclude.
 pub fn encode(request: &AppendEntriesRequest<Types>) -> Result<(Bytes, Option<LogId>), DecodeRecordError> {
+    let header = Header { vote: request.vote, prev_log_id: request.prev_log_id, leader_commit: request.leader_commit };
     let header =
-        Header { vote: request.vote, prev_log_id: request.prev_log_id, leader_commit: request.leader_commit };
-    let header = serde_json::to_vec(&header)
-        .map_err(|source| DecodeRecordError::Json { what: "an append request", source })?;
+        serde_json::to_vec(&header).map_err(|source| DecodeRecordError::Json { what: "an append request", source })?;
     let mut bytes = BytesMut::new();
     put(&mut bytes, &header);
     let mut last = None;
@@ -99,7 +98,12 @@ mod tests {
                 payload: EntryPayload::Normal(Payload(vec![7; size].into())),
             })
             .collect();
-        AppendEntriesRequest { vote: Vote { leader_id, committed: true }, prev_log_id: Some(id(0)), entries, leader_commit: None }
+        AppendEntriesRequest {
+            vote: Vote { leader_id, committed: true },
+            prev_log_id: Some(id(0)),
+            entries,
+            leader_commit: None,
+        }
     }
 
     proptest! {

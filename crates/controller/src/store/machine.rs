@@ -8,7 +8,7 @@ use stack_model::Timestamp;
 use stack_planner::{Applied, Command, Entry, Rejected, State};
 use tokio::sync::watch;
 
-use crate::raft::machine::{ApplyEntryError, Machine};
+use crate::raft::machine::{ApplyEntryError, Machine, WriteSnapshot};
 
 /// What is replicated.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl Machine for StateMachine {
         }
     }
 
-    fn snapshot(&self) -> Box<dyn FnOnce() -> Result<Vec<u8>, serde_json::Error> + Send + Sync> {
+    fn snapshot(&self) -> WriteSnapshot {
         let state = self.state.clone();
         Box::new(move || serde_json::to_vec(&state))
     }

@@ -62,7 +62,7 @@ fn voters(now: &Membership, wanted: &BTreeMap<RaftId, Member>, ready: &BTreeSet<
         wanted.keys().filter(|id| now.voters.contains(id) || now.caught_up.contains(id)).copied().collect();
     candidates.sort_by_key(|id| (*id != now.leader, !ready.contains(id), !now.voters.contains(id), *id));
     let most = candidates.len().min(MOST_VOTERS);
-    let odd = if most % 2 == 0 { most.saturating_sub(1) } else { most };
+    let odd = if most.is_multiple_of(2) { most.saturating_sub(1) } else { most };
     // Votes are not moved between controllers that all work: who has one keeps it.
     if now.voters.len() == odd && now.voters.iter().all(|id| candidates.contains(id)) {
         return now.voters.clone();
@@ -80,9 +80,7 @@ pub fn survives_removal(now: &Membership, removed: RaftId, ready: &BTreeSet<Raft
     }
     // The change itself needs the old majority, and everything afterwards the new one.
     let removed_is_able = ready.contains(&removed) || removed == now.leader;
-    !rest.is_empty()
-        && able * 2 > rest.len()
-        && (able + usize::from(removed_is_able)) * 2 > now.voters.len()
+    !rest.is_empty() && able * 2 > rest.len() && (able + usize::from(removed_is_able)) * 2 > now.voters.len()
 }
 
 #[cfg(test)]

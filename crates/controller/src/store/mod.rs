@@ -40,6 +40,12 @@ pub const MAX_COMMAND: usize = 8 * 1024 * 1024;
 /// A learner may get a vote when it lacks at most so many entries.
 const CAUGHT_UP: u64 = 200;
 
+/// The leader has this long to say how far a read must be; then it is asked again, or another one is.
+const ASK: Duration = Duration::from_secs(1);
+
+/// A leader that was deposed has this long to answer a proposal that it took before.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
@@ -228,11 +234,7 @@ impl Store {
     /// When there is a cluster on the disk already.
     pub async fn initialize(&self, member: Member) -> Result<(), ProposeError> {
         let members = BTreeMap::from([(self.inner.raft_id, member)]);
-        self.inner
-            .raft
-            .initialize(members)
-            .await
-            .map_err(|error| ProposeError::Stopped { reason: error.to_string() })
+        self.inner.raft.initialize(members).await.map_err(|error| ProposeError::Stopped { reason: error.to_string() })
     }
 
     /// Stops taking part, and lets go of the disk.
@@ -247,6 +249,18 @@ impl Store {
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.inner.log.failed()
+    }
+
+    /// Returns when Raft cannot go on, other than because it was told to stop.
+    pub async fn raft_failed(&self) -> Arc<str> {
+        let mut metrics = self.inner.raft.metrics();
+        let is_broken = |metrics: &openraft::RaftMetrics<Types>| {
+            matches!(&metrics.running_state, Err(Fatal::StorageError(_) | Fatal::Panicked))
+        };
+        match metrics.wait_until(is_broken).await.map(|metrics| metrics.running_state) {
+            Ok(Err(fatal)) => fatal.to_string().into(),
+            Ok(Ok(())) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// The routes that the other controllers' Raft calls.
@@ -389,7 +403,18 @@ impl Store {
         let timeout = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
         let target = (leader.node, leader.address);
         let headers = with_request_id(request_id);
-        match self.inner.mesh.post(target, PROPOSE, headers, payload.into(), timeout).await {
+        let call = self.inner.mesh.post(target, PROPOSE, headers, payload.into(), timeout);
+        let deposed = async {
+            self.deposed(leader).await;
+            // What it decided before may still come back.
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = call => answer,
+            () = deposed => return Ok(Forwarded::Unknown),
+        };
+        match answer {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
             Err(error @ (MeshError::Connect { .. } | MeshError::Refused { .. })) => {
                 tracing::debug!(%error, "the leader does not take a proposal");
@@ -442,11 +467,34 @@ impl Store {
         }
     }
 
+    /// Returns when this controller knows of another leader.
+    async fn deposed(&self, leader: &Member) {
+        let mut metrics = self.inner.raft.metrics();
+        let other_leads = metrics.wait_until(|metrics| {
+            let present = metrics.current_leader.and_then(|leader| metrics.membership_config.get_node(&leader));
+            present.is_some_and(|present| present.node != leader.node)
+        });
+        if other_leads.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn ask_index(&self, leader: &Member, deadline: Instant) -> ReadIndex {
-        let timeout = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let timeout = rest.clamp(Duration::from_millis(100), ASK);
         let target = (leader.node, leader.address);
-        let answer = self.inner.mesh.post(target, READ_INDEX, http::HeaderMap::new(), "".into(), timeout).await;
-        answer.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or(ReadIndex::NotLeader)
+        let question = self.inner.mesh.post(target, READ_INDEX, http::HeaderMap::new(), "".into(), timeout);
+        // Asking again costs nothing, so whoever does not answer at once, or leads no more, is not waited for.
+        tokio::select! {
+            answer = question => match answer {
+                Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(ReadIndex::NotLeader),
+                Err(error) => {
+                    tracing::debug!(%error, "the leader does not say how far a read must be");
+                    ReadIndex::NotLeader
+                }
+            },
+            () = self.deposed(leader) => ReadIndex::NotLeader,
+        }
     }
 
     /// Up to which entry a read must have applied, if this controller leads.
@@ -483,9 +531,11 @@ impl Store {
         let receiver = self.inner.raft.metrics();
         let metrics = receiver.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
-        let caught_up = metrics.replication.iter().flatten().filter(|(_, matching)| {
-            matching.as_ref().is_some_and(|matching| matching.index + CAUGHT_UP >= last)
-        });
+        let caught_up = metrics
+            .replication
+            .iter()
+            .flatten()
+            .filter(|(_, matching)| matching.as_ref().is_some_and(|matching| matching.index + CAUGHT_UP >= last));
         Membership {
             members: metrics.membership_config.nodes().map(|(id, member)| (*id, member.clone())).collect(),
             voters: metrics.membership_config.voter_ids().collect(),
@@ -517,6 +567,13 @@ impl Store {
     /// When Raft refuses the step now; it is taken again later.
     pub async fn reconcile_membership(&self) -> Result<bool, String> {
         let (wanted, ready) = self.wanted_members();
+        if !wanted.is_empty() && !wanted.contains_key(&self.inner.raft_id) {
+            // Who is removed does not lead the others through it, if one of them can.
+            self.hand_over().await;
+            if !self.is_leader() {
+                return Ok(false);
+            }
+        }
         let Some(step) = membership::next_step(&self.membership(), &wanted, &ready) else { return Ok(false) };
         tracing::info!(?step, "the group of controllers changes");
         let raft = &self.inner.raft;

@@ -1,6 +1,6 @@
 //! Hosts of a cluster in one process: real Raft, real disks, real TLS on loopback. Each test makes its own.
-// Each test binary uses another part of this.
-#![allow(dead_code, clippy::missing_panics_doc, missing_docs)]
+// Each test binary uses another part of this; a helper that fails shall fail its test.
+#![allow(dead_code, clippy::missing_panics_doc, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,11 @@ async fn reserve() -> SocketAddr {
 
 impl Host {
     pub async fn first(tuning: Tuning) -> Self {
+        if std::env::var_os("RUST_LOG").is_some() {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            // Whoever logs elsewhere already goes on doing so.
+            let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().with_ansi(false).try_init();
+        }
         let directory = tempfile::tempdir().unwrap();
         let address = reserve().await;
         let host = FirstHost { address, description: description("one") };

@@ -86,7 +86,8 @@ impl Disk for HostDisk {
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
-            let number: Option<u64> = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|stem| stem.parse().ok());
+            let number: Option<u64> =
+                name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|stem| stem.parse().ok());
             numbers.extend(number);
         }
         numbers.sort_unstable();
@@ -94,8 +95,7 @@ impl Disk for HostDisk {
     }
 
     fn create(&self, number: u64) -> io::Result<()> {
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.path(number))?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.path(number))?;
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(file));
         Ok(())
     }

@@ -97,7 +97,12 @@ impl Index {
     ///
     /// # Errors
     /// When it would leave a hole.
-    pub fn append(&mut self, log_id: LogId, encoded: Option<Bytes>, location: Option<Location>) -> Result<Ticket, Hole> {
+    pub fn append(
+        &mut self,
+        log_id: LogId,
+        encoded: Option<Bytes>,
+        location: Option<Location>,
+    ) -> Result<Ticket, Hole> {
         if let Some(back) = self.slots.back()
             && log_id.index != back.log_id.index + 1
         {
@@ -184,7 +189,8 @@ impl Index {
             Bound::Excluded(&end) => end,
             Bound::Unbounded => u64::MAX,
         };
-        let offset = |index: u64| usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX).min(self.slots.len());
+        let offset =
+            |index: u64| usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX).min(self.slots.len());
         let (start, end) = (offset(start), offset(end));
         if start >= end { Vec::new() } else { self.slots.range(start..end).cloned().collect() }
     }

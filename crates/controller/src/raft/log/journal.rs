@@ -213,7 +213,11 @@ impl<D: Disk> Journal<D> {
             if expected.is_some_and(|expected| framed.sequence != expected) {
                 return Err(damaged(offset, "records are missing before it"));
             }
-            let record = Record::decode(framed.body).map_err(|source| OpenLogError::Record { segment: number, offset, source })?;
+            let record = Record::decode(framed.body).map_err(|source| OpenLogError::Record {
+                segment: number,
+                offset,
+                source,
+            })?;
             if let Record::Entry { log_id, .. } = &record {
                 segment.highest = segment.highest.max(Some(log_id.index));
             }

@@ -116,7 +116,10 @@ pub fn decode_log_id(bytes: &[u8]) -> Result<LogId, DecodeRecordError> {
     if bytes.len() < ENTRY_HEADER {
         return Err(short());
     }
-    Ok(LogId { leader_id: openraft::impls::leader_id_adv::LeaderId { term: word(0)?, node_id: word(8)? }, index: word(16)? })
+    Ok(LogId {
+        leader_id: openraft::impls::leader_id_adv::LeaderId { term: word(0)?, node_id: word(8)? },
+        index: word(16)?,
+    })
 }
 
 /// Reverses [`encode_entry`]; a normal payload shares the bytes.

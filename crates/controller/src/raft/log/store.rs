@@ -83,7 +83,11 @@ impl LogStore {
             let action = format!("{action} {}", directory.display());
             move |source| OpenLogError::Disk { action, source }
         };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(refused("make the directory"))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(refused("make the directory"))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -188,7 +192,10 @@ fn write_until_closed<D: Disk>(
     while open && let Ok(first) = receiver.recv() {
         let mut batch = Batch::default();
         open = batch.take(first, &mut committed);
-        while open && batch.bytes < BATCH_BYTES && let Ok(more) = receiver.try_recv() {
+        while open
+            && batch.bytes < BATCH_BYTES
+            && let Ok(more) = receiver.try_recv()
+        {
             open = batch.take(more, &mut committed);
         }
         if batch.records.is_empty() && open {
@@ -298,7 +305,10 @@ fn load<D: Disk>(disk: &D, slots: Vec<Slot>) -> io::Result<Vec<Entry>> {
             } else {
                 Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("the raft log holds entry {} where entry {} was written", entry.log_id.index, slot.log_id.index),
+                    format!(
+                        "the raft log holds entry {} where entry {} was written",
+                        entry.log_id.index, slot.log_id.index
+                    ),
                 ))
             }
         })

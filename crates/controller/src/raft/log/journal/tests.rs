@@ -196,14 +196,17 @@ fn entry(term: u64, index: u64, payload: usize) -> Record {
     Record::Entry { log_id: entry.log_id, encoded: record::encode_entry(&entry).unwrap() }
 }
 
+/// Entries, purge mark and vote.
+type Contents = (Vec<LogId>, Option<LogId>, Option<Vote>);
+
 /// What the log is, as far as one can see from outside.
-fn contents(index: &Index) -> (Vec<LogId>, Option<LogId>, Option<Vote>) {
+fn contents(index: &Index) -> Contents {
     let ids = index.range(Bound::Unbounded, Bound::Unbounded).into_iter().map(|slot| slot.log_id).collect();
     (ids, index.purged(), index.vote())
 }
 
 /// Runs the actions until the disk crashes. Answers the states after each record, and how many were acknowledged.
-fn run(disk: &Arc<SimulatedDisk>, actions: &[Action], segment_bytes: u64) -> (Vec<(Vec<LogId>, Option<LogId>, Option<Vote>)>, usize) {
+fn run(disk: &Arc<SimulatedDisk>, actions: &[Action], segment_bytes: u64) -> (Vec<Contents>, usize) {
     let nowhere = Location { segment: 0, offset: 0, length: 0 };
     let mut states = vec![contents(&Index::default())];
     let mut acknowledged = 0;
@@ -220,7 +223,8 @@ fn run(disk: &Arc<SimulatedDisk>, actions: &[Action], segment_bytes: u64) -> (Ve
                 Record::Vote(Vote { leader_id: LeaderId { term, node_id: 7 }, committed: false })
             }
             Action::Truncate { back } => {
-                let first = model.range(Bound::Unbounded, Bound::Unbounded).first().map_or(last, |slot| slot.log_id.index);
+                let first =
+                    model.range(Bound::Unbounded, Bound::Unbounded).first().map_or(last, |slot| slot.log_id.index);
                 let keep = last.saturating_sub(*back).max(first);
                 let Some(slot) = model.range(Bound::Included(&keep), Bound::Included(&keep)).pop() else { continue };
                 term += 1;
@@ -228,7 +232,9 @@ fn run(disk: &Arc<SimulatedDisk>, actions: &[Action], segment_bytes: u64) -> (Ve
             }
             Action::Purge { forward } => {
                 let through = purged.unwrap_or(0) + forward;
-                let Some(slot) = model.range(Bound::Included(&through), Bound::Included(&through)).pop() else { continue };
+                let Some(slot) = model.range(Bound::Included(&through), Bound::Included(&through)).pop() else {
+                    continue;
+                };
                 purged = Some(through);
                 Record::Purge(slot.log_id)
             }
