@@ -599,13 +599,26 @@ fn lose(state: &mut State, id: TaskId) {
     }
 }
 
+/// Whether a report would change anything. The leader asks before it writes one into the log: agents say the same again
+/// from time to time, in case it was lost or overtaken.
+#[must_use]
+pub fn is_news(state: &State, report: &Report) -> bool {
+    report.tasks.iter().any(|(id, status)| {
+        state.tasks.get(id).is_some_and(|task| task.node == report.node && changes_status(task, status))
+    })
+}
+
+fn changes_status(task: &Task, status: &TaskStatus) -> bool {
+    let present = task.status.phase;
+    !present.is_terminal() && status.phase >= present && task.status != *status
+}
+
 fn take_report(state: &mut State, report: Report) -> bool {
     let now = state.time;
     let mut any = false;
     for (id, status) in report.tasks {
         let Some(task) = state.tasks.get_mut(&id) else { continue };
-        let present = task.status.phase;
-        if task.node != report.node || present.is_terminal() || status.phase < present || task.status == status {
+        if task.node != report.node || !changes_status(task, &status) {
             continue;
         }
         any = true;
