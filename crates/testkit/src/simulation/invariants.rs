@@ -17,6 +17,8 @@ use super::world::World;
 
 /// One in so many plans is put to the expensive questions.
 const SAMPLE: u64 = 4;
+/// After so many plans without any news there must be nothing left to decide.
+const ROUNDS: usize = 6;
 /// Long after anything that waits for a time.
 const MUCH_LATER: Milliseconds = Milliseconds::from_seconds(86_400);
 
@@ -96,26 +98,34 @@ impl World {
             return Ok(());
         }
         let mut next = self.state.clone();
-        let entry = Entry { revision: next.revision + 1, time: clock };
-        let applied = apply(&mut next, entry, Command::Commit { plan: decided.clone() })
-            .map_err(|rejected| format!("a plan was refused as a whole: {rejected}"))?;
-        if applied.skipped > 0 || !applied.changed {
-            return Err(format!(
-                "a plan does not fit the state that it was made from, {} changes are left out: {:?}",
-                applied.skipped, decided.changes
-            ));
-        }
         let mut drawn = self.drawn_ids + 1_000_000_000;
         let mut draw = || {
             drawn += 1;
             drawn
         };
-        let again = plan(&next, clock, &mut Ids(&mut draw));
-        let once = touched(&self.state, &decided.changes);
-        if let Some(twice) = touched(&next, &again.changes).intersection(&once).next() {
-            return Err(format!("slot {twice:?} is planned again though nothing has happened: {:?}", again.changes));
+        let mut present = decided.clone();
+        let mut touched_before = BTreeSet::new();
+        for round in 0..ROUNDS {
+            let entry = Entry { revision: next.revision + 1, time: clock };
+            let starts = started(&present.changes);
+            if let Some(twice) = starts.intersection(&touched_before).next() {
+                return Err(format!("slot {twice:?} is filled twice though nothing has happened: {:?}", present.changes));
+            }
+            touched_before.extend(starts);
+            let applied = apply(&mut next, entry, Command::Commit { plan: present.clone() })
+                .map_err(|rejected| format!("a plan was refused as a whole: {rejected}"))?;
+            if applied.skipped > 0 || !applied.changed {
+                return Err(format!(
+                    "a plan does not fit the state that it was made from, {} changes are left out in round {round}: {:?}",
+                    applied.skipped, present.changes
+                ));
+            }
+            present = plan(&next, clock, &mut Ids(&mut draw));
+            if present.is_empty() {
+                return Ok(());
+            }
         }
-        Ok(())
+        Err(format!("the planner goes on though nothing happens, at last with {:?}", present.changes))
     }
 
     /// The state can be stored: what is read back is equal, and leads to the same decisions.
@@ -187,6 +197,13 @@ impl World {
         }
         self.summary.unplaced = unplaced_services;
         Ok(())
+    }
+
+    pub(super) fn some_rollout_waits_for_a_place(&self) -> bool {
+        self.state.services.iter().any(|(key, service)| {
+            service.unplaced.is_some()
+                && self.state.tasks_of(key).any(|task| task.is_active() && task.spec != service.task_spec)
+        })
     }
 
     /// No node can really take one more task of the service.
@@ -265,16 +282,14 @@ impl World {
     }
 }
 
-/// The slots that a plan starts or stops something in.
-fn touched(state: &State, changes: &[Change]) -> BTreeSet<(String, Slot)> {
-    let of = |task: &TaskId| state.tasks.get(task).map(|task| (task.service.to_string(), task.slot));
+/// The slots that a plan fills.
+fn started(changes: &[Change]) -> BTreeSet<(String, Slot)> {
     changes
         .iter()
         .filter_map(|change| match change {
             Change::StartTask { start } | Change::ReplaceLostTask { start, .. } => {
                 Some((start.service.to_string(), start.slot))
             }
-            Change::StopTask { stop } => of(stop),
             _ => None,
         })
         .collect()
