@@ -201,9 +201,8 @@ fn next_step(
         });
     };
     let start = |restart| Step::Start { task, container: container.id.clone(), restart };
-    let ports_are_free = || {
-        !leaving_ports.iter().any(|(number, protocol, leaving)| keeps_port(*number, protocol, *leaving, assigned))
-    };
+    let ports_are_free =
+        || !leaving_ports.iter().any(|(number, protocol, leaving)| keeps_port(*number, protocol, *leaving, assigned));
     match &container.state {
         ObservedState::Created => {
             if is_too_early(circumstances.start_not_before, now, steps) || is_too_early(memory.retry_at, now, steps) {
@@ -247,9 +246,7 @@ fn keeps_port(number: u16, protocol: &str, leaving: Option<&AssignedTask>, assig
     };
     let Some(mode) = of(assigned) else { return false };
     let is_shared = leaving.is_some_and(|leaving| {
-        leaving.service == assigned.service
-            && mode == PublishMode::Ingress
-            && of(leaving) == Some(PublishMode::Ingress)
+        leaving.service == assigned.service && mode == PublishMode::Ingress && of(leaving) == Some(PublishMode::Ingress)
     });
     !is_shared
 }

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use stack_model::spec::{
-    MountSource, NetworkMode, Protocol, ServiceMode, ServiceSpec, StackSpec, VolumeSpec,
-};
+use stack_model::spec::{MountSource, NetworkMode, Protocol, ServiceMode, ServiceSpec, StackSpec, VolumeSpec};
 use stack_model::{
     DesiredState, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report, ServiceKey, StackName, Task,
     TaskId, TaskSpec, TaskStatus, Timestamp,
@@ -329,6 +327,8 @@ fn put_service(state: &mut State, key: ServiceKey, spec: ServiceSpec, task_spec:
                 service.previous_task_spec = None;
                 service.update = None;
             }
+            // Also where the last rollout has just stopped the only task.
+            let runs = runs || service.update.as_ref().is_some_and(Update::is_unproved);
             if *service.task_spec != task_spec {
                 remember_previous(service, &task_spec);
                 service.task_spec = Arc::new(task_spec);
@@ -366,10 +366,7 @@ fn put_service(state: &mut State, key: ServiceKey, spec: ServiceSpec, task_spec:
 /// What a failed update returns to is the last spec whose rollout was not broken off: a spec that never proved itself is
 /// nothing to return to.
 fn remember_previous(service: &mut Service, wanted: &TaskSpec) {
-    let is_unproved = service
-        .update
-        .as_ref()
-        .is_some_and(|update| matches!(update.state, UpdateState::Rolling | UpdateState::Paused { .. }));
+    let is_unproved = service.update.as_ref().is_some_and(Update::is_unproved);
     if !is_unproved || service.previous.is_none() {
         service.previous = Some(Arc::clone(&service.spec));
         service.previous_task_spec = Some(Arc::clone(&service.task_spec));

@@ -20,6 +20,8 @@ const HISTORY: usize = 5;
 /// The first pause before a rejected task is tried again; it doubles to [`REJECTED_PAUSE_MOST`].
 const REJECTED_PAUSE: Milliseconds = Milliseconds::from_seconds(1);
 const REJECTED_PAUSE_MOST: Milliseconds = Milliseconds::from_seconds(60);
+/// So many rejections in a row lead to the longest pause, and are kept to count them.
+const REJECTIONS: usize = 7;
 
 /// What one service needs now.
 #[derive(Debug, Default)]
@@ -143,16 +145,18 @@ pub(crate) fn needs<'a>(state: &'a State, key: &ServiceKey, service: &Service, n
     let mut in_flux = 0;
     let mut candidates: Vec<Candidate<'a>> = Vec::new();
     let mut settled = true;
+    let mut failed = false;
     let mut last_ready = None;
     for (slot, tasks) in &slots {
         if !wanted.contains(slot) {
             retire(state, tasks, &mut needs);
             continue;
         }
-        forget_history(tasks, &mut needs);
+        forget_history(service, tasks, &mut needs);
         let standing = stand(state, service, *slot, tasks, now, &mut needs);
         match standing {
             Standing::Settled(task) => {
+                failed |= task.is_none() && tasks.last().is_some_and(|last| last.status.phase == Phase::Failed);
                 last_ready = last_ready.max(task.and_then(|task| task.ready_since));
             }
             Standing::Busy => {
@@ -200,7 +204,7 @@ pub(crate) fn needs<'a>(state: &'a State, key: &ServiceKey, service: &Service, n
     }
     take_turns(service, candidates, in_flux, last_ready, now, &mut needs);
     if settled {
-        finish_rollout(service, last_ready, now, &mut needs);
+        finish_rollout(service, failed, last_ready, now, &mut needs);
     }
     needs
 }
@@ -220,9 +224,10 @@ fn retire(state: &State, tasks: &[&Task], needs: &mut Needs<'_>) {
     }
 }
 
-fn forget_history(tasks: &[&Task], needs: &mut Needs<'_>) {
-    let ended: Vec<&&Task> = tasks.iter().filter(|task| task.status.phase.is_terminal()).collect();
-    let surplus = ended.len().saturating_sub(HISTORY);
+fn forget_history(service: &Service, tasks: &[&Task], needs: &mut Needs<'_>) {
+    let ended: Vec<&Task> = tasks.iter().copied().filter(|task| task.status.phase.is_terminal()).collect();
+    let kept = rejections(service, &ended).count().clamp(HISTORY, REJECTIONS);
+    let surplus = ended.len().saturating_sub(kept);
     needs.forgets.extend(ended.iter().take(surplus).map(|task| task.id));
 }
 
@@ -295,8 +300,7 @@ fn stand_without_good_one<'a>(
     });
     let Some((_, incumbent)) = incumbent else { return Standing::Empty };
     needs.stops.extend(active.iter().filter(|task| task.id != incumbent.id).map(|task| task.id));
-    let others =
-        tasks.iter().filter(|task| task.id != incumbent.id && schedule::occupies_slot(state, task)).count();
+    let others = tasks.iter().filter(|task| task.id != incumbent.id && schedule::occupies_slot(state, task)).count();
     let starts_first = schedule::starts_first(&service.spec);
     if is_down(incumbent) {
         return match slot {
@@ -347,7 +351,7 @@ fn rejections<'a, 'b>(service: &'b Service, tasks: &'b [&'a Task]) -> impl Itera
 }
 
 fn rejected_pause(service: &Service, tasks: &[&Task]) -> Milliseconds {
-    let count = rejections(service, tasks).count().clamp(1, 7);
+    let count = rejections(service, tasks).count().clamp(1, REJECTIONS);
     let doubled = REJECTED_PAUSE.0.saturating_mul(1 << (count - 1));
     Milliseconds(doubled.min(REJECTED_PAUSE_MOST.0))
 }
@@ -442,7 +446,13 @@ fn take_turns<'a>(
 }
 
 /// Everything is as wanted: the rollout ends once the last task has been ready for the time that it is watched.
-fn finish_rollout(service: &Service, last_ready: Option<Timestamp>, now: Timestamp, needs: &mut Needs<'_>) {
+fn finish_rollout(
+    service: &Service,
+    failed: bool,
+    last_ready: Option<Timestamp>,
+    now: Timestamp,
+    needs: &mut Needs<'_>,
+) {
     let Some(update) = &service.update else { return };
     if needs.update.is_some() {
         return;
@@ -452,6 +462,8 @@ fn finish_rollout(service: &Service, last_ready: Option<Timestamp>, now: Timesta
         UpdateState::RollingBack { reason } => {
             Some(Update { started_at: update.started_at, state: UpdateState::RolledBack { reason: reason.clone() } })
         }
+        // What failed stays told until the next deploy.
+        UpdateState::Paused { .. } if failed => return,
         UpdateState::Paused { .. } => None,
         UpdateState::RolledBack { .. } => return,
     };

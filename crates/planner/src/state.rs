@@ -116,6 +116,14 @@ pub enum UpdateState {
     },
 }
 
+impl Update {
+    /// The spec that is being rolled out has not shown yet that it works.
+    #[must_use]
+    pub const fn is_unproved(&self) -> bool {
+        matches!(self.state, UpdateState::Rolling | UpdateState::Paused { .. })
+    }
+}
+
 /// Slots that no node can take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unplaced {

@@ -65,7 +65,8 @@ fn status_of(state: &State, key: &ServiceKey, service: &Service) -> ServiceStatu
         .update
         .as_ref()
         .is_some_and(|update| matches!(update.state, UpdateState::Rolling | UpdateState::RollingBack { .. }));
-    let surplus = state.tasks_of(key).any(|task| task.is_active() && !wanted.contains(&task.slot) && !is_down(task.node));
+    let surplus =
+        state.tasks_of(key).any(|task| task.is_active() && !wanted.contains(&task.slot) && !is_down(task.node));
     status.converged = status.updated == status.desired && !rolling && !leftovers && !surplus;
     status
 }
