@@ -79,11 +79,8 @@ impl FakeHost {
         let containers = self.containers.iter().map(|(task, container)| {
             let ports = container.assigned.spec.ports.iter();
             let ports = ports.filter_map(|port| port.published.map(|number| (number, port.protocol.as_str())));
-            let observed = ObservedContainer {
-                id: container.id.clone(),
-                state: container.state.clone(),
-                ports: ports.collect(),
-            };
+            let observed =
+                ObservedContainer { id: container.id.clone(), state: container.state.clone(), ports: ports.collect() };
             (*task, observed)
         });
         Observed { containers: containers.collect() }
@@ -199,9 +196,10 @@ impl FakeHost {
 
     /// A port that a running container keeps from this one: tasks of one service share theirs unless each owns it.
     fn taken_port(&self, task: TaskId, assigned: &AssignedTask) -> Option<u16> {
-        let others = self.containers.iter().filter(|(other, container)| {
-            **other != task && matches!(container.state, ObservedState::Running { .. })
-        });
+        let others = self
+            .containers
+            .iter()
+            .filter(|(other, container)| **other != task && matches!(container.state, ObservedState::Running { .. }));
         others
             .flat_map(|(_, other)| other.assigned.spec.ports.iter().map(move |port| (other, port)))
             .find(|(other, theirs)| {
@@ -221,7 +219,8 @@ impl FakeHost {
             return false;
         };
         let ObservedState::Running { since, .. } = container.state else { return false };
-        container.state = ObservedState::Exited { code, out_of_memory: false, started: since, finished: now.max(since) };
+        container.state =
+            ObservedState::Exited { code, out_of_memory: false, started: since, finished: now.max(since) };
         true
     }
 

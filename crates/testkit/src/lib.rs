@@ -1,10 +1,11 @@
 //! For tests only. The pure core of the cluster, planner and agent, driven without clocks, threads or disks:
 //! [`specs`] builds what a user would deploy, [`cluster`] drives the planner by hand for tests that read as
-//! documentation, [`fake_host`] is a host in memory, and [`simulation`] plays whole clusters from a seed.
+//! documentation, [`lone_agent`] does the same for the agent, [`fake_host`] is a host in memory, and [`simulation`] plays whole clusters from a seed.
 
 pub mod cluster;
 pub mod conformance;
 pub mod dice;
 pub mod fake_host;
+pub mod lone_agent;
 pub mod simulation;
 pub mod specs;

@@ -19,6 +19,7 @@ mod world;
 
 use std::fmt;
 
+pub use invariants::check_pass;
 pub use world::Summary;
 use world::World;
 
@@ -54,6 +55,21 @@ impl fmt::Display for Violation {
         let Settings { seed, faults, .. } = self.settings;
         writeln!(formatter, "seed {seed} (faults: {faults}) after {} virtual ms: {}", self.at, self.what)?;
         write!(formatter, "replay: SIMULATION_SEED={seed} cargo nextest run -p stack-testkit simulation")
+    }
+}
+
+/// Plays rollouts alone, with nothing else happening: not one slot more than the policy allows is ever without a task
+/// that serves.
+///
+/// # Errors
+/// A promise was broken: which, and the story that led to it.
+pub fn run_rollouts(seed: u64, traced: bool) -> Result<Summary, Violation> {
+    let settings = Settings { seed, faults: false, traced };
+    let mut world = World::new(settings);
+    match world.play_rollouts() {
+        Ok(summary) => Ok(summary),
+        Err(_) if !traced => run_rollouts(seed, true),
+        Err(what) => Err(Violation { settings, at: world.now, what, trace: world.story() }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Many clusters from many seeds. `SIMULATION_SEED=n` replays one; `SIMULATION_SEEDS=n` plays more than usual.
 
-use stack_testkit::simulation::{Settings, Summary, run};
+use stack_testkit::simulation::{Settings, Summary, run, run_rollouts};
 
 const SEEDS: u64 = 1_200;
 
@@ -38,5 +38,22 @@ fn clusters_heal_from_everything_that_goes_wrong() {
     if only.is_none() {
         assert!(total.faults > seeds * 3 && total.skipped > 0, "the seeds are too tame: {total:?}");
         assert!(total.failed_rollouts > 0 && total.unplaced > 0, "the seeds are too tame: {total:?}");
+    }
+}
+
+#[test]
+fn users_alone_bring_no_cluster_out_of_order() {
+    let range = from_environment("SIMULATION_SEED").map_or(0..150, |seed| seed..seed + 1);
+    let total = play(false, range);
+    assert_eq!(total.faults, 0);
+}
+
+#[test]
+fn a_rollout_never_takes_more_than_its_policy_allows() {
+    let range = from_environment("SIMULATION_SEED").map_or(0..150, |seed| seed..seed + 1);
+    for seed in range {
+        if let Err(violation) = run_rollouts(seed, false) {
+            panic!("\n{violation}");
+        }
     }
 }

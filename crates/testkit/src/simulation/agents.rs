@@ -94,19 +94,13 @@ impl World {
         };
         agent.passes_at = None;
         let have = host.host.observe();
-        let start_not_before = (!agent.contact)
-            .then_some(Timestamp(agent.started.0 + START_WITHOUT_CONTROLLER))
-            .filter(|at| *at > clock);
+        let start_not_before =
+            (!agent.contact).then_some(Timestamp(agent.started.0 + START_WITHOUT_CONTROLLER)).filter(|at| *at > clock);
         let assigned = &agent.assignment.tasks;
         agent.pulled.retain(|task| assigned.contains_key(task));
         let busy: BTreeSet<TaskId> = agent.running.keys().copied().collect();
-        let circumstances = Circumstances {
-            memory: &agent.memory,
-            busy: &busy,
-            pulled: &agent.pulled,
-            start_not_before,
-            now: clock,
-        };
+        let circumstances =
+            Circumstances { memory: &agent.memory, busy: &busy, pulled: &agent.pulled, start_not_before, now: clock };
         let decided = pass(&agent.assignment, &have, circumstances);
         super::invariants::check_pass(&agent.assignment, &have, circumstances, &decided)
             .map_err(|what| format!("{}: {what}", host.name))?;
@@ -173,7 +167,10 @@ impl World {
                         self.schedule(after.0, Event::ContainerEnds { node, task, life, code });
                     }
                     Behaviour::Sicken(after) => {
-                        self.schedule(after.0 + 500, Event::HealthTurns { node, task, life, health: Health::Unhealthy });
+                        self.schedule(
+                            after.0 + 500,
+                            Event::HealthTurns { node, task, life, health: Health::Unhealthy },
+                        );
                     }
                     Behaviour::Serve | Behaviour::Linger(_) | Behaviour::Reject | Behaviour::Unpullable => {}
                 }
@@ -303,12 +300,7 @@ impl World {
                 serde_json::from_str(memory).map_err(unreadable)?,
             ),
             None => (
-                Assignment {
-                    node,
-                    generation: 0,
-                    tasks: BTreeMap::new(),
-                    registry_credentials: BTreeMap::new(),
-                },
+                Assignment { node, generation: 0, tasks: BTreeMap::new(), registry_credentials: BTreeMap::new() },
                 Memory::default(),
             ),
         };

@@ -115,8 +115,10 @@ impl World {
     /// Every controller stops and starts: the state is written and read back.
     pub(super) fn store_and_load(&mut self) -> Result<(), String> {
         self.check_stored_state()?;
-        let written = serde_json::to_string(&self.state).map_err(|error| format!("the state cannot be stored: {error}"))?;
-        let read: State = serde_json::from_str(&written).map_err(|error| format!("the state does not load: {error}"))?;
+        let written =
+            serde_json::to_string(&self.state).map_err(|error| format!("the state cannot be stored: {error}"))?;
+        let read: State =
+            serde_json::from_str(&written).map_err(|error| format!("the state does not load: {error}"))?;
         self.state = read;
         Ok(())
     }

@@ -71,7 +71,21 @@ impl World {
             }
         }
         check_published_ports(after)?;
+        self.check_rollout()?;
         self.check_assignments()
+    }
+
+    /// While nothing but a rollout happens, so many slots of every service serve.
+    fn check_rollout(&self) -> Result<(), String> {
+        let Some(least) = self.least_ready else { return Ok(()) };
+        for key in self.state.services.keys() {
+            let slots: BTreeSet<Slot> =
+                self.state.tasks_of(key).filter(|task| task.status.ready).map(|task| task.slot).collect();
+            if slots.len() < least {
+                return Err(format!("{key} has {} slots that serve, and should have {least}", slots.len()));
+            }
+        }
+        Ok(())
     }
 
     /// A changed assignment has a greater generation; the same generation is the same document.
@@ -109,7 +123,10 @@ impl World {
             let entry = Entry { revision: next.revision + 1, time: clock };
             let starts = started(&present.changes);
             if let Some(twice) = starts.intersection(&touched_before).next() {
-                return Err(format!("slot {twice:?} is filled twice though nothing has happened: {:?}", present.changes));
+                return Err(format!(
+                    "slot {twice:?} is filled twice though nothing has happened: {:?}",
+                    present.changes
+                ));
             }
             touched_before.extend(starts);
             let applied = apply(&mut next, entry, Command::Commit { plan: present.clone() })
@@ -132,7 +149,8 @@ impl World {
     pub(super) fn check_stored_state(&self) -> Result<(), String> {
         let written =
             serde_json::to_string(&self.state).map_err(|error| format!("the state cannot be stored: {error}"))?;
-        let read: State = serde_json::from_str(&written).map_err(|error| format!("the state does not load: {error}"))?;
+        let read: State =
+            serde_json::from_str(&written).map_err(|error| format!("the state does not load: {error}"))?;
         if read != self.state {
             return Err("the state that is read back is another one".to_owned());
         }
@@ -268,9 +286,10 @@ impl World {
     }
 
     pub(super) fn describe_report(&self, report: &Report) -> String {
-        let changed = report.tasks.iter().filter(|(task, status)| {
-            self.state.tasks.get(*task).is_some_and(|present| present.status != **status)
-        });
+        let changed = report
+            .tasks
+            .iter()
+            .filter(|(task, status)| self.state.tasks.get(*task).is_some_and(|present| present.status != **status));
         let said: Vec<String> = changed
             .map(|(task, status)| {
                 let ready = if status.ready { " ready" } else { "" };
@@ -332,10 +351,8 @@ fn check_new_task(state: &State, task: &Task) -> Result<(), String> {
     let id = task.id.bits();
     let service = state.services.get(&task.service).ok_or_else(|| format!("t{id} is of no service"))?;
     let node = state.nodes.get(&task.node).ok_or_else(|| format!("t{id} is on no node"))?;
-    let here: Vec<&Task> = state
-        .tasks_on(node.id)
-        .filter(|other| other.id != task.id && !other.status.phase.is_terminal())
-        .collect();
+    let here: Vec<&Task> =
+        state.tasks_on(node.id).filter(|other| other.id != task.id && !other.status.phase.is_terminal()).collect();
     if !fits(node, &here, &task.service, &service.spec) {
         return Err(format!("t{id} of {} was placed on {}, which cannot take it", task.service, node.name));
     }
@@ -369,9 +386,8 @@ fn fits(node: &Node, here: &[&Task], key: &stack_model::ServiceKey, service: &Se
     let ports_are_free = service.ports.iter().all(|port| {
         here.iter().all(|task| {
             task.spec.ports.iter().all(|taken| {
-                let shared = task.service == *key
-                    && port.mode == PublishMode::Ingress
-                    && taken.mode == PublishMode::Ingress;
+                let shared =
+                    task.service == *key && port.mode == PublishMode::Ingress && taken.mode == PublishMode::Ingress;
                 shared || port.published != taken.published || port.protocol != taken.protocol
             })
         })
@@ -400,8 +416,11 @@ fn check_published_ports(state: &State) -> Result<(), String> {
     Ok(())
 }
 
-/// After each pass of an agent.
-pub(super) fn check_pass(
+/// What must hold after each pass of an agent.
+///
+/// # Errors
+/// It does not: what, and of which task.
+pub fn check_pass(
     want: &Assignment,
     have: &Observed,
     circumstances: Circumstances<'_>,

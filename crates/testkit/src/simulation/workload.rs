@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use stack_model::spec::{
-    FailureAction, PublishMode, RestartCondition, RestartPolicy, ServiceMode, UpdateOrder,
-};
+use stack_model::spec::{FailureAction, PublishMode, RestartCondition, RestartPolicy, ServiceMode, UpdateOrder};
 use stack_model::{
     Availability, Milliseconds, NodeDescription, NodeId, NodeRole, Readiness, ServiceKey, ServiceSpec, StackName,
     StackSpec,
 };
-use stack_planner::command::{ClusterIdentity, Secret};
 use stack_planner::Command;
+use stack_planner::command::{ClusterIdentity, Secret};
 
 use super::agents::SimulatedHost;
 use super::world::{Event, World};
@@ -162,7 +160,9 @@ impl World {
             let key = ServiceKey { stack: spec.name.clone(), service: name.clone() };
             self.state.services.get(&key).is_none_or(|service| {
                 // What is in force is not what the file says: the user tries the file again.
-                service.removing || service.spec.container != wanted.container || *service.spec != with_ports(wanted, &service.spec)
+                service.removing
+                    || service.spec.container != wanted.container
+                    || *service.spec != with_ports(wanted, &service.spec)
             })
         });
         let before = (self.state.services.clone(), self.state.generations.clone());
@@ -234,7 +234,8 @@ impl World {
             1 => spec.resources.cpu_reservation_millis = self.dice.below(4) * 500,
             2 => {
                 let service = specs::service("x");
-                let service = if self.dice.chance(50) { service.only_where("node.labels.zone", "north") } else { service };
+                let service =
+                    if self.dice.chance(50) { service.only_where("node.labels.zone", "north") } else { service };
                 spec.placement = service.spec().placement;
             }
             3 => {
@@ -264,8 +265,7 @@ impl World {
                 spec.update.max_failure_ratio_permille = u32::try_from(self.dice.below(2) * 400).unwrap_or(0);
             }
             8 => {
-                spec.update.order =
-                    if self.dice.chance(50) { UpdateOrder::StartFirst } else { UpdateOrder::StopFirst };
+                spec.update.order = if self.dice.chance(50) { UpdateOrder::StartFirst } else { UpdateOrder::StopFirst };
             }
             9 => {
                 spec.mode = if self.dice.chance(25) {
@@ -343,4 +343,3 @@ fn with_ports(wanted: &ServiceSpec, present: &ServiceSpec) -> ServiceSpec {
     }
     wanted
 }
-

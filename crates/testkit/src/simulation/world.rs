@@ -12,6 +12,7 @@ use super::agents::SimulatedHost;
 use super::controllers::Leader;
 use super::invariants::Watched;
 use crate::dice::Dice;
+use crate::specs;
 
 /// Virtual time begins here, so that clocks may be wrong in both directions.
 pub(super) const EPOCH: u64 = 1_700_000_000_000;
@@ -110,6 +111,8 @@ pub(super) struct World {
     /// The last entry that changed the state, and the last report.
     pub(super) last_movement: (u64, String),
     pub(super) drawn_ids: u128,
+    /// So many slots of every service must serve, where only rollouts happen.
+    pub(super) least_ready: Option<usize>,
     /// Makes every deploy differ from the one before.
     pub(super) deploys: u64,
     pub(super) summary: Summary,
@@ -131,6 +134,7 @@ impl World {
             troubled: true,
             last_movement: (0, String::new()),
             drawn_ids: 0,
+            least_ready: None,
             deploys: 0,
             summary: Summary::default(),
             story: VecDeque::new(),
@@ -186,6 +190,39 @@ impl World {
         }
         self.check_convergence()?;
         self.check_stored_state()?;
+        Ok(self.summary)
+    }
+
+    /// Plays a few rollouts of one service, one after the other.
+    pub(super) fn play_rollouts(&mut self) -> Result<Summary, String> {
+        self.troubled = false;
+        self.found_cluster()?;
+        let replicas = self.dice.between(1, 8);
+        let parallelism = self.dice.between(1, 4);
+        let starts_first = self.dice.chance(40);
+        let has_check = self.dice.chance(50);
+        let delay = self.dice.below(3) * 400;
+        for version in 1..=4 {
+            let linger = self.dice.below(2_500).to_string();
+            let number = u32::try_from(replicas).unwrap_or(1);
+            let mut web = specs::service("web")
+                .replicas(number)
+                .parallelism(u32::try_from(parallelism).unwrap_or(1))
+                .update_delay(delay)
+                .command(&["linger", &linger, &format!("v{version}")]);
+            if starts_first {
+                web = web.start_first();
+            }
+            if has_check {
+                web = web.healthcheck();
+            }
+            let spec = Box::new(specs::stack("app", [("web", web)]));
+            self.must(Command::PutStack { spec, expected_revision: None })?;
+            self.play_until(self.now + 60_000)?;
+            self.check_convergence()?;
+            let may_miss = if starts_first { 0 } else { parallelism };
+            self.least_ready = usize::try_from(replicas.saturating_sub(may_miss)).ok();
+        }
         Ok(self.summary)
     }
 
