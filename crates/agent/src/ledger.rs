@@ -49,6 +49,23 @@ pub enum LedgerError {
     },
 }
 
+/// Whether `offered` takes the place of `present`. False: it is the same.
+///
+/// # Errors
+/// It is older, different at the same generation, or somebody else's.
+pub fn is_news(present: &Assignment, offered: &Assignment) -> Result<bool, LedgerError> {
+    if offered.node != present.node {
+        return Err(LedgerError::ForeignNode { offered: offered.node, present: present.node });
+    }
+    if offered == present {
+        return Ok(false);
+    }
+    if offered.generation <= present.generation {
+        return Err(LedgerError::Stale { offered: offered.generation, present: present.generation });
+    }
+    Ok(true)
+}
+
 /// The two documents of one host.
 #[derive(Debug)]
 pub struct Ledger {
@@ -95,14 +112,8 @@ impl Ledger {
     /// # Errors
     /// It is older, different at the same generation, somebody else's, or cannot be written.
     pub fn accept(&mut self, offered: Assignment) -> Result<bool, LedgerError> {
-        if offered.node != self.assignment.node {
-            return Err(LedgerError::ForeignNode { offered: offered.node, present: self.assignment.node });
-        }
-        if offered == self.assignment {
+        if !is_news(&self.assignment, &offered)? {
             return Ok(false);
-        }
-        if offered.generation <= self.assignment.generation {
-            return Err(LedgerError::Stale { offered: offered.generation, present: self.assignment.generation });
         }
         write(&self.directory.join("assignment.json"), &offered)?;
         self.assignment = offered;

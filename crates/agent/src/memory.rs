@@ -74,6 +74,12 @@ impl TaskMemory {
         }
     }
 
+    /// How long a failed step is left alone: a little from the first failure on, at most 15 s.
+    #[must_use]
+    pub fn retry_pause(&self) -> Milliseconds {
+        Self::pause(self.attempts.max(1)).min(Milliseconds::from_seconds(15))
+    }
+
     /// Whether the policy starts the container again after this end.
     #[must_use]
     pub fn restarts_after(&self, policy: &RestartPolicy, code: i32, finished: Timestamp) -> bool {
@@ -142,15 +148,10 @@ impl Memory {
             }
             Err(failure) => {
                 memory.attempts = memory.attempts.saturating_add(1);
-                memory.retry_at = Some(now + Self::failure_pause(memory.attempts));
+                memory.retry_at = Some(now + memory.retry_pause());
                 memory.failure = Some(failure);
             }
         }
-    }
-
-    /// What failed once is given a little time from the first failure on.
-    fn failure_pause(attempts: u32) -> Milliseconds {
-        TaskMemory::pause(attempts.saturating_add(1)).min(Milliseconds::from_seconds(15))
     }
 
     /// Forgets every task that is neither assigned nor on the host.

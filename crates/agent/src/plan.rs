@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use stack_model::spec::PublishMode;
 use stack_model::{AssignedTask, Assignment, DesiredState, Health, RegistryCredential, TaskId, Timestamp};
 
 use crate::host::{Observed, ObservedContainer, ObservedState};
@@ -127,13 +128,13 @@ pub struct Circumstances<'a> {
 pub fn plan(want: &Assignment, have: &Observed, circumstances: Circumstances<'_>) -> Steps {
     let mut ends = Vec::new();
     let mut begins = Steps::default();
-    let mut leaving_ports: BTreeSet<(u16, &'static str)> = BTreeSet::new();
+    let mut leaving_ports = LeavingPorts::new();
     for (task, container) in &have.containers {
         let assigned = want.tasks.get(task);
         let stays = assigned.is_some_and(|assigned| assigned.desired == DesiredState::Running);
         let runs = matches!(container.state, ObservedState::Running { .. });
         if runs && !stays {
-            leaving_ports.extend(container.ports.iter().copied());
+            leaving_ports.extend(container.ports.iter().map(|(number, protocol)| (*number, *protocol, assigned)));
         }
         if circumstances.busy.contains(task) || stays {
             continue;
@@ -174,7 +175,7 @@ fn next_step(
     assigned: &AssignedTask,
     container: Option<&ObservedContainer>,
     want: &Assignment,
-    leaving_ports: &BTreeSet<(u16, &'static str)>,
+    leaving_ports: &LeavingPorts<'_>,
     circumstances: Circumstances<'_>,
     steps: &mut Steps,
 ) -> Option<Step> {
@@ -201,11 +202,7 @@ fn next_step(
     };
     let start = |restart| Step::Start { task, container: container.id.clone(), restart };
     let ports_are_free =
-        || {
-            !assigned.spec.ports.iter().any(|port| {
-                port.published.is_some_and(|number| leaving_ports.contains(&(number, port.protocol.as_str())))
-            })
-        };
+        || !leaving_ports.iter().any(|(number, protocol, leaving)| keeps_port(*number, protocol, *leaving, assigned));
     match &container.state {
         ObservedState::Created => {
             if is_too_early(circumstances.start_not_before, now, steps) || is_too_early(memory.retry_at, now, steps) {
@@ -241,6 +238,26 @@ fn next_step(
             ports_are_free().then(|| start(Some(finished.since(*started) >= STEADY)))
         }
     }
+}
+
+/// Ports of containers that are to end but have not yet, with what is known of each.
+type LeavingPorts<'a> = Vec<(u16, &'static str, Option<&'a AssignedTask>)>;
+
+/// Whether a container that is to end keeps the port from the task until then. Tasks of one service share their ports
+/// unless each owns its own.
+fn keeps_port(number: u16, protocol: &str, leaving: Option<&AssignedTask>, assigned: &AssignedTask) -> bool {
+    let of = |task: &AssignedTask| {
+        task.spec
+            .ports
+            .iter()
+            .find(|port| port.published == Some(number) && port.protocol.as_str() == protocol)
+            .map(|port| port.mode)
+    };
+    let Some(mode) = of(assigned) else { return false };
+    let is_shared = leaving.is_some_and(|leaving| {
+        leaving.service == assigned.service && mode == PublishMode::Ingress && of(leaving) == Some(PublishMode::Ingress)
+    });
+    !is_shared
 }
 
 /// It cannot run here, and trying again is of no use.

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use stack_model::{AssignedTask, Digest, Report, TaskId, Timestamp};
+use stack_model::{Digest, Report, TaskId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::{Host, Observed, StepFailure};
+use crate::host::{Host, StepFailure};
 use crate::ledger::Ledger;
 use crate::metrics::AgentMetrics;
-use crate::plan::{Circumstances, Step, plan};
-use crate::report::{remember, report};
+use crate::pass::pass;
+use crate::plan::{Circumstances, Step};
 
 /// How long after its start an agent that hears no controller waits before it starts anything from its ledger.
 const START_WITHOUT_CONTROLLER: Duration = Duration::from_secs(5);
@@ -148,29 +148,21 @@ impl<H: Host> Reconciler<H> {
         pulled.retain(|task, _| want.tasks.contains_key(task));
         let have_image: BTreeSet<TaskId> = pulled.keys().copied().collect();
         let circumstances = Circumstances { memory: ledger.memory(), busy, pulled: &have_image, start_not_before, now };
-        let steps = plan(want, &have, circumstances);
-
-        let mut memory = ledger.memory().clone();
-        for step in &steps.steps {
-            memory.begin(step);
-        }
-        let report = report(want, &have, &memory, now);
-        remember(&mut memory, &report);
-        memory.retain(&known_tasks(&want.tasks, &have, busy));
+        let decided = pass(want, &have, circumstances);
         self.metrics.tasks(want.tasks.len(), have.containers.len());
-        if let Err(error) = ledger.set_memory(memory) {
+        if let Err(error) = ledger.set_memory(decided.memory) {
             tracing::error!(%error, "the agent's memory is not on disk");
         }
         drop(ledger);
 
         self.reports.send_if_modified(|last| {
-            let is_news = last.as_ref() != Some(&report);
+            let is_news = last.as_ref() != Some(&decided.report);
             if is_news {
-                *last = Some(report);
+                *last = Some(decided.report);
             }
             is_news
         });
-        for step in steps.steps {
+        for step in decided.steps {
             busy.insert(step.task());
             tracing::debug!(task = %step.task(), step = step.kind(), "begins");
             let host = Arc::clone(&self.host);
@@ -179,14 +171,6 @@ impl<H: Host> Reconciler<H> {
                 Ended { step, outcome }
             });
         }
-        steps.wake_at
+        decided.wake_at
     }
-}
-
-fn known_tasks(
-    assigned: &BTreeMap<TaskId, AssignedTask>,
-    have: &Observed,
-    busy: &BTreeSet<TaskId>,
-) -> BTreeSet<TaskId> {
-    assigned.keys().chain(have.containers.keys()).chain(busy).copied().collect()
 }

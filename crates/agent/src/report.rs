@@ -43,19 +43,25 @@ fn status(
     let mut status = TaskStatus {
         restarts: memory.restarts,
         container: container.map(|container| container.id.clone()),
-        ..TaskStatus::assigned(memory.reached_at.unwrap_or(now))
+        ..TaskStatus::assigned(now)
     };
+    // Since when, where the container itself tells it.
+    let mut since = None;
     let stopping = assigned.desired == DesiredState::Stopped;
     let trouble = || {
         let failure = memory.failure.as_ref()?;
-        let retry = memory.retry_at.map(|at| format!("; trying again in {}", at.since(now))).unwrap_or_default();
-        Some(if failure.may_heal { format!("{failure}{retry}") } else { failure.to_string() })
+        // Pauses, not what is left of them: a report changes only when something has happened.
+        Some(if failure.may_heal {
+            format!("{failure}; trying again after {}", memory.retry_pause())
+        } else {
+            failure.to_string()
+        })
     };
     let phase = match container.map(|container| &container.state) {
-        Some(ObservedState::Running { pid, since, health }) => {
+        Some(ObservedState::Running { pid, since: started, health }) => {
             status.pid = Some(*pid);
             status.health = *health;
-            status.since = *since;
+            since = Some(*started);
             status.ready = !stopping && matches!(health, None | Some(Health::Healthy));
             if stopping {
                 Phase::Stopping
@@ -69,7 +75,7 @@ fn status(
         Some(ObservedState::Exited { code, out_of_memory, started, finished }) => {
             status.exit_code = Some(*code);
             status.out_of_memory = *out_of_memory;
-            status.since = *finished;
+            since = Some(*finished);
             let how = end_text(*code, *out_of_memory, memory.was_unhealthy);
             let policy = &assigned.spec.restart;
             if stopping {
@@ -81,8 +87,11 @@ fn status(
                 status.message = trouble();
                 Phase::Starting
             } else if memory.restarts_after(policy, *code, *finished) {
-                let at = memory.restart_at(policy, *started, *finished);
-                status.message = Some(format!("{how}; starting again in {}", at.since(now)));
+                let pause = memory.restart_at(policy, *started, *finished).since(*finished);
+                status.message = Some(match pause.0 {
+                    0 => format!("{how}; starting again at once"),
+                    _ => format!("{how}; starting again after {pause}"),
+                });
                 Phase::Running
             } else if *code == 0 && !memory.was_unhealthy {
                 Phase::Complete
@@ -108,6 +117,11 @@ fn status(
         }
     };
     status.phase = memory.reached.map_or(phase, |reached| reached.max(phase));
+    status.since = match (since, memory.reached_at) {
+        (Some(since), _) => since,
+        (None, Some(reached_at)) if memory.reached == Some(status.phase) => reached_at,
+        (None, _) => now,
+    };
     status
 }
 

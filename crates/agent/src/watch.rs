@@ -31,6 +31,9 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(1200);
 /// The controller answers a watch after 30 s at the latest.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(40);
 
+/// A report is sent again after this time though nothing has changed. The leader writes only news into the log.
+const REPORT_AGAIN: Duration = Duration::from_secs(15);
+
 /// Makes a client of one controller, with the node's present certificate.
 pub type Connect = Arc<dyn Fn(SocketAddr) -> Result<Client, ClientError> + Send + Sync>;
 
@@ -223,8 +226,11 @@ impl Session {
                     }
                 }
             }
-            if reports.changed().await.is_err() {
-                return;
+            // What was said last is said again from time to time: a report that came late and overtook it, or a controller
+            // that was restored from a backup, would otherwise have the last word.
+            match tokio::time::timeout(REPORT_AGAIN, reports.changed()).await {
+                Ok(Err(_closed)) => return,
+                Ok(Ok(())) | Err(_) => {}
             }
         }
     }

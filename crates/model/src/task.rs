@@ -142,6 +142,9 @@ pub struct Task {
     pub desired: DesiredState,
     /// When it was decided.
     pub created_at: Timestamp,
+    /// The revision that made it: orders the tasks of a slot even while the cluster's time stands still.
+    #[serde(default)]
+    pub revision: u64,
     /// The last that its node said of it, or [`Phase::Lost`] by the leader.
     pub status: TaskStatus,
     /// Since when it is ready without a break, by the cluster's time. Written by `apply`.

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use stack_model::spec::{
-    MountSource, NetworkMode, Protocol, PublishedPort, ServiceMode, ServiceSpec, StackSpec, VolumeSpec,
-};
+use stack_model::spec::{MountSource, NetworkMode, Protocol, ServiceMode, ServiceSpec, StackSpec, VolumeSpec};
 use stack_model::{
     DesiredState, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report, ServiceKey, StackName, Task,
     TaskId, TaskSpec, TaskStatus, Timestamp,
@@ -274,14 +272,16 @@ fn put_stack(state: &mut State, spec: StackSpec, expected_revision: Option<u64>)
     }
     // Everything that can be refused is refused before anything is changed.
     let mut wanted: BTreeMap<ServiceKey, (ServiceSpec, TaskSpec)> = BTreeMap::new();
-    let mut taken = published_ports(state, &spec.name);
+    let mut services: BTreeMap<ServiceKey, ServiceSpec> = BTreeMap::new();
     for (name, service) in &spec.services {
         let key = ServiceKey { stack: spec.name.clone(), service: name.clone() };
         if service.container.image.digest.is_none() {
             return Err(Rejected::NoDigest { service: key, image: service.container.image.reference.clone() });
         }
-        let mut service = service.clone();
-        fill_ports(state, &key, &mut service, &mut taken)?;
+        services.insert(key, service.clone());
+    }
+    fill_ports(state, &spec.name, &mut services)?;
+    for (key, service) in services {
         let task_spec = task_spec(&spec, &key, &service)?;
         wanted.insert(key, (service, task_spec));
     }
@@ -321,12 +321,24 @@ fn put_service(state: &mut State, key: ServiceKey, spec: ServiceSpec, task_spec:
     let runs = state.tasks_of(&key).any(Task::is_active);
     match state.services.get_mut(&key) {
         Some(service) => {
-            service.removing = false;
+            if service.removing {
+                service.removing = false;
+                service.previous = None;
+                service.previous_task_spec = None;
+                service.update = None;
+            }
+            // Also where the last rollout has just stopped the only task.
+            let runs = runs || service.update.as_ref().is_some_and(Update::is_unproved);
             if *service.task_spec != task_spec {
-                service.previous = Some(Arc::clone(&service.spec));
+                remember_previous(service, &task_spec);
                 service.task_spec = Arc::new(task_spec);
                 service.version = revision;
                 service.update = runs.then_some(Update { started_at: now, state: UpdateState::Rolling });
+            } else if *service.spec != spec
+                && service.update.as_ref().is_some_and(|update| matches!(update.state, UpdateState::Paused { .. }))
+            {
+                // A deploy is what a paused rollout waits for, also one that only changes how it is done.
+                service.update = Some(Update { started_at: now, state: UpdateState::Rolling });
             }
             if *service.spec != spec {
                 service.spec = Arc::new(spec);
@@ -341,12 +353,26 @@ fn put_service(state: &mut State, key: ServiceKey, spec: ServiceSpec, task_spec:
                     task_spec: Arc::new(task_spec),
                     version: revision,
                     previous: None,
+                    previous_task_spec: None,
                     update: None,
                     removing: false,
                     unplaced: None,
                 },
             );
         }
+    }
+}
+
+/// What a failed update returns to is the last spec whose rollout was not broken off: a spec that never proved itself is
+/// nothing to return to.
+fn remember_previous(service: &mut Service, wanted: &TaskSpec) {
+    let is_unproved = service.update.as_ref().is_some_and(Update::is_unproved);
+    if !is_unproved || service.previous.is_none() {
+        service.previous = Some(Arc::clone(&service.spec));
+        service.previous_task_spec = Some(Arc::clone(&service.task_spec));
+    } else if service.previous_task_spec.as_deref() == Some(wanted) {
+        service.previous = None;
+        service.previous_task_spec = None;
     }
 }
 
@@ -373,27 +399,20 @@ fn published_ports(state: &State, except: &StackName) -> TakenPorts {
     taken
 }
 
-fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => one == other || one.is_unspecified() || other.is_unspecified(),
-        _ => true,
-    }
-}
-
-/// Gives every published port a number, the one it had before where it had one, and refuses what another service has.
+/// Gives every published port of a stack a number, and refuses what another service has. Numbers that the user wrote
+/// come first, then those that a service had before, then new ones: a new service takes no port from an old one.
 fn fill_ports(
     state: &State,
-    key: &ServiceKey,
-    service: &mut ServiceSpec,
-    taken: &mut TakenPorts,
+    stack: &StackName,
+    services: &mut BTreeMap<ServiceKey, ServiceSpec>,
 ) -> Result<(), Rejected> {
-    let before: Vec<PublishedPort> =
-        state.services.get(key).map(|service| service.spec.ports.clone()).unwrap_or_default();
-    for port in &mut service.ports {
-        if let Some(published) = port.published {
-            let holders = taken.get(&(published, port.protocol)).map(Vec::as_slice).unwrap_or_default();
+    let mut taken = published_ports(state, stack);
+    for (key, service) in services.iter() {
+        for port in &service.ports {
+            let Some(published) = port.published else { continue };
+            let holders = taken.entry((published, port.protocol)).or_default();
             if let Some((other, _)) =
-                holders.iter().find(|(other, host_ip)| other != key && overlap(*host_ip, port.host_ip))
+                holders.iter().find(|(other, host_ip)| other != key && schedule::overlap(*host_ip, port.host_ip))
             {
                 return Err(Rejected::PortTaken {
                     service: key.clone(),
@@ -401,9 +420,13 @@ fn fill_ports(
                     other: other.clone(),
                 });
             }
-        } else {
-            let free = |number: &u16| !taken.contains_key(&(*number, port.protocol));
-            let kept = before
+            holders.push((key.clone(), port.host_ip));
+        }
+    }
+    for (key, service) in services.iter_mut() {
+        let before = state.services.get(key).map(|service| service.spec.ports.clone()).unwrap_or_default();
+        for port in service.ports.iter_mut().filter(|port| port.published.is_none()) {
+            port.published = before
                 .iter()
                 .filter(|old| {
                     old.target == port.target
@@ -413,13 +436,17 @@ fn fill_ports(
                 })
                 .filter_map(|old| old.published)
                 .filter(|number| DYNAMIC_PORTS.contains(number))
-                .find(free);
-            port.published = Some(
-                kept.or_else(|| DYNAMIC_PORTS.clone().find(free))
-                    .ok_or_else(|| Rejected::NoFreePort { service: key.clone(), target: port.target })?,
-            );
+                .find(|number| !taken.contains_key(&(*number, port.protocol)));
+            if let Some(published) = port.published {
+                taken.entry((published, port.protocol)).or_default().push((key.clone(), port.host_ip));
+            }
         }
-        if let Some(published) = port.published {
+    }
+    for (key, service) in services.iter_mut() {
+        for port in service.ports.iter_mut().filter(|port| port.published.is_none()) {
+            let free = DYNAMIC_PORTS.clone().find(|number| !taken.contains_key(&(*number, port.protocol)));
+            let published = free.ok_or_else(|| Rejected::NoFreePort { service: key.clone(), target: port.target })?;
+            port.published = Some(published);
             taken.entry((published, port.protocol)).or_default().push((key.clone(), port.host_ip));
         }
     }
@@ -599,13 +626,26 @@ fn lose(state: &mut State, id: TaskId) {
     }
 }
 
+/// Whether a report would change anything. The leader asks before it writes one into the log: agents say the same again
+/// from time to time, in case it was lost or overtaken.
+#[must_use]
+pub fn is_news(state: &State, report: &Report) -> bool {
+    report.tasks.iter().any(|(id, status)| {
+        state.tasks.get(id).is_some_and(|task| task.node == report.node && changes_status(task, status))
+    })
+}
+
+fn changes_status(task: &Task, status: &TaskStatus) -> bool {
+    let present = task.status.phase;
+    !present.is_terminal() && status.phase >= present && task.status != *status
+}
+
 fn take_report(state: &mut State, report: Report) -> bool {
     let now = state.time;
     let mut any = false;
     for (id, status) in report.tasks {
         let Some(task) = state.tasks.get_mut(&id) else { continue };
-        let present = task.status.phase;
-        if task.node != report.node || present.is_terminal() || status.phase < present || task.status == status {
+        if task.node != report.node || !changes_status(task, &status) {
             continue;
         }
         any = true;
@@ -727,6 +767,7 @@ fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> 
         spec_version: service.version,
         desired: DesiredState::Running,
         created_at: state.time,
+        revision: state.revision,
         status: TaskStatus::assigned(state.time),
         ready_since: None,
         ended_at: None,
@@ -737,24 +778,33 @@ fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> 
     true
 }
 
+/// Whether the service can return to its previous spec: it has one, and nobody took its ports meanwhile.
+pub(crate) fn can_roll_back(state: &State, key: &ServiceKey, service: &Service) -> bool {
+    let Some(previous) = &service.previous else { return false };
+    service.previous_task_spec.is_some()
+        && state.services.iter().filter(|(other, _)| *other != key).all(|(_, other)| {
+            previous.ports.iter().all(|port| other.spec.ports.iter().all(|theirs| !schedule::same_port(port, theirs)))
+        })
+}
+
 fn roll_back(state: &mut State, key: &ServiceKey, version: u64, reason: String) -> bool {
-    let Some(stack) = state.stacks.get(&key.stack).map(|stack| Arc::clone(&stack.spec)) else { return false };
     let Some(service) = state.services.get(key) else { return false };
-    let Some(previous) = service.previous.clone() else { return false };
-    if service.version != version {
+    if service.version != version || !can_roll_back(state, key, service) {
         return false;
     }
+    let (Some(previous), Some(task_spec)) = (service.previous.clone(), service.previous_task_spec.clone()) else {
+        return false;
+    };
     // The number of replicas is not what failed.
-    let mut spec = (*previous).clone();
-    spec.mode = service.spec.mode;
-    let Ok(task_spec) = task_spec(&stack, key, &spec) else { return false };
+    let spec = ServiceSpec { mode: service.spec.mode, ..(*previous).clone() };
     let update = Update { started_at: state.time, state: UpdateState::RollingBack { reason } };
     let revision = state.revision;
     if let Some(service) = state.services.get_mut(key) {
         service.spec = Arc::new(spec);
-        service.task_spec = Arc::new(task_spec);
+        service.task_spec = task_spec;
         service.version = revision;
         service.previous = None;
+        service.previous_task_spec = None;
         service.update = Some(update);
     }
     true

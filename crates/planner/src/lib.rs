@@ -13,7 +13,7 @@ mod schedule;
 pub mod state;
 pub mod status;
 
-pub use apply::{Applied, Entry, Rejected, apply};
+pub use apply::{Applied, Entry, Rejected, apply, is_news};
 pub use assignment::assignment;
 pub use command::{Change, ClusterIdentity, Command, NewTask, Plan, Secret};
 pub use plan::{Ids, plan};

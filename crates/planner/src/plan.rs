@@ -1,10 +1,10 @@
 //! Pure. What the leader decides from a snapshot: orchestrate each service, then place what it needs.
 
-use stack_model::{ServiceKey, Slot, TaskId, Timestamp};
+use stack_model::{NodeId, ServiceKey, Slot, TaskId, Timestamp};
 
 use crate::command::{Change, NewTask, Plan};
-use crate::rollout::{self, Start};
-use crate::schedule::Board;
+use crate::rollout::{self, Candidate, Start};
+use crate::schedule::{self, Board};
 use crate::state::{Service, State, Unplaced};
 
 /// Where a plan's ids come from: 128 random bits at each call in production, a counter in a test.
@@ -55,31 +55,50 @@ fn plan_service<'a>(
     }
     plan.changes.extend(needs.stops.into_iter().map(|stop| Change::StopTask { stop }));
     let mut unplaced: Option<Unplaced> = None;
-    for Start { slot, instead_of_lost, evicts, avoid } in needs.starts {
+    let mut place = |slot: Slot, avoid: &[NodeId]| {
         let only = match slot {
             Slot::Replica(_) => None,
             Slot::Node(node) => Some(node),
         };
         let spec = &service.task_spec;
-        let choice = board.choose(key, &service.spec, spec, only, &avoid).or_else(|reason| {
+        let choice = board.choose(key, &service.spec, spec, only, avoid).or_else(|reason| {
             if avoid.is_empty() { Err(reason) } else { board.choose(key, &service.spec, spec, only, &[]) }
         });
         match choice {
             Ok(node) => {
                 let id = ids.task();
                 board.place(node, id, key, spec);
-                let start = NewTask { id, service: key.clone(), slot, node, version: service.version };
-                plan.changes.push(match instead_of_lost {
-                    Some(stop) => Change::ReplaceLostTask { stop, start },
-                    None => Change::StartTask { start },
-                });
+                Some(NewTask { id, service: key.clone(), slot, node, version: service.version })
             }
             Err(reason) => {
-                if let Some(stop) = evicts {
-                    plan.changes.push(Change::StopTask { stop });
-                }
                 unplaced.get_or_insert(Unplaced { count: 0, reason }).count += 1;
+                None
             }
+        }
+    };
+    let mut unplaceable = 0;
+    for Start { slot, instead_of_lost, holds_up_rollout, avoid } in needs.starts {
+        match (place(slot, &avoid), instead_of_lost) {
+            (Some(start), Some(stop)) => plan.changes.push(Change::ReplaceLostTask { stop, start }),
+            (Some(start), None) => plan.changes.push(Change::StartTask { start }),
+            (None, _) => unplaceable += usize::from(!holds_up_rollout),
+        }
+    }
+    let mut budget = needs.turn.budget(unplaceable);
+    for Candidate { task, is_misplaced, avoid } in needs.turn.candidates {
+        if budget == 0 {
+            break;
+        }
+        if !schedule::starts_first(&service.spec) {
+            plan.changes.push(Change::StopTask { stop: task.id });
+            budget -= 1;
+        } else if let Some(start) = place(task.slot, &avoid) {
+            plan.changes.push(Change::StartTask { start });
+            budget -= 1;
+        } else if is_misplaced || !task.status.ready {
+            // It must leave, or it does not serve: to make room for its successor loses nothing.
+            plan.changes.push(Change::StopTask { stop: task.id });
+            budget -= 1;
         }
     }
     plan.changes.extend(needs.forgets.into_iter().map(|task| Change::ForgetTask { task }));

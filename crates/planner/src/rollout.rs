@@ -11,6 +11,7 @@ use stack_model::{
     Availability, DesiredState, Milliseconds, NodeId, Phase, Readiness, ServiceKey, Slot, Task, TaskId, Timestamp,
 };
 
+use crate::apply::can_roll_back;
 use crate::schedule;
 use crate::state::{Service, State, Update, UpdateState};
 
@@ -19,11 +20,15 @@ const HISTORY: usize = 5;
 /// The first pause before a rejected task is tried again; it doubles to [`REJECTED_PAUSE_MOST`].
 const REJECTED_PAUSE: Milliseconds = Milliseconds::from_seconds(1);
 const REJECTED_PAUSE_MOST: Milliseconds = Milliseconds::from_seconds(60);
+/// So many rejections in a row lead to the longest pause, and are kept to count them.
+const REJECTIONS: usize = 7;
 
 /// What one service needs now.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Needs {
+#[derive(Debug, Default)]
+pub(crate) struct Needs<'a> {
     pub(crate) starts: Vec<Start>,
+    /// What is replaced as far as the policy allows, once it is known which of `starts` found a place.
+    pub(crate) turn: Turn<'a>,
     pub(crate) stops: Vec<TaskId>,
     pub(crate) forgets: Vec<TaskId>,
     /// The rollout's new standing, where it changes.
@@ -33,19 +38,49 @@ pub(crate) struct Needs {
     pub(crate) wake_at: Option<Timestamp>,
 }
 
+/// Tasks that are to be replaced, in this order, so many at once as the policy allows.
+#[derive(Debug, Default)]
+pub(crate) struct Turn<'a> {
+    pub(crate) candidates: Vec<Candidate<'a>>,
+    /// Slots that are on their way, with all of `starts`.
+    in_flux: usize,
+    parallelism: usize,
+}
+
+impl Turn<'_> {
+    /// How many may be replaced now. `unplaceable`: so many of the slots to fill found no place, and not because of the
+    /// rollout; they are no reason to leave the others as they are.
+    pub(crate) fn budget(&self, unplaceable: usize) -> usize {
+        match self.parallelism {
+            0 => usize::MAX,
+            parallelism => parallelism.saturating_sub(self.in_flux.saturating_sub(unplaceable)),
+        }
+    }
+}
+
+/// A task that is to be replaced.
+#[derive(Debug)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) task: &'a Task,
+    /// It must leave its node even if nothing can take its place.
+    pub(crate) is_misplaced: bool,
+    /// Nodes that could not run it lately.
+    pub(crate) avoid: Vec<NodeId>,
+}
+
 /// A slot to fill.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) slot: Slot,
     /// The task there whose node is lost; it is given up only if another node can take its place.
     pub(crate) instead_of_lost: Option<TaskId>,
-    /// The task there that must leave its node even if nothing can take its place.
-    pub(crate) evicts: Option<TaskId>,
+    /// The rollout itself emptied the slot: while no node can take it, no further slot is emptied.
+    pub(crate) holds_up_rollout: bool,
     /// Nodes that could not run it lately.
     pub(crate) avoid: Vec<NodeId>,
 }
 
-impl Needs {
+impl Needs<'_> {
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |present| present.min(at)));
     }
@@ -95,30 +130,33 @@ enum Standing<'a> {
     Waiting(Timestamp),
 }
 
-pub(crate) fn needs(state: &State, key: &ServiceKey, service: &Service, now: Timestamp) -> Needs {
+pub(crate) fn needs<'a>(state: &'a State, key: &ServiceKey, service: &Service, now: Timestamp) -> Needs<'a> {
     let mut needs = Needs::default();
     let wanted = wanted_slots(state, service);
-    let mut slots: BTreeMap<Slot, Vec<&Task>> = wanted.iter().map(|slot| (*slot, Vec::new())).collect();
+    let mut slots: BTreeMap<Slot, Vec<&'a Task>> = wanted.iter().map(|slot| (*slot, Vec::new())).collect();
     for task in state.tasks_of(key) {
         slots.entry(task.slot).or_default().push(task);
     }
     for tasks in slots.values_mut() {
-        tasks.sort_by_key(|task| (task.created_at, task.id));
+        tasks.sort_by_key(|task| (task.revision, task.id));
     }
 
     let failure = judge_rollout(state, key, service, wanted.len(), now, &mut needs);
     let mut in_flux = 0;
-    let mut candidates: Vec<(bool, &Task, bool)> = Vec::new();
+    let mut candidates: Vec<Candidate<'a>> = Vec::new();
     let mut settled = true;
+    let mut failed = false;
     let mut last_ready = None;
     for (slot, tasks) in &slots {
         if !wanted.contains(slot) {
             retire(state, tasks, &mut needs);
             continue;
         }
-        forget_history(tasks, &mut needs);
-        match stand(state, service, *slot, tasks, now, &mut needs) {
+        forget_history(service, tasks, &mut needs);
+        let standing = stand(state, service, *slot, tasks, now, &mut needs);
+        match standing {
             Standing::Settled(task) => {
+                failed |= task.is_none() && tasks.last().is_some_and(|last| last.status.phase == Phase::Failed);
                 last_ready = last_ready.max(task.and_then(|task| task.ready_since));
             }
             Standing::Busy => {
@@ -126,13 +164,13 @@ pub(crate) fn needs(state: &State, key: &ServiceKey, service: &Service, now: Tim
                 settled = false;
             }
             Standing::Away => {}
-            Standing::Outdated(task) => {
+            Standing::Outdated(task) | Standing::Misplaced(task) => {
                 settled = false;
-                candidates.push((task.status.ready, task, false));
-            }
-            Standing::Misplaced(task) => {
-                settled = false;
-                candidates.push((task.status.ready, task, true));
+                candidates.push(Candidate {
+                    task,
+                    is_misplaced: matches!(standing, Standing::Misplaced(_)),
+                    avoid: rejecting_nodes(service, tasks, now),
+                });
             }
             Standing::Lost(task) => {
                 in_flux += 1;
@@ -140,7 +178,7 @@ pub(crate) fn needs(state: &State, key: &ServiceKey, service: &Service, now: Tim
                 needs.starts.push(Start {
                     slot: *slot,
                     instead_of_lost: Some(task.id),
-                    evicts: None,
+                    holds_up_rollout: false,
                     avoid: rejecting_nodes(service, tasks, now),
                 });
             }
@@ -150,7 +188,7 @@ pub(crate) fn needs(state: &State, key: &ServiceKey, service: &Service, now: Tim
                 needs.starts.push(Start {
                     slot: *slot,
                     instead_of_lost: None,
-                    evicts: None,
+                    holds_up_rollout: was_emptied_by_rollout(service, tasks),
                     avoid: rejecting_nodes(service, tasks, now),
                 });
             }
@@ -164,15 +202,15 @@ pub(crate) fn needs(state: &State, key: &ServiceKey, service: &Service, now: Tim
     if service.removing || failure {
         return needs;
     }
-    replace_in_turn(service, candidates, in_flux, last_ready, now, &mut needs);
+    take_turns(service, candidates, in_flux, last_ready, now, &mut needs);
     if settled {
-        finish_rollout(service, last_ready, now, &mut needs);
+        finish_rollout(service, failed, last_ready, now, &mut needs);
     }
     needs
 }
 
 /// A slot that is not wanted: its tasks end and are forgotten.
-fn retire(state: &State, tasks: &[&Task], needs: &mut Needs) {
+fn retire(state: &State, tasks: &[&Task], needs: &mut Needs<'_>) {
     for task in tasks {
         if task.is_active() {
             needs.stops.push(task.id);
@@ -186,9 +224,10 @@ fn retire(state: &State, tasks: &[&Task], needs: &mut Needs) {
     }
 }
 
-fn forget_history(tasks: &[&Task], needs: &mut Needs) {
-    let ended: Vec<&&Task> = tasks.iter().filter(|task| task.status.phase.is_terminal()).collect();
-    let surplus = ended.len().saturating_sub(HISTORY);
+fn forget_history(service: &Service, tasks: &[&Task], needs: &mut Needs<'_>) {
+    let ended: Vec<&Task> = tasks.iter().copied().filter(|task| task.status.phase.is_terminal()).collect();
+    let kept = rejections(service, &ended).count().clamp(HISTORY, REJECTIONS);
+    let surplus = ended.len().saturating_sub(kept);
     needs.forgets.extend(ended.iter().take(surplus).map(|task| task.id));
 }
 
@@ -198,7 +237,7 @@ fn stand<'a>(
     slot: Slot,
     tasks: &[&'a Task],
     now: Timestamp,
-    needs: &mut Needs,
+    needs: &mut Needs<'_>,
 ) -> Standing<'a> {
     let is_down = |node: NodeId| state.nodes.get(&node).is_none_or(|node| node.readiness == Readiness::Down);
     let fits = |task: &Task| {
@@ -218,18 +257,8 @@ fn stand<'a>(
         }
         return if keep.status.ready { Standing::Settled(Some(keep)) } else { Standing::Busy };
     }
-    if let Some(incumbent) = active.last().copied() {
-        if is_down(incumbent.node) {
-            return match slot {
-                Slot::Replica(_) => Standing::Lost(incumbent),
-                Slot::Node(_) => Standing::Away,
-            };
-        }
-        return if is_current(service, incumbent) {
-            Standing::Misplaced(incumbent)
-        } else {
-            Standing::Outdated(incumbent)
-        };
+    if !active.is_empty() {
+        return stand_without_good_one(state, service, slot, tasks, &active, now, needs);
     }
     if tasks.iter().any(|task| schedule::occupies_slot(state, task)) {
         return Standing::Busy;
@@ -253,13 +282,76 @@ fn stand<'a>(
     }
 }
 
+/// The slot has tasks that should run, but none of them is what should run there.
+fn stand_without_good_one<'a>(
+    state: &State,
+    service: &Service,
+    slot: Slot,
+    tasks: &[&'a Task],
+    active: &[&'a Task],
+    now: Timestamp,
+    needs: &mut Needs<'_>,
+) -> Standing<'a> {
+    let is_down = |task: &Task| state.nodes.get(&task.node).is_none_or(|node| node.readiness == Readiness::Down);
+    // One of them stays for now: one that can be reached, one that serves, the newest.
+    let incumbent = active.iter().copied().enumerate().max_by_key(|(age, task)| {
+        let reachable = !is_down(task);
+        (reachable, reachable && task.status.ready, *age)
+    });
+    let Some((_, incumbent)) = incumbent else { return Standing::Empty };
+    needs.stops.extend(active.iter().filter(|task| task.id != incumbent.id).map(|task| task.id));
+    let others = tasks.iter().filter(|task| task.id != incumbent.id && schedule::occupies_slot(state, task)).count();
+    let starts_first = schedule::starts_first(&service.spec);
+    if is_down(incumbent) {
+        return match slot {
+            Slot::Node(_) => Standing::Away,
+            Slot::Replica(_) if others > usize::from(starts_first) => Standing::Busy,
+            Slot::Replica(_) => Standing::Lost(incumbent),
+        };
+    }
+    if starts_first && others > 0 {
+        return Standing::Busy;
+    }
+    let is_misplaced = is_current(service, incumbent);
+    // Its replacement was there already, and ended by itself.
+    if let Some(last) = tasks.last()
+        && last.status.phase.is_terminal()
+        && last.desired == DesiredState::Running
+        && is_current(service, last)
+    {
+        if is_misplaced || last.status.phase == Phase::Complete {
+            needs.stops.push(incumbent.id);
+            return Standing::Busy;
+        }
+        if last.status.phase == Phase::Rejected {
+            let until = last.ended_at.unwrap_or(now) + rejected_pause(service, tasks);
+            if until > now {
+                return Standing::Waiting(until);
+            }
+        } else {
+            // What serves goes on serving; the new one has failed for good.
+            return Standing::Settled(None);
+        }
+    }
+    if is_misplaced { Standing::Misplaced(incumbent) } else { Standing::Outdated(incumbent) }
+}
+
+/// The rollout stopped what was there, to put the new version in its place.
+fn was_emptied_by_rollout(service: &Service, tasks: &[&Task]) -> bool {
+    tasks.last().is_some_and(|last| match last.status.phase {
+        Phase::Lost => false,
+        Phase::Rejected => true,
+        _ => last.desired == DesiredState::Stopped && !is_current(service, last),
+    })
+}
+
 /// How many rejections stand at the end of the slot's history, for the present spec.
 fn rejections<'a, 'b>(service: &'b Service, tasks: &'b [&'a Task]) -> impl Iterator<Item = &'a Task> + 'b {
     tasks.iter().rev().copied().take_while(|task| task.status.phase == Phase::Rejected && is_current(service, task))
 }
 
 fn rejected_pause(service: &Service, tasks: &[&Task]) -> Milliseconds {
-    let count = rejections(service, tasks).count().clamp(1, 7);
+    let count = rejections(service, tasks).count().clamp(1, REJECTIONS);
     let doubled = REJECTED_PAUSE.0.saturating_mul(1 << (count - 1));
     Milliseconds(doubled.min(REJECTED_PAUSE_MOST.0))
 }
@@ -279,7 +371,7 @@ fn judge_rollout(
     service: &Service,
     wanted: usize,
     now: Timestamp,
-    needs: &mut Needs,
+    needs: &mut Needs<'_>,
 ) -> bool {
     let Some(update) = &service.update else { return false };
     let rolling_back = match &update.state {
@@ -312,7 +404,7 @@ fn judge_rollout(
     let reason = format!("task {} on {node}: {message}", first.slot);
     match policy.failure_action {
         FailureAction::Continue => false,
-        FailureAction::Rollback if !rolling_back && service.previous.is_some() => {
+        FailureAction::Rollback if !rolling_back && can_roll_back(state, key, service) => {
             needs.roll_back = Some(reason);
             true
         }
@@ -323,18 +415,18 @@ fn judge_rollout(
     }
 }
 
-/// Replaces outdated and misplaced tasks, so many at once as the policy allows. What is on its way counts.
-fn replace_in_turn(
+/// Puts the outdated and misplaced tasks in the order in which they are replaced, if now is the time.
+fn take_turns<'a>(
     service: &Service,
-    mut candidates: Vec<(bool, &Task, bool)>,
+    mut candidates: Vec<Candidate<'a>>,
     in_flux: usize,
     last_ready: Option<Timestamp>,
     now: Timestamp,
-    needs: &mut Needs,
+    needs: &mut Needs<'a>,
 ) {
     let policy = &service.spec.update;
     let paused = service.update.as_ref().is_some_and(|update| matches!(update.state, UpdateState::Paused { .. }));
-    candidates.retain(|(_, _, misplaced)| *misplaced || !paused);
+    candidates.retain(|candidate| candidate.is_misplaced || !paused);
     if candidates.is_empty() {
         return;
     }
@@ -347,26 +439,20 @@ fn replace_in_turn(
         needs.wake(ready + policy.delay);
         return;
     }
-    let parallelism = usize::try_from(policy.parallelism).unwrap_or(usize::MAX);
-    let budget = if parallelism == 0 { usize::MAX } else { parallelism.saturating_sub(in_flux) };
     // Those that do not serve go first: replacing them costs nothing.
-    candidates.sort_by_key(|(ready, task, _)| (*ready, task.slot));
-    for (_, task, misplaced) in candidates.into_iter().take(budget) {
-        if schedule::starts_first(&service.spec) {
-            needs.starts.push(Start {
-                slot: task.slot,
-                instead_of_lost: None,
-                evicts: misplaced.then_some(task.id),
-                avoid: Vec::new(),
-            });
-        } else {
-            needs.stops.push(task.id);
-        }
-    }
+    candidates.sort_by_key(|candidate| (candidate.task.status.ready, candidate.task.slot));
+    let parallelism = usize::try_from(policy.parallelism).unwrap_or(usize::MAX);
+    needs.turn = Turn { candidates, in_flux, parallelism };
 }
 
 /// Everything is as wanted: the rollout ends once the last task has been ready for the time that it is watched.
-fn finish_rollout(service: &Service, last_ready: Option<Timestamp>, now: Timestamp, needs: &mut Needs) {
+fn finish_rollout(
+    service: &Service,
+    failed: bool,
+    last_ready: Option<Timestamp>,
+    now: Timestamp,
+    needs: &mut Needs<'_>,
+) {
     let Some(update) = &service.update else { return };
     if needs.update.is_some() {
         return;
@@ -376,6 +462,8 @@ fn finish_rollout(service: &Service, last_ready: Option<Timestamp>, now: Timesta
         UpdateState::RollingBack { reason } => {
             Some(Update { started_at: update.started_at, state: UpdateState::RolledBack { reason: reason.clone() } })
         }
+        // What failed stays told until the next deploy.
+        UpdateState::Paused { .. } if failed => return,
         UpdateState::Paused { .. } => None,
         UpdateState::RolledBack { .. } => return,
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use stack_model::spec::{Constraint, PublishMode, PublishedPort, ServiceSpec, UpdateOrder};
 use stack_model::{Availability, Node, NodeId, Readiness, ServiceKey, Task, TaskId, TaskSpec};
@@ -96,6 +97,19 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// Whether two published ports cannot be on one host at the same time.
+pub(crate) fn same_port(one: &PublishedPort, other: &PublishedPort) -> bool {
+    one.published == other.published && one.protocol == other.protocol && overlap(one.host_ip, other.host_ip)
+}
+
+/// Whether two addresses to publish on have one in common; `None` is every address.
+pub(crate) fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one == other || one.is_unspecified() || other.is_unspecified(),
+        _ => true,
+    }
+}
+
 /// Whether a new task starts before the old one of its slot ends. Two tasks cannot own one host port.
 pub(crate) fn starts_first(service: &ServiceSpec) -> bool {
     service.update.order == UpdateOrder::StartFirst && !service.ports.iter().any(|port| port.mode == PublishMode::Host)
@@ -170,11 +184,7 @@ pub(crate) fn refusal(node: &Node, load: &Load, service: &ServiceSpec, task: &Ta
         return Some(Refusal::Memory(resources.memory_reservation_bytes));
     }
     let taken = |port: &&PublishedPort| {
-        let same = |other: &PublishedPort| {
-            other.published == port.published
-                && other.protocol == port.protocol
-                && (other.host_ip.is_none() || port.host_ip.is_none() || other.host_ip == port.host_ip)
-        };
+        let same = |other: &PublishedPort| same_port(other, port);
         load.ports.iter().any(same) || (port.mode == PublishMode::Host && load.own_shared_ports.iter().any(same))
     };
     if let Some(port) = task.ports.iter().find(taken) {

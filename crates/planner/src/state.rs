@@ -73,6 +73,9 @@ pub struct Service {
     pub version: u64,
     /// What to return to when an update fails.
     pub previous: Option<Arc<ServiceSpec>>,
+    /// What its tasks ran: the stack may no longer have the volumes and networks that it was derived from.
+    #[serde(default)]
+    pub previous_task_spec: Option<Arc<TaskSpec>>,
     /// The rollout that is under way, or how the last one ended badly.
     pub update: Option<Update>,
     /// It left the stack file: its tasks end, then it vanishes.
@@ -111,6 +114,14 @@ pub enum UpdateState {
         /// What failed.
         reason: String,
     },
+}
+
+impl Update {
+    /// The spec that is being rolled out has not shown yet that it works.
+    #[must_use]
+    pub const fn is_unproved(&self) -> bool {
+        matches!(self.state, UpdateState::Rolling | UpdateState::Paused { .. })
+    }
 }
 
 /// Slots that no node can take.

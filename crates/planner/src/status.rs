@@ -1,6 +1,6 @@
 //! Pure. How a service stands, for people and for a deploy that waits.
 
-use stack_model::{Phase, ServiceKey};
+use stack_model::{Phase, Readiness, ServiceKey, Slot};
 
 use crate::rollout::{is_current, wanted_slots};
 use crate::state::{Service, State, UpdateState};
@@ -28,7 +28,10 @@ pub fn service_status(state: &State, key: &ServiceKey) -> Option<ServiceStatus> 
 }
 
 fn status_of(state: &State, key: &ServiceKey, service: &Service) -> ServiceStatus {
-    let wanted = wanted_slots(state, service);
+    let is_down = |node| state.nodes.get(&node).is_none_or(|node| node.readiness == Readiness::Down);
+    // A node that is down is not waited for: a global service has its task there when the node is back.
+    let mut wanted = wanted_slots(state, service);
+    wanted.retain(|slot| !matches!(slot, Slot::Node(node) if is_down(*node)));
     let mut status = ServiceStatus {
         desired: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
         ready: 0,
@@ -44,8 +47,10 @@ fn status_of(state: &State, key: &ServiceKey, service: &Service) -> ServiceStatu
         for task in state.tasks_of(key).filter(|task| task.slot == *slot) {
             let current = is_current(service, task);
             if task.is_active() {
-                ready |= task.status.ready;
-                updated |= task.status.ready && current;
+                // What a lost node last said is no longer so.
+                let serves = task.status.ready && !is_down(task.node);
+                ready |= serves;
+                updated |= serves && current;
                 leftovers |= !current;
             } else if current && task.desired == stack_model::DesiredState::Running {
                 updated |= task.status.phase == Phase::Complete;
@@ -60,7 +65,8 @@ fn status_of(state: &State, key: &ServiceKey, service: &Service) -> ServiceStatu
         .update
         .as_ref()
         .is_some_and(|update| matches!(update.state, UpdateState::Rolling | UpdateState::RollingBack { .. }));
-    let surplus = state.tasks_of(key).any(|task| task.is_active() && !wanted.contains(&task.slot));
+    let surplus =
+        state.tasks_of(key).any(|task| task.is_active() && !wanted.contains(&task.slot) && !is_down(task.node));
     status.converged = status.updated == status.desired && !rolling && !leftovers && !surplus;
     status
 }
