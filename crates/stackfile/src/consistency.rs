@@ -7,13 +7,16 @@ use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Place, Problem, did_you_mean};
 use crate::schema::check::{as_boolean, as_integer};
 use crate::short::volume;
-use crate::tree::{Entry, Mapping, Node};
+use crate::tree::{Entry, Mapping, Node, Value};
 use crate::validate::is_external;
 
 /// Checks a merged canonical tree. `disabled` are services that the file has and no chosen profile enables.
 pub(crate) fn check(root: &Node, disabled: &BTreeSet<String>, journal: &mut Journal) {
     let keys = |section: &str| -> BTreeSet<String> {
-        root.get(section).and_then(Node::as_mapping).map(|mapping| mapping.keys().cloned().collect()).unwrap_or_default()
+        root.get(section)
+            .and_then(Node::as_mapping)
+            .map(|mapping| mapping.keys().cloned().collect())
+            .unwrap_or_default()
     };
     let known = Known {
         services: keys("services"),
@@ -28,7 +31,12 @@ pub(crate) fn check(root: &Node, disabled: &BTreeSet<String>, journal: &mut Jour
     let mut containers: BTreeMap<String, Place> = BTreeMap::new();
     for (name, entry) in root.get("services").and_then(Node::as_mapping).into_iter().flatten() {
         let path = path.key(name);
-        let Some(service) = entry.node.as_mapping() else { continue };
+        let nothing = Mapping::new();
+        let service = match &entry.node.value {
+            Value::Mapping(service) => service,
+            Value::Null => &nothing,
+            _ => continue,
+        };
         has_image(service, entry.key_place, &path, journal);
         references(service, &known, &path, journal);
         dependencies(service, &known, &path, journal);
@@ -118,9 +126,9 @@ fn undefined_at(
     path: &Path<'_>,
     journal: &mut Journal,
 ) {
-    let shown = if node.interpolated { "of that name".to_owned() } else { format!("`{}`", crate::tree::shortened(name)) };
-    let problem =
-        Problem::new(Code::Undefined, place, path, format!("there is no {noun} {shown} at the top level"));
+    let shown =
+        if node.interpolated { "of that name".to_owned() } else { format!("`{}`", crate::tree::shortened(name)) };
+    let problem = Problem::new(Code::Undefined, place, path, format!("there is no {noun} {shown} at the top level"));
     let meant = did_you_mean(name, known.iter().map(String::as_str));
     journal.push(match meant {
         Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
@@ -254,7 +262,11 @@ fn mounts(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
             };
             let Some(target) = target.filter(|target| !target.is_empty()) else { continue };
             if let Some(first) = taken.insert(target.to_owned(), item.place) {
-                let shown = if item.interpolated { "this place".to_owned() } else { format!("`{}`", crate::tree::shortened(target)) };
+                let shown = if item.interpolated {
+                    "this place".to_owned()
+                } else {
+                    format!("`{}`", crate::tree::shortened(target))
+                };
                 journal.push(
                     Problem::new(
                         Code::Conflict,
@@ -272,7 +284,8 @@ fn mounts(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
 fn replicas(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
     let deploy = path.key("deploy");
     let scale = value(service, "scale").map(|node| (node, path.key("scale")));
-    let replicas = value(service, "deploy").and_then(|node| node.get("replicas")).map(|node| (node, deploy.key("replicas")));
+    let replicas =
+        value(service, "deploy").and_then(|node| node.get("replicas")).map(|node| (node, deploy.key("replicas")));
     for (node, path) in scale.iter().chain(replicas.iter()) {
         if as_integer(node).is_some_and(|count| count < 0) {
             journal.push(
@@ -327,12 +340,7 @@ fn network_mode(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
     }
 }
 
-fn container_name(
-    service: &Mapping,
-    path: &Path<'_>,
-    containers: &mut BTreeMap<String, Place>,
-    journal: &mut Journal,
-) {
+fn container_name(service: &Mapping, path: &Path<'_>, containers: &mut BTreeMap<String, Place>, journal: &mut Journal) {
     let Some(node) = value(service, "container_name") else { return };
     let Some(name) = node.as_text() else { return };
     if let Some(first) = containers.insert(name.to_owned(), node.place) {

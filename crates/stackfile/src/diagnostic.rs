@@ -152,6 +152,8 @@ pub(crate) struct Journal {
     files: Vec<SourceText>,
     problems: Vec<Problem>,
     seen: BTreeSet<(Code, Place, String)>,
+    /// Places of which nothing more is to be said, because what is there could not be understood.
+    settled: BTreeSet<Place>,
     errors: usize,
     dropped: usize,
 }
@@ -177,9 +179,20 @@ impl Journal {
         self.files.get(usize::try_from(file).ok()?.checked_sub(1)?)
     }
 
-    /// Adds a diagnostic. The same one about the same text counts once.
+    /// Says nothing more about a place: what would be said follows from what was said already.
+    pub fn settle(&mut self, place: Place) {
+        self.settled.insert(place);
+    }
+
+    /// Adds a diagnostic. The same one about the same text counts once, and what was not understood is not judged.
     pub fn push(&mut self, problem: Problem) {
         let severity = problem.code.severity();
+        if self.settled.contains(&problem.place) && problem.place.file != 0 {
+            return;
+        }
+        if matches!(problem.code, Code::BadTemplate | Code::RequiredVariable | Code::UnknownTag | Code::WrongType) {
+            self.settled.insert(problem.place);
+        }
         let what = if problem.place.file == 0 { problem.message.clone() } else { String::new() };
         if !self.seen.insert((problem.code, problem.place, what)) {
             return;

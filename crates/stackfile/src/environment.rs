@@ -18,7 +18,8 @@ pub(crate) fn read_files(
     environment: &Environment,
     journal: &mut Journal,
 ) {
-    let services = root.as_mapping_mut().and_then(|top| top.get_mut("services")).and_then(|entry| entry.node.as_mapping_mut());
+    let services =
+        root.as_mapping_mut().and_then(|top| top.get_mut("services")).and_then(|entry| entry.node.as_mapping_mut());
     let path = Path::Key(&Path::Root, "services");
     for (name, entry) in services.into_iter().flatten() {
         let path = path.key(name);
@@ -104,14 +105,16 @@ impl Reading<'_> {
         for (index, file) in files.as_ref().and_then(Node::as_sequence).unwrap_or_default().iter().enumerate() {
             let Some(name) = file.as_text() else { continue };
             match self.reader.read(&paths::join(self.directory, name)) {
-                Ok(text) => match dotenv::parse(&text, &|name| self.environment.get(name).map(str::to_owned), &|_| None) {
-                    Ok(read) => {
-                        for (name, value) in read.values {
-                            values.insert(name, file.part(value));
+                Ok(text) => {
+                    match dotenv::parse(&text, &|name| self.environment.get(name).map(str::to_owned), &|_| None) {
+                        Ok(read) => {
+                            for (name, value) in read.values {
+                                values.insert(name, file.part(value));
+                            }
                         }
+                        Err(error) => report_environment_file(journal, name, &text, &error),
                     }
-                    Err(error) => report_environment_file(journal, name, &text, &error),
-                },
+                }
                 Err(error) => unreadable(file, "label file", &error, &list.index(index), journal),
             }
         }
@@ -157,8 +160,12 @@ impl Reading<'_> {
 
 fn unreadable(node: &Node, noun: &str, error: &FileError, path: &Path<'_>, journal: &mut Journal) {
     let shown = node.get("path").unwrap_or(node);
-    let problem =
-        Problem::new(Code::Unreadable, shown.place, path, format!("the {noun} {} cannot be read: {error}", shown.quoted()));
+    let problem = Problem::new(
+        Code::Unreadable,
+        shown.place,
+        path,
+        format!("the {noun} {} cannot be read: {error}", shown.quoted()),
+    );
     journal.push(match (error, noun) {
         (FileError::NotFound, "environment file") => {
             problem.hint("write `- {path: FILE, required: false}` if it may be missing")

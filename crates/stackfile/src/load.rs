@@ -126,8 +126,11 @@ impl Loader<'_> {
 
     /// Replaces `extends` in every service of one document by what it extends.
     fn extend_services(&mut self, document: &mut Node, directory: &str, variables: &Variables<'_>, file: &str) {
-        let names: Vec<String> =
-            document.get("services").and_then(Node::as_mapping).map(|services| services.keys().cloned().collect()).unwrap_or_default();
+        let names: Vec<String> = document
+            .get("services")
+            .and_then(Node::as_mapping)
+            .map(|services| services.keys().cloned().collect())
+            .unwrap_or_default();
         for name in names {
             self.extend_service(document, &name, directory, variables, file, &mut Vec::new());
         }
@@ -145,20 +148,29 @@ impl Loader<'_> {
         let services = Path::Key(&Path::Root, "services");
         let path = services.key(name);
         let Some(service) = service_mut(document, name) else { return };
-        let Some(extends) = service.as_mapping_mut().and_then(|mapping| mapping.shift_remove("extends")) else { return };
-        let Some(other) = extends.node.get("service").and_then(|node| node.as_text().map(|text| (text.to_owned(), node.place)))
+        let Some(extends) = service.as_mapping_mut().and_then(|mapping| mapping.shift_remove("extends")) else {
+            return;
+        };
+        let Some(other) =
+            extends.node.get("service").and_then(|node| node.as_text().map(|text| (text.to_owned(), node.place)))
         else {
             if extends.node.as_mapping().is_some_and(|mapping| !mapping.contains_key("service")) {
                 self.journal.push(
-                    Problem::new(Code::MissingKey, extends.key_place, &path.key("extends"), "`extends` needs the key `service`")
-                        .hint("add `service:` with the name of the service to extend"),
+                    Problem::new(
+                        Code::MissingKey,
+                        extends.key_place,
+                        &path.key("extends"),
+                        "`extends` needs the key `service`",
+                    )
+                    .hint("add `service:` with the name of the service to extend"),
                 );
             }
             return;
         };
         let (other, place) = other;
         chain.push((file.to_owned(), name.to_owned()));
-        let other_file = extends.node.get("file").and_then(|node| node.as_text().map(|text| (text.to_owned(), node.place)));
+        let other_file =
+            extends.node.get("file").and_then(|node| node.as_text().map(|text| (text.to_owned(), node.place)));
         let base = match other_file {
             None => {
                 if chain.contains(&(file.to_owned(), other.clone())) {
@@ -184,7 +196,14 @@ impl Loader<'_> {
             }
         };
         chain.pop();
-        let Some(mut base) = base else { return };
+        let Some(mut base) = base else {
+            // What it would have had from the other service is not missing.
+            let services = document.get("services").and_then(Node::as_mapping);
+            if let Some(entry) = services.and_then(|services| services.get(name)) {
+                self.journal.settle(entry.key_place);
+            }
+            return;
+        };
         strip_for_extension(&mut base);
         if let Some(service) = service_mut(document, name) {
             let place = service.place;
@@ -268,7 +287,9 @@ impl Loader<'_> {
 
     /// The tree of a file with what it includes below it: the file's own definitions change the included ones.
     fn include(&mut self, mut own: Node, directory: &str, variables: &Variables<'_>, parents: &[String]) -> Node {
-        let Some(includes) = own.as_mapping_mut().and_then(|mapping| mapping.shift_remove("include")) else { return own };
+        let Some(includes) = own.as_mapping_mut().and_then(|mapping| mapping.shift_remove("include")) else {
+            return own;
+        };
         let list = Path::Key(&Path::Root, "include");
         let mut below = Node::mapping(Mapping::new(), own.place);
         for (index, include) in includes.node.as_sequence().unwrap_or_default().iter().enumerate() {
@@ -303,7 +324,8 @@ impl Loader<'_> {
                 continue;
             }
             let project = include.get("project_directory").and_then(Node::as_text);
-            let project = project.map_or_else(|| paths::parent(&first).to_owned(), |project| paths::join(directory, project));
+            let project =
+                project.map_or_else(|| paths::parent(&first).to_owned(), |project| paths::join(directory, project));
             let environment_files: Vec<String> =
                 texts_of("env_file").iter().map(|file| paths::join(directory, file)).collect();
             let weaker = self.include_environment(&environment_files, &project, include.place, &path, variables);
@@ -384,7 +406,8 @@ impl Loader<'_> {
                 }
                 Some(present) if present.node.is_null() => present.node = entry.node,
                 Some(present) => {
-                    let (Some(present), Value::Mapping(more)) = (present.node.as_mapping_mut(), entry.node.value) else {
+                    let (Some(present), Value::Mapping(more)) = (present.node.as_mapping_mut(), entry.node.value)
+                    else {
                         continue;
                     };
                     for (name, entry) in more {

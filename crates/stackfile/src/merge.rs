@@ -36,10 +36,9 @@ fn merge_at(base: Node, change: Node, path: &Path<'_>) -> Node {
     }
     let directive = base.directive;
     match (base.value, change.value) {
-        (Value::Mapping(base_mapping), Value::Mapping(change_mapping)) => Node {
-            directive,
-            ..Node::mapping(merge_mappings(base_mapping, change_mapping, path), base.place)
-        },
+        (Value::Mapping(base_mapping), Value::Mapping(change_mapping)) => {
+            Node { directive, ..Node::mapping(merge_mappings(base_mapping, change_mapping, path), base.place) }
+        }
         (Value::Sequence(mut items), Value::Sequence(more)) => {
             items.extend(more);
             Node { directive, ..Node::sequence(unique_items(items, path), base.place) }
@@ -155,8 +154,20 @@ fn identity(path: &Path<'_>) -> Option<Identity> {
         [
             "services",
             _,
-            "cap_add" | "cap_drop" | "dns" | "dns_opt" | "dns_search" | "expose" | "external_links" | "profiles"
-            | "tmpfs" | "security_opt" | "group_add" | "device_cgroup_rules" | "extra_hosts" | "label_file",
+            "cap_add"
+            | "cap_drop"
+            | "dns"
+            | "dns_opt"
+            | "dns_search"
+            | "expose"
+            | "external_links"
+            | "profiles"
+            | "tmpfs"
+            | "security_opt"
+            | "group_add"
+            | "device_cgroup_rules"
+            | "extra_hosts"
+            | "label_file",
         ]
         | ["services", _, "networks", _, "aliases" | "link_local_ips"]
         | ["services", _, "build", "tags" | "platforms" | "extra_hosts"] => Some(Identity::Value),

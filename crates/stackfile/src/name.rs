@@ -23,7 +23,9 @@ pub(crate) fn before_interpolation(source: Source<'_>, environment: &Environment
             crate::template::substitute(name, &lookup, &mut Vec::new()).ok()
         })
     });
-    written.filter(|name| !name.is_empty()).or_else(|| Some(normalized(source.directory)).filter(|name| !name.is_empty()))
+    written
+        .filter(|name| !name.is_empty())
+        .or_else(|| Some(normalized(source.directory)).filter(|name| !name.is_empty()))
 }
 
 /// The name of the stack, by the precedence that the explanation of [`Code::StackName`] gives.

@@ -160,7 +160,11 @@ fn braced(text: &str) -> Option<(&str, &str)> {
 fn fragment(text: &str) -> String {
     let end = text.find('}').map_or(text.len(), |at| at + 1);
     let text = &text[..end];
-    if text.chars().count() > 40 { format!("{}…", text.chars().take(40).collect::<String>()) } else { text.to_owned() }
+    if text.chars().count() > 40 {
+        format!("{}…", text.chars().take(40).collect::<String>())
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]

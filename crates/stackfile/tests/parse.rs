@@ -36,8 +36,7 @@ impl Project {
         let files: Vec<SourceFile<'_>> = self.files.iter().map(|(name, text)| SourceFile { name, text }).collect();
         let environment: Environment =
             self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let source =
-            Source { files: &files, directory: "/srv/shop", name: None, profiles: &[], reader: &self.further };
+        let source = Source { files: &files, directory: "/srv/shop", name: None, profiles: &[], reader: &self.further };
         match parse(source, &environment) {
             Ok(parsed) => Ok((serde_json::to_value(&parsed.spec).unwrap(), render_all(&parsed.warnings))),
             Err(diagnostics) => Err(render_all(&diagnostics)),

@@ -189,9 +189,9 @@ impl Node {
                 .map_or_else(|| scalar::print_float(*value).into(), serde_json::Value::Number),
             Value::Text(text) => text.clone().into(),
             Value::Sequence(items) => items.iter().map(Self::to_json).collect(),
-            Value::Mapping(mapping) => {
-                serde_json::Value::Object(mapping.iter().map(|(key, entry)| (key.clone(), entry.node.to_json())).collect())
-            }
+            Value::Mapping(mapping) => serde_json::Value::Object(
+                mapping.iter().map(|(key, entry)| (key.clone(), entry.node.to_json())).collect(),
+            ),
         }
     }
 }

@@ -16,11 +16,7 @@ pub fn all(directory: &Path) -> Vec<String> {
     for category in std::fs::read_dir(directory).expect("the data is readable").flatten() {
         for case in std::fs::read_dir(category.path()).into_iter().flatten().flatten() {
             if case.path().join("case.json").is_file() {
-                ids.push(format!(
-                    "{}/{}",
-                    category.file_name().to_string_lossy(),
-                    case.file_name().to_string_lossy()
-                ));
+                ids.push(format!("{}/{}", category.file_name().to_string_lossy(), case.file_name().to_string_lossy()));
             }
         }
     }
@@ -65,9 +61,9 @@ pub fn run(data: &Path, id: &str) -> Result<(), String> {
         "short-volume" => case.in_service("volumes", json!([case.json["input"]])).map(|list| list[0].clone()),
         "short-port" => case.in_service("ports", json!([case.json["input"]])),
         "hosts-list" => case.in_service("extra_hosts", case.json["input"].clone()).map(|list| hosts(&list)),
-        "bytes" => case.in_service("memswap_limit", case.json["input"].clone()).map(|text| {
-            text.as_str().and_then(|text| text.parse::<i64>().ok()).map_or(Value::Null, Value::from)
-        }),
+        "bytes" => case
+            .in_service("memswap_limit", case.json["input"].clone())
+            .map(|text| text.as_str().and_then(|text| text.parse::<i64>().ok()).map_or(Value::Null, Value::from)),
         "transform" => case.transform(),
         "normalize" => case.normalize(),
         "schema" => case.schema(),
@@ -109,7 +105,8 @@ impl Case {
     }
 
     fn resolved(&self, text: &str) -> String {
-        text.replace("${FIXTURES}", &self.fixtures.to_string_lossy()).replace("${CASE}", &self.directory.to_string_lossy())
+        text.replace("${FIXTURES}", &self.fixtures.to_string_lossy())
+            .replace("${CASE}", &self.directory.to_string_lossy())
     }
 
     fn resolved_value(&self, value: &Value) -> Value {
@@ -246,7 +243,8 @@ impl Case {
         let mut values: BTreeMap<String, String> = BTreeMap::new();
         for (_, text) in self.inputs() {
             let outside = |name: &str| environment.get(name).map(str::to_owned);
-            let read = dotenv::parse(&text, &outside, &|name| values.get(name).cloned()).map_err(|error| error.to_string())?;
+            let read =
+                dotenv::parse(&text, &outside, &|name| values.get(name).cloned()).map_err(|error| error.to_string())?;
             values.extend(read.values);
         }
         Ok(json!(values))
@@ -267,11 +265,8 @@ impl Case {
         }
         let mut document = value;
         for key in keys.iter().rev() {
-            document = if key == "[]" {
-                json!([document])
-            } else {
-                Value::Object(Map::from_iter([(key.clone(), document)]))
-            };
+            document =
+                if key == "[]" { json!([document]) } else { Value::Object(Map::from_iter([(key.clone(), document)])) };
         }
         (document, keys)
     }
