@@ -129,6 +129,10 @@ fn undefined_at(
     let shown =
         if node.interpolated { "of that name".to_owned() } else { format!("`{}`", crate::tree::shortened(name)) };
     let problem = Problem::new(Code::Undefined, place, path, format!("there is no {noun} {shown} at the top level"));
+    if journal.is_full() {
+        journal.push(problem);
+        return;
+    }
     let meant = did_you_mean(name, known.iter().map(String::as_str));
     journal.push(match meant {
         Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
@@ -243,6 +247,10 @@ fn dependencies(service: &Mapping, known: &Known<'_>, path: &Path<'_>, journal: 
             continue;
         }
         let problem = Problem::new(Code::Undefined, place, &path, format!("there is no service `{shown}`"));
+        if journal.is_full() {
+            journal.push(problem);
+            continue;
+        }
         journal.push(match did_you_mean(&name, known.services.iter().map(String::as_str)) {
             Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
             None => problem.hint("add it under `services:`, or remove it here"),
@@ -368,36 +376,54 @@ fn cycles(root: &Node, journal: &mut Journal) {
         })
         .collect();
     let mut done: BTreeSet<&str> = BTreeSet::new();
+    let mut found = 0;
     for start in edges.keys() {
         // A depth-first search with its own stack: a chain may be as long as the file.
         let mut stack: Vec<(&str, usize)> = vec![(start, 0)];
+        let mut on_path: BTreeSet<&str> = BTreeSet::new();
         while let Some((name, next)) = stack.pop() {
-            if next == 0 && done.contains(name) {
+            if done.contains(name) {
                 continue;
             }
             let Some((target, place)) = edges.get(name).and_then(|needs| needs.get(next)) else {
                 done.insert(name);
+                on_path.remove(name);
                 continue;
             };
+            on_path.insert(name);
             stack.push((name, next + 1));
-            if let Some(from) = stack.iter().position(|(on_path, _)| on_path == target) {
-                let mut names: Vec<&str> = stack[from..].iter().map(|(name, _)| *name).collect();
-                names.push(target);
-                let path = Path::Key(&Path::Root, "services");
-                journal.push(
-                    Problem::new(
-                        Code::DependencyCycle,
-                        *place,
-                        &path.key(name),
-                        format!("services need each other in a circle: `{}`", names.join("` → `")),
-                    )
-                    .hint("remove one of the dependencies"),
-                );
-            } else if let Some((known, _)) = edges.get_key_value(target.as_str())
-                && !done.contains(known)
-            {
+            if on_path.contains(target.as_str()) {
+                report_cycle(&stack, target, *place, journal);
+                found += 1;
+                if found == MOST_CYCLES {
+                    return;
+                }
+            } else if let Some((known, _)) = edges.get_key_value(target.as_str()) {
                 stack.push((known, 0));
             }
         }
     }
+}
+
+/// So many circles are reported; further ones are likely the same seen from elsewhere.
+const MOST_CYCLES: usize = 10;
+
+fn report_cycle(stack: &[(&str, usize)], target: &str, place: Place, journal: &mut Journal) {
+    let from = stack.iter().position(|(name, _)| *name == target).unwrap_or(0);
+    let mut names: Vec<&str> = stack[from..].iter().map(|(name, _)| *name).collect();
+    if names.len() > 10 {
+        names.truncate(10);
+        names.push("…");
+    }
+    names.push(target);
+    let path = Path::Key(&Path::Root, "services");
+    journal.push(
+        Problem::new(
+            Code::DependencyCycle,
+            place,
+            &path,
+            format!("services need each other in a circle: `{}`", names.join("` → `")),
+        )
+        .hint("remove one of the dependencies"),
+    );
 }

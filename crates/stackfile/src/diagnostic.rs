@@ -207,6 +207,11 @@ impl Journal {
         self.problems.push(problem);
     }
 
+    /// Whether further problems are only counted: their hints need not be looked for.
+    pub fn is_full(&self) -> bool {
+        self.problems.len() >= MOST_DIAGNOSTICS
+    }
+
     /// Whether anything forbids to deploy.
     pub fn has_errors(&self) -> bool {
         self.errors > 0
@@ -262,6 +267,9 @@ impl Journal {
     }
 }
 
+/// So many candidates are compared: a file with more names than these is hardly written by hand.
+const MOST_CANDIDATES: usize = 500;
+
 /// The candidate that was probably meant by `written`, if one is near enough.
 pub(crate) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_ascii_lowercase();
@@ -272,6 +280,7 @@ pub(crate) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item
     };
     candidates
         .into_iter()
+        .take(MOST_CANDIDATES)
         .map(|candidate| (distance(&written, &candidate.to_ascii_lowercase(), most), candidate))
         .filter(|(steps, _)| *steps <= most)
         .min()

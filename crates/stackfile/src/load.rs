@@ -17,6 +17,12 @@ use crate::tree::{Mapping, Node, Value, read};
 const MOST_NESTED_FILES: usize = 16;
 /// How many files may be read for one stack.
 const MOST_FILES: usize = 200;
+/// How much text may be read for one stack, in bytes.
+const MOST_BYTES: usize = 16 << 20;
+/// How many services may extend one the other in a row.
+const MOST_EXTENSIONS: usize = 64;
+/// How many values `extends` may copy.
+const MOST_COPIES: usize = 500_000;
 
 /// What loading needs beside the texts.
 pub(crate) struct Loader<'a> {
@@ -26,8 +32,16 @@ pub(crate) struct Loader<'a> {
     /// Whether variables are replaced.
     pub interpolate: bool,
     pub journal: &'a mut Journal,
-    /// How many files were read for `extends` and `include`.
-    pub files_read: usize,
+    /// What was read and copied for `extends` and `include`.
+    pub spent: Spent,
+}
+
+/// What a stack costs, so that a small file cannot ask for much.
+#[derive(Default)]
+pub(crate) struct Spent {
+    files: usize,
+    bytes: usize,
+    copies: usize,
 }
 
 /// A text with its name.
@@ -117,11 +131,16 @@ impl Loader<'_> {
     }
 
     fn read_file(&mut self, path: &str) -> Result<String, FileError> {
-        self.files_read += 1;
-        if self.files_read > MOST_FILES {
+        self.spent.files += 1;
+        if self.spent.files > MOST_FILES {
             return Err(FileError::Other(format!("more than {MOST_FILES} files are named")));
         }
-        self.reader.read(&paths::join(self.directory, path))
+        let text = self.reader.read(&paths::join(self.directory, path))?;
+        self.spent.bytes += text.len();
+        if self.spent.bytes > MOST_BYTES {
+            return Err(FileError::Other(format!("the files of this stack have more than {MOST_BYTES} bytes together")));
+        }
+        Ok(text)
     }
 
     /// Replaces `extends` in every service of one document by what it extends.
@@ -168,6 +187,30 @@ impl Loader<'_> {
             return;
         };
         let (other, place) = other;
+        if self.spent.copies > MOST_COPIES {
+            self.journal.push(
+                Problem::new(
+                    Code::TooLarge,
+                    place,
+                    &path.key("extends"),
+                    format!("the services of this stack expand to more than {MOST_COPIES} values"),
+                )
+                .hint("a service that many others extend should be small"),
+            );
+            return;
+        }
+        if chain.len() >= MOST_EXTENSIONS {
+            self.journal.push(
+                Problem::new(
+                    Code::ExtendsCycle,
+                    place,
+                    &path.key("extends"),
+                    format!("more than {MOST_EXTENSIONS} services extend one the other in a row"),
+                )
+                .hint("extend one service that has what all of them have in common"),
+            );
+            return;
+        }
         chain.push((file.to_owned(), name.to_owned()));
         let other_file =
             extends.node.get("file").and_then(|node| node.as_text().map(|text| (text.to_owned(), node.place)));
@@ -187,7 +230,7 @@ impl Loader<'_> {
             }
             Some((other_file, file_place)) => {
                 let other_file = paths::join(directory, &other_file);
-                if chain.contains(&(other_file.clone(), other.clone())) || chain.len() > MOST_NESTED_FILES {
+                if chain.contains(&(other_file.clone(), other.clone())) {
                     self.report_cycle(chain, &other, place, &path);
                     None
                 } else {
@@ -204,6 +247,7 @@ impl Loader<'_> {
             }
             return;
         };
+        self.spent.copies += count(&base);
         strip_for_extension(&mut base);
         if let Some(service) = service_mut(document, name) {
             let place = service.place;
@@ -485,6 +529,15 @@ fn look_up_variables(included: &mut Node, variables: &Variables<'_>) {
 /// Makes the relative paths of a file relative to the project's directory.
 fn prefix_paths(document: &mut Node, directory: &str) {
     crate::resolve::relative_paths(document, &|path| paths::join(directory, path));
+}
+
+/// How many values a tree has.
+fn count(node: &Node) -> usize {
+    match &node.value {
+        Value::Sequence(items) => 1 + items.iter().map(count).sum::<usize>(),
+        Value::Mapping(mapping) => 1 + mapping.values().map(|entry| count(&entry.node)).sum::<usize>(),
+        _ => 1,
+    }
 }
 
 fn service_mut<'n>(document: &'n mut Node, name: &str) -> Option<&'n mut Node> {

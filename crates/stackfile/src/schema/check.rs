@@ -242,6 +242,10 @@ fn accepts_null(shape: &Shape) -> bool {
 fn unknown_key(key: &str, place: crate::diagnostic::Place, object: &Object, path: &Path<'_>, journal: &mut Journal) {
     let shown = crate::tree::shortened(key);
     let problem = Problem::new(Code::UnknownKey, place, path, format!("`{shown}` is not a key of {}", object.noun));
+    if journal.is_full() {
+        journal.push(problem);
+        return;
+    }
     let hint = match (elsewhere(key, object), did_you_mean(key, object.fields.iter().map(|field| field.name))) {
         (Some(noun), _) => format!("`{shown}` is a key of {noun}; check the indentation"),
         (None, Some(meant)) => format!("did you mean `{meant}`?"),
