@@ -1,7 +1,8 @@
 //! Pure. Several files to one: a later file changes what an earlier one says. Both sides are canonical.
 //!
 //! Mappings are merged key by key and lists are appended, except where the tables below say otherwise. Because every
-//! list item has an identity where it needs one (a port's numbers, a volume's target), merging is associative.
+//! list item has an identity where it needs one (a port's numbers, a volume's target), merging is associative, but for
+//! `logging`, where the specification drops the options of another driver.
 
 use indexmap::IndexMap;
 
