@@ -95,6 +95,8 @@ fn report(error: &TemplateError, place: Place, path: &Path<'_>, journal: &mut Jo
             .hint("write `${NAME}` or `${NAME:-default}`; a dollar sign that is meant literally is `$$`"),
         TemplateError::Required { name, .. } => Problem::new(Code::RequiredVariable, place, path, error.to_string())
             .hint(format!("set `{name}` in the environment, or in the file `.env` beside the stack file")),
-        TemplateError::TooDeep | TemplateError::TooLong => Problem::new(Code::BadTemplate, place, path, error.to_string()),
+        TemplateError::TooDeep | TemplateError::TooLong => {
+            Problem::new(Code::BadTemplate, place, path, error.to_string())
+        }
     });
 }

@@ -113,7 +113,13 @@ fn load_project(
     let variables = Variables { environment, weaker: BTreeMap::new(), project_name };
     let parents: Vec<String> = source.files.iter().map(|file| paths::clean(file.name)).collect();
     journal.variables_left = !interpolate;
-    let mut loader = Loader { reader: source.reader, directory: source.directory, interpolate, journal, spent: load::Spent::default() };
+    let mut loader = Loader {
+        reader: source.reader,
+        directory: source.directory,
+        interpolate,
+        journal,
+        spent: load::Spent::default(),
+    };
     let mut root = loader.load(&texts, None, &variables, &parents)?;
     if root.as_mapping().is_none_or(indexmap::IndexMap::is_empty) && !journal.has_errors() {
         journal.push(

@@ -138,7 +138,9 @@ impl Loader<'_> {
         let text = self.reader.read(&paths::join(self.directory, path))?;
         self.spent.bytes += text.len();
         if self.spent.bytes > MOST_BYTES {
-            return Err(FileError::Other(format!("the files of this stack have more than {MOST_BYTES} bytes together")));
+            return Err(FileError::Other(format!(
+                "the files of this stack have more than {MOST_BYTES} bytes together"
+            )));
         }
         Ok(text)
     }

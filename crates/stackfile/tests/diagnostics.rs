@@ -230,7 +230,11 @@ const CASES: &[(&str, &str)] = &[
         "network_drivers",
         "services: {a: {image: 'a:1'}}\nnetworks: {a: {driver: macvlan}, b: {driver: host}, c: {driver: overlayy}}\n",
     ),
-    ("templates", "services: {a: {image: 'a:1', hostname: '{{.Node.Hostname}}'}}\n"),
+    (
+        "templates",
+        "services: {a: {image: 'a:1', hostname: '{{.Node.Hostname}}', environment: {SLOT: 'slot {{ .Task.Slot }}', FORMAT: '{{.Message}}'}}}\n",
+    ),
+    ("options_of_a_named_volume", "services: {a: {image: 'a:1', volumes: ['v:/v:z']}}\nvolumes: {v: }\n"),
     (
         "notes",
         "version: '3.8'\nservices: {a: {image: 'a:latest', container_name: x, depends_on: {b: {condition: service_healthy}}, attach: false, develop: {watch: [{path: ., action: rebuild}]}}, b: {image: b}}\nnetworks: {n: {attachable: true}}\n",

@@ -21,8 +21,7 @@ fn environment() -> Environment {
 
 fn with<T>(texts: &[&str], take: impl FnOnce(Source<'_>) -> T) -> T {
     let names = ["a.yml", "b.yml", "c.yml"];
-    let files: Vec<SourceFile<'_>> =
-        texts.iter().zip(names).map(|(text, name)| SourceFile { name, text }).collect();
+    let files: Vec<SourceFile<'_>> = texts.iter().zip(names).map(|(text, name)| SourceFile { name, text }).collect();
     let profiles = ["*".to_owned()];
     take(Source { files: &files, directory: "/srv/shop", name: Some("shop"), profiles: &profiles, reader: &NoFiles })
 }
@@ -54,8 +53,10 @@ fn scalar() -> impl Strategy<Value = Value> {
         any::<f64>().prop_map(Value::from),
         "[a-z0-9:/.${}\\- _=,]{0,16}".prop_map(Value::from),
         "\\PC{0,8}".prop_map(Value::from),
-        select(vec!["10s", "64m", "80:80", "v:/data", "/a:/b:ro", "host", "${TAG}", "$SECRET", "yes", "always", "NONE"])
-            .prop_map(Value::from),
+        select(vec![
+            "10s", "64m", "80:80", "v:/data", "/a:/b:ro", "host", "${TAG}", "$SECRET", "yes", "always", "NONE"
+        ])
+        .prop_map(Value::from),
     ]
 }
 
@@ -136,8 +137,7 @@ fn service() -> impl Strategy<Value = Value> {
         Just(json!({"test": ["CMD", "x"], "retries": 3})),
         Just(json!({"disable": true})),
     ];
-    let logging =
-        (word(), pairs()).prop_map(|(driver, options)| json!({"driver": driver, "options": options}));
+    let logging = (word(), pairs()).prop_map(|(driver, options)| json!({"driver": driver, "options": options}));
     let limits = prop_oneof![Just(json!(5)), Just(json!({"soft": 1, "hard": 2}))];
     let deploy = prop_oneof![
         Just(json!({"replicas": 3})),

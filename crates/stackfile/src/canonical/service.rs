@@ -414,6 +414,16 @@ fn volumes(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
                 .hint("known are `ro`, `rw`, `nocopy`, `z`, `Z` and propagations such as `rslave`"),
             );
         }
+        let labels = short.selinux.is_some() && !short.bind;
+        if labels || (short.propagation.is_some() && !short.bind) {
+            let what = if labels { "`z` and `Z`" } else { "propagation" };
+            journal.push(Problem::new(
+                Code::Noted,
+                item.place,
+                &path,
+                format!("{what} only concern directories of the host; for a named volume they do nothing"),
+            ));
+        }
         item.value = Value::Mapping(short_volume(item, short));
     });
 }

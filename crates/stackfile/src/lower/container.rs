@@ -188,13 +188,33 @@ fn environment(fields: &Fields<'_>, journal: &mut Journal) -> (BTreeMap<String, 
             );
             continue;
         }
-        if entry.node.is_null() {
+        if entry.node.as_text().is_some_and(is_template) {
+            journal.push(
+                Problem::new(
+                    Code::NotSupportedYet,
+                    entry.node.place,
+                    &environment.path.key(name),
+                    "templates such as `{{.Node.Hostname}}` and `{{.Task.Slot}}` are not supported yet",
+                )
+                .hint("leave it out, or let the program ask for its host name"),
+            );
+        } else if entry.node.is_null() {
             removed.push(name.clone());
         } else if let Some(value) = super::read::text(&entry.node, &environment.path.key(name), journal) {
             set.insert(name.clone(), value);
         }
     }
     (set, removed)
+}
+
+/// Whether a text has one of the templates that Swarm fills in for each task.
+fn is_template(text: &str) -> bool {
+    text.contains("{{")
+        && ["Service.", "Node.", "Task."].iter().any(|subject| {
+            text.split("{{")
+                .skip(1)
+                .any(|rest| rest.trim_start().strip_prefix('.').is_some_and(|rest| rest.starts_with(subject)))
+        })
 }
 
 fn absolute(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<String> {
@@ -218,7 +238,7 @@ fn absolute(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<Str
 fn host_name(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<String> {
     let text = fields.text(key, journal)?;
     let node = fields.node(key)?;
-    if text.contains("{{") {
+    if is_template(&text) {
         journal.push(
             Problem::new(
                 Code::NotSupportedYet,

@@ -420,7 +420,7 @@ fn support(node: &Node, shape: &Shape, path: &Path<'_>, said: &mut BTreeSet<&'st
     if let (Shape::Object(object), Some(mapping)) = (shape, node.as_mapping()) {
         for (key, entry) in mapping {
             let Some(field) = object.field(key) else { continue };
-            if is_empty(&entry.node) {
+            if is_empty(&entry.node) || says_default(field, &entry.node) {
                 continue;
             }
             let path = path.key(key);
@@ -463,12 +463,8 @@ fn support_refusals_below(node: &Node, shape: &Shape, path: &Path<'_>, journal: 
         Shape::Object(object) => {
             for (key, entry) in node.as_mapping().into_iter().flatten() {
                 let Some(field) = object.field(key) else { continue };
-                let refuses = match field.support {
-                    Support::Later(_) => as_boolean(&entry.node) != Some(false),
-                    Support::Refused(..) => true,
-                    Support::Applied | Support::Noted(_) => false,
-                };
-                if refuses && !is_empty(&entry.node) {
+                let refuses = matches!(field.support, Support::Later(_) | Support::Refused(..));
+                if refuses && !is_empty(&entry.node) && !says_default(field, &entry.node) {
                     if let Support::Later(instead) | Support::Refused(_, instead) = field.support {
                         journal.push(
                             Problem::new(
@@ -489,6 +485,14 @@ fn support_refusals_below(node: &Node, shape: &Shape, path: &Path<'_>, journal: 
             support_refusals_below(child, shape, path, journal);
         }),
     }
+}
+
+/// A key that says what holds without it: `internal: false`.
+fn says_default(field: &Field, node: &Node) -> bool {
+    let default = matches!(field.name, "enable_ipv4" | "attach");
+    let boolean = matches!(field.shape, Shape::Boolean | Shape::StrictBoolean)
+        || matches!(field.shape, Shape::Either(shapes) if shapes.iter().any(|shape| matches!(shape, Shape::Boolean)));
+    boolean && !matches!(field.support, Support::Applied) && as_boolean(node) == Some(default)
 }
 
 /// A key that says nothing: `labels: {}`, `build:`; nothing would be ignored by not doing it.
