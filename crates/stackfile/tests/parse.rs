@@ -79,6 +79,23 @@ fn later_files_change_earlier_ones() {
 }
 
 #[test]
+fn a_later_file_takes_a_published_port_over_and_makes_a_resource_external() {
+    let project =
+        project("services: {web: {image: 'nginx:1', ports: ['80:80', '81:81']}}\nvolumes: {v: {driver: nfs}}")
+            .and("prod.yml", "services: {web: {ports: ['80:8080']}}\nvolumes: {v: {external: true}}");
+    let spec = project.spec();
+    let ports: Vec<_> = spec["services"]["web"]["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|port| (&port["published"], &port["target"]))
+        .collect();
+    assert_eq!(serde_json::json!(ports), serde_json::json!([[81, 81], [80, 8080]]));
+    assert_eq!(spec["volumes"]["v"]["external"], true);
+    assert_eq!(spec["volumes"]["v"]["driver"], serde_json::Value::Null);
+}
+
+#[test]
 fn services_are_extended_and_files_included() {
     let project = project("include: [inc/db.yml]\nservices:\n  web: {extends: {file: lib/base.yml, service: base}, environment: {B: own}}\n")
         .file("lib/base.yml", "services:\n  base: {extends: root, environment: {A: base, B: base}, env_file: x.env}\n  root: {image: 'base:1', user: '5'}\n")

@@ -377,8 +377,10 @@ impl Case {
             let wanted = self.resolved_value(wanted);
             let mut found = self.with_the_version_of(&wanted, found);
             leave_out_defaults(&mut found);
+            let mut wanted = wanted;
             if self.text("cwd").contains("docker-cli") {
                 found = self.as_docker_cli_writes(found);
+                wanted = self.as_docker_cli_writes(wanted);
             }
             expect::same(&wanted, &found).map_err(|difference| format!("{pointer}: {difference}"))?;
         }
@@ -413,18 +415,27 @@ impl Case {
         found
     }
 
-    /// What docker/cli writes otherwise and means the same: the published port as a number, secrets and configs sorted,
-    /// the target of a secret left out.
+    /// What docker/cli writes otherwise and means the same: the published port as a number, defaults of ports and the
+    /// target of a secret left out, lists sorted.
     fn as_docker_cli_writes(&self, mut found: Value) -> Value {
         let services = found.pointer_mut("/services").and_then(Value::as_object_mut);
         for service in services.into_iter().flat_map(|services| services.values_mut()) {
-            for port in service["ports"].as_array_mut().into_iter().flatten() {
-                if let Some(number) = port["published"].as_str().and_then(|text| text.parse::<u16>().ok()) {
-                    port["published"] = number.into();
+            let ports = service.get_mut("ports").and_then(Value::as_array_mut);
+            for ports in ports.into_iter() {
+                for port in ports.iter_mut().filter_map(Value::as_object_mut) {
+                    if let Some(number) = port["published"].as_str().and_then(|text| text.parse::<u16>().ok()) {
+                        port.insert("published".to_owned(), number.into());
+                    }
+                    for (key, default) in [("mode", "ingress"), ("protocol", "tcp")] {
+                        if port.get(key).and_then(Value::as_str) == Some(default) {
+                            port.remove(key);
+                        }
+                    }
                 }
+                ports.sort_by_key(|port| port["published"].as_u64());
             }
             for key in ["secrets", "configs"] {
-                let Some(items) = service[key].as_array_mut() else { continue };
+                let Some(items) = service.get_mut(key).and_then(Value::as_array_mut) else { continue };
                 items.sort_by_key(|item| item["source"].to_string());
                 for item in items.iter_mut().filter_map(Value::as_object_mut) {
                     let source = item["source"].as_str().unwrap_or_default();
