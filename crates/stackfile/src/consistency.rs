@@ -202,25 +202,38 @@ fn references(service: &Mapping, known: &Known<'_>, path: &Path<'_>, journal: &m
     }
 }
 
-/// The other services that a service needs, with the place that says so and whether it can do without.
-fn needs(service: &Mapping) -> Vec<(String, Place, bool)> {
+/// Another service that a service needs.
+struct Need {
+    name: String,
+    /// What says so.
+    place: Place,
+    /// It can do without.
+    optional: bool,
+    /// The name is from a variable, and not quoted.
+    interpolated: bool,
+}
+
+fn needs(service: &Mapping) -> Vec<Need> {
     let mut needs = Vec::new();
     for (name, entry) in value(service, "depends_on").and_then(Node::as_mapping).into_iter().flatten() {
         let optional = entry.node.get("required").and_then(as_boolean) == Some(false);
-        needs.push((name.clone(), entry.key_place, optional));
+        let interpolated = entry.node.interpolated;
+        needs.push(Need { name: name.clone(), place: entry.key_place, optional, interpolated });
     }
     for key in ["network_mode", "ipc", "pid", "uts", "cgroup"] {
         if let Some(node) = value(service, key)
             && let Some(name) = node.as_text().and_then(|text| text.strip_prefix("service:"))
         {
-            needs.push((name.to_owned(), node.place, false));
+            let (place, interpolated) = (node.place, node.interpolated);
+            needs.push(Need { name: name.to_owned(), place, optional: false, interpolated });
         }
     }
     for key in ["volumes_from", "links"] {
         for item in value(service, key).and_then(Node::as_sequence).unwrap_or_default() {
             if let Some(text) = item.as_text().filter(|text| !text.starts_with("container:")) {
                 let name = text.split(':').next().unwrap_or_default();
-                needs.push((name.to_owned(), item.place, false));
+                let (place, interpolated) = (item.place, item.interpolated);
+                needs.push(Need { name: name.to_owned(), place, optional: false, interpolated });
             }
         }
     }
@@ -228,11 +241,12 @@ fn needs(service: &Mapping) -> Vec<(String, Place, bool)> {
 }
 
 fn dependencies(service: &Mapping, known: &Known<'_>, path: &Path<'_>, journal: &mut Journal) {
-    for (name, place, optional) in needs(service) {
+    for Need { name, place, optional, interpolated } in needs(service) {
         if optional || known.services.contains(&name) {
             continue;
         }
-        let shown = crate::tree::shortened(&name);
+        let shown =
+            if interpolated { "of that name".to_owned() } else { format!("`{}`", crate::tree::shortened(&name)) };
         let path = path.key("depends_on");
         if known.disabled.contains(&name) {
             journal.push(
@@ -240,13 +254,13 @@ fn dependencies(service: &Mapping, known: &Known<'_>, path: &Path<'_>, journal: 
                     Code::Undefined,
                     place,
                     &path,
-                    format!("the service `{shown}` is needed, and none of its profiles is chosen"),
+                    format!("the service {shown} is needed, and none of its profiles is chosen"),
                 )
                 .hint("choose one of its profiles, or write `required: false` in `depends_on`"),
             );
             continue;
         }
-        let problem = Problem::new(Code::Undefined, place, &path, format!("there is no service `{shown}`"));
+        let problem = Problem::new(Code::Undefined, place, &path, format!("there is no service {shown}"));
         if journal.is_full() {
             journal.push(problem);
             continue;
@@ -372,7 +386,7 @@ fn cycles(root: &Node, journal: &mut Journal) {
         .flatten()
         .filter_map(|(name, entry)| {
             let needs = needs(entry.node.as_mapping()?);
-            Some((name.as_str(), needs.into_iter().map(|(name, place, _)| (name, place)).collect()))
+            Some((name.as_str(), needs.into_iter().map(|need| (need.name, need.place)).collect()))
         })
         .collect();
     let mut done: BTreeSet<&str> = BTreeSet::new();

@@ -207,6 +207,11 @@ impl Journal {
         self.problems.push(problem);
     }
 
+    /// Whether a file says a text at a place, and not a variable that gave it.
+    pub fn is_written(&self, place: Place, text: &str) -> bool {
+        self.locate(place).is_some_and(|location| location.line_text.contains(text))
+    }
+
     /// Whether further problems are only counted: their hints need not be looked for.
     pub fn is_full(&self) -> bool {
         self.problems.len() >= MOST_DIAGNOSTICS

@@ -317,13 +317,16 @@ impl Loader<'_> {
     }
 
     fn report_unknown_base(&mut self, document: &Node, service: &str, file: &str, place: Place, path: &Path<'_>) {
+        // A name that a variable gave is not quoted.
+        let written = self.journal.is_written(place, service);
+        let shown = if written { format!("`{}`", crate::tree::shortened(service)) } else { "of that name".to_owned() };
         let problem = Problem::new(
             Code::ExtendsUnknown,
             place,
             &path.key("extends"),
-            format!("`{file}` has no service `{}` to extend", crate::tree::shortened(service)),
+            format!("`{file}` has no service {shown} to extend"),
         );
-        let services = document.get("services").and_then(Node::as_mapping);
+        let services = document.get("services").and_then(Node::as_mapping).filter(|_| written);
         let meant = did_you_mean(service, services.into_iter().flatten().map(|(key, _)| key.as_str()));
         self.journal.push(match meant {
             Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
@@ -350,6 +353,7 @@ impl Loader<'_> {
                     .collect()
             };
             let files: Vec<String> = texts_of("path").iter().map(|file| paths::join(directory, file)).collect();
+            let path_nodes = include.get("path").and_then(Node::as_sequence).unwrap_or_default();
             let Some(first) = files.first().cloned() else {
                 self.journal.push(
                     Problem::new(Code::MissingKey, include.place, &path, "an include needs the key `path`")
@@ -376,15 +380,15 @@ impl Loader<'_> {
                 texts_of("env_file").iter().map(|file| paths::join(directory, file)).collect();
             let weaker = self.include_environment(&environment_files, &project, include.place, &path, variables);
             let mut texts = Vec::new();
-            for file in &files {
+            for (file, node) in files.iter().zip(path_nodes) {
                 match self.read_file(file) {
                     Ok(text) => texts.push(Text { name: file.clone(), text }),
                     Err(error) => self.journal.push(
                         Problem::new(
                             Code::Unreadable,
-                            include.place,
+                            node.place,
                             &path,
-                            format!("the included file `{file}` cannot be read: {error}"),
+                            format!("the included file {} cannot be read: {error}", node.quoted()),
                         )
                         .hint("the path is relative to the directory of the file that includes it"),
                     ),

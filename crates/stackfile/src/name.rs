@@ -70,7 +70,8 @@ pub(crate) fn stack_name(
                 format!("{shown}{origin} cannot be the name of a stack: {reason}"),
             );
             let better = normalized(&text);
-            journal.push(if better.is_empty() || better == text {
+            let secret = place != Place::default() && written.is_some_and(|node| node.interpolated);
+            journal.push(if better.is_empty() || better == text || secret {
                 problem.hint("use lower-case letters, digits, `-` and `_`")
             } else {
                 problem.hint(format!("`{better}` could be"))

@@ -36,7 +36,7 @@ fn with<T>(name: &str, text: &str, take: impl FnOnce(Source<'_>, &Environment) -
 }
 
 fn parsed(name: &str, text: &str) -> Result<Parsed, Vec<Diagnostic>> {
-    with(name, text, |source, environment| parse(source, environment))
+    with(name, text, parse)
 }
 
 #[test]

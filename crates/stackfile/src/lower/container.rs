@@ -699,7 +699,10 @@ fn namespace(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Namespace
                     Code::Refused,
                     node.place,
                     &path,
-                    format!("`{key}: {text}` is refused: the two containers would have to be on the same host"),
+                    format!(
+                        "`{key}: {}` is refused: the two containers would have to be on the same host",
+                        node.quoted().trim_matches('`')
+                    ),
                 )
                 .hint("run both programs in one container, or let them talk over the network"),
             );
@@ -734,7 +737,7 @@ fn pull_policy(fields: &Fields<'_>, journal: &mut Journal) -> PullPolicy {
                     Code::NotSupportedYet,
                     node.place,
                     &path,
-                    format!("`pull_policy: {text}` is not supported yet"),
+                    format!("`pull_policy: {}` is not supported yet", node.quoted().trim_matches('`')),
                 )
                 .hint("use `always`, which looks for a new version at every deploy"),
             );

@@ -423,7 +423,9 @@ impl Case {
             let ports = service.get_mut("ports").and_then(Value::as_array_mut);
             for ports in ports.into_iter() {
                 for port in ports.iter_mut().filter_map(Value::as_object_mut) {
-                    if let Some(number) = port["published"].as_str().and_then(|text| text.parse::<u16>().ok()) {
+                    if let Some(number) =
+                        port.get("published").and_then(Value::as_str).and_then(|text| text.parse::<u16>().ok())
+                    {
                         port.insert("published".to_owned(), number.into());
                     }
                     for (key, default) in [("mode", "ingress"), ("protocol", "tcp")] {
