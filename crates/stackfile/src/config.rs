@@ -60,6 +60,25 @@ impl Canonical {
         self.root.to_json()
     }
 
+    /// The names of the services, in the order of the files.
+    #[must_use]
+    pub fn services(&self) -> Vec<&str> {
+        let services = self.root.get("services").and_then(Node::as_mapping);
+        services.into_iter().flatten().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The images of the services, each once, sorted.
+    #[must_use]
+    pub fn images(&self) -> Vec<&str> {
+        let services = self.root.get("services").and_then(Node::as_mapping);
+        let images: BTreeSet<&str> = services
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, entry)| entry.node.get("image").and_then(Node::as_text))
+            .collect();
+        images.into_iter().collect()
+    }
+
     /// As YAML, which parses to itself: dollar signs are doubled.
     #[must_use]
     pub fn to_yaml(&self) -> String {

@@ -7,13 +7,16 @@ use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Place, Problem, did_you_mean};
 use crate::schema::check::{as_boolean, as_integer};
 use crate::short::volume;
-use crate::tree::{Entry, Mapping, Node};
+use crate::tree::{Entry, Mapping, Node, Value};
 use crate::validate::is_external;
 
 /// Checks a merged canonical tree. `disabled` are services that the file has and no chosen profile enables.
 pub(crate) fn check(root: &Node, disabled: &BTreeSet<String>, journal: &mut Journal) {
     let keys = |section: &str| -> BTreeSet<String> {
-        root.get(section).and_then(Node::as_mapping).map(|mapping| mapping.keys().cloned().collect()).unwrap_or_default()
+        root.get(section)
+            .and_then(Node::as_mapping)
+            .map(|mapping| mapping.keys().cloned().collect())
+            .unwrap_or_default()
     };
     let known = Known {
         services: keys("services"),
@@ -28,7 +31,12 @@ pub(crate) fn check(root: &Node, disabled: &BTreeSet<String>, journal: &mut Jour
     let mut containers: BTreeMap<String, Place> = BTreeMap::new();
     for (name, entry) in root.get("services").and_then(Node::as_mapping).into_iter().flatten() {
         let path = path.key(name);
-        let Some(service) = entry.node.as_mapping() else { continue };
+        let nothing = Mapping::new();
+        let service = match &entry.node.value {
+            Value::Mapping(service) => service,
+            Value::Null => &nothing,
+            _ => continue,
+        };
         has_image(service, entry.key_place, &path, journal);
         references(service, &known, &path, journal);
         dependencies(service, &known, &path, journal);
@@ -118,9 +126,13 @@ fn undefined_at(
     path: &Path<'_>,
     journal: &mut Journal,
 ) {
-    let shown = if node.interpolated { "of that name".to_owned() } else { format!("`{}`", crate::tree::shortened(name)) };
-    let problem =
-        Problem::new(Code::Undefined, place, path, format!("there is no {noun} {shown} at the top level"));
+    let shown =
+        if node.interpolated { "of that name".to_owned() } else { format!("`{}`", crate::tree::shortened(name)) };
+    let problem = Problem::new(Code::Undefined, place, path, format!("there is no {noun} {shown} at the top level"));
+    if journal.is_full() {
+        journal.push(problem);
+        return;
+    }
     let meant = did_you_mean(name, known.iter().map(String::as_str));
     journal.push(match meant {
         Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
@@ -190,25 +202,38 @@ fn references(service: &Mapping, known: &Known<'_>, path: &Path<'_>, journal: &m
     }
 }
 
-/// The other services that a service needs, with the place that says so and whether it can do without.
-fn needs(service: &Mapping) -> Vec<(String, Place, bool)> {
+/// Another service that a service needs.
+struct Need {
+    name: String,
+    /// What says so.
+    place: Place,
+    /// It can do without.
+    optional: bool,
+    /// The name is from a variable, and not quoted.
+    interpolated: bool,
+}
+
+fn needs(service: &Mapping) -> Vec<Need> {
     let mut needs = Vec::new();
     for (name, entry) in value(service, "depends_on").and_then(Node::as_mapping).into_iter().flatten() {
         let optional = entry.node.get("required").and_then(as_boolean) == Some(false);
-        needs.push((name.clone(), entry.key_place, optional));
+        let interpolated = entry.node.interpolated;
+        needs.push(Need { name: name.clone(), place: entry.key_place, optional, interpolated });
     }
     for key in ["network_mode", "ipc", "pid", "uts", "cgroup"] {
         if let Some(node) = value(service, key)
             && let Some(name) = node.as_text().and_then(|text| text.strip_prefix("service:"))
         {
-            needs.push((name.to_owned(), node.place, false));
+            let (place, interpolated) = (node.place, node.interpolated);
+            needs.push(Need { name: name.to_owned(), place, optional: false, interpolated });
         }
     }
     for key in ["volumes_from", "links"] {
         for item in value(service, key).and_then(Node::as_sequence).unwrap_or_default() {
             if let Some(text) = item.as_text().filter(|text| !text.starts_with("container:")) {
                 let name = text.split(':').next().unwrap_or_default();
-                needs.push((name.to_owned(), item.place, false));
+                let (place, interpolated) = (item.place, item.interpolated);
+                needs.push(Need { name: name.to_owned(), place, optional: false, interpolated });
             }
         }
     }
@@ -216,11 +241,12 @@ fn needs(service: &Mapping) -> Vec<(String, Place, bool)> {
 }
 
 fn dependencies(service: &Mapping, known: &Known<'_>, path: &Path<'_>, journal: &mut Journal) {
-    for (name, place, optional) in needs(service) {
+    for Need { name, place, optional, interpolated } in needs(service) {
         if optional || known.services.contains(&name) {
             continue;
         }
-        let shown = crate::tree::shortened(&name);
+        let shown =
+            if interpolated { "of that name".to_owned() } else { format!("`{}`", crate::tree::shortened(&name)) };
         let path = path.key("depends_on");
         if known.disabled.contains(&name) {
             journal.push(
@@ -228,13 +254,17 @@ fn dependencies(service: &Mapping, known: &Known<'_>, path: &Path<'_>, journal: 
                     Code::Undefined,
                     place,
                     &path,
-                    format!("the service `{shown}` is needed, and none of its profiles is chosen"),
+                    format!("the service {shown} is needed, and none of its profiles is chosen"),
                 )
                 .hint("choose one of its profiles, or write `required: false` in `depends_on`"),
             );
             continue;
         }
-        let problem = Problem::new(Code::Undefined, place, &path, format!("there is no service `{shown}`"));
+        let problem = Problem::new(Code::Undefined, place, &path, format!("there is no service {shown}"));
+        if journal.is_full() {
+            journal.push(problem);
+            continue;
+        }
         journal.push(match did_you_mean(&name, known.services.iter().map(String::as_str)) {
             Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
             None => problem.hint("add it under `services:`, or remove it here"),
@@ -254,7 +284,11 @@ fn mounts(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
             };
             let Some(target) = target.filter(|target| !target.is_empty()) else { continue };
             if let Some(first) = taken.insert(target.to_owned(), item.place) {
-                let shown = if item.interpolated { "this place".to_owned() } else { format!("`{}`", crate::tree::shortened(target)) };
+                let shown = if item.interpolated {
+                    "this place".to_owned()
+                } else {
+                    format!("`{}`", crate::tree::shortened(target))
+                };
                 journal.push(
                     Problem::new(
                         Code::Conflict,
@@ -272,7 +306,8 @@ fn mounts(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
 fn replicas(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
     let deploy = path.key("deploy");
     let scale = value(service, "scale").map(|node| (node, path.key("scale")));
-    let replicas = value(service, "deploy").and_then(|node| node.get("replicas")).map(|node| (node, deploy.key("replicas")));
+    let replicas =
+        value(service, "deploy").and_then(|node| node.get("replicas")).map(|node| (node, deploy.key("replicas")));
     for (node, path) in scale.iter().chain(replicas.iter()) {
         if as_integer(node).is_some_and(|count| count < 0) {
             journal.push(
@@ -327,12 +362,7 @@ fn network_mode(service: &Mapping, path: &Path<'_>, journal: &mut Journal) {
     }
 }
 
-fn container_name(
-    service: &Mapping,
-    path: &Path<'_>,
-    containers: &mut BTreeMap<String, Place>,
-    journal: &mut Journal,
-) {
+fn container_name(service: &Mapping, path: &Path<'_>, containers: &mut BTreeMap<String, Place>, journal: &mut Journal) {
     let Some(node) = value(service, "container_name") else { return };
     let Some(name) = node.as_text() else { return };
     if let Some(first) = containers.insert(name.to_owned(), node.place) {
@@ -356,40 +386,58 @@ fn cycles(root: &Node, journal: &mut Journal) {
         .flatten()
         .filter_map(|(name, entry)| {
             let needs = needs(entry.node.as_mapping()?);
-            Some((name.as_str(), needs.into_iter().map(|(name, place, _)| (name, place)).collect()))
+            Some((name.as_str(), needs.into_iter().map(|need| (need.name, need.place)).collect()))
         })
         .collect();
     let mut done: BTreeSet<&str> = BTreeSet::new();
+    let mut found = 0;
     for start in edges.keys() {
         // A depth-first search with its own stack: a chain may be as long as the file.
         let mut stack: Vec<(&str, usize)> = vec![(start, 0)];
+        let mut on_path: BTreeSet<&str> = BTreeSet::new();
         while let Some((name, next)) = stack.pop() {
-            if next == 0 && done.contains(name) {
+            if done.contains(name) {
                 continue;
             }
             let Some((target, place)) = edges.get(name).and_then(|needs| needs.get(next)) else {
                 done.insert(name);
+                on_path.remove(name);
                 continue;
             };
+            on_path.insert(name);
             stack.push((name, next + 1));
-            if let Some(from) = stack.iter().position(|(on_path, _)| on_path == target) {
-                let mut names: Vec<&str> = stack[from..].iter().map(|(name, _)| *name).collect();
-                names.push(target);
-                let path = Path::Key(&Path::Root, "services");
-                journal.push(
-                    Problem::new(
-                        Code::DependencyCycle,
-                        *place,
-                        &path.key(name),
-                        format!("services need each other in a circle: `{}`", names.join("` → `")),
-                    )
-                    .hint("remove one of the dependencies"),
-                );
-            } else if let Some((known, _)) = edges.get_key_value(target.as_str())
-                && !done.contains(known)
-            {
+            if on_path.contains(target.as_str()) {
+                report_cycle(&stack, target, *place, journal);
+                found += 1;
+                if found == MOST_CYCLES {
+                    return;
+                }
+            } else if let Some((known, _)) = edges.get_key_value(target.as_str()) {
                 stack.push((known, 0));
             }
         }
     }
+}
+
+/// So many circles are reported; further ones are likely the same seen from elsewhere.
+const MOST_CYCLES: usize = 10;
+
+fn report_cycle(stack: &[(&str, usize)], target: &str, place: Place, journal: &mut Journal) {
+    let from = stack.iter().position(|(name, _)| *name == target).unwrap_or(0);
+    let mut names: Vec<&str> = stack[from..].iter().map(|(name, _)| *name).collect();
+    if names.len() > 10 {
+        names.truncate(10);
+        names.push("…");
+    }
+    names.push(target);
+    let path = Path::Key(&Path::Root, "services");
+    journal.push(
+        Problem::new(
+            Code::DependencyCycle,
+            place,
+            &path,
+            format!("services need each other in a circle: `{}`", names.join("` → `")),
+        )
+        .hint("remove one of the dependencies"),
+    );
 }

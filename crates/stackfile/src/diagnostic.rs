@@ -152,6 +152,8 @@ pub(crate) struct Journal {
     files: Vec<SourceText>,
     problems: Vec<Problem>,
     seen: BTreeSet<(Code, Place, String)>,
+    /// Places of which nothing more is to be said, because what is there could not be understood.
+    settled: BTreeSet<Place>,
     errors: usize,
     dropped: usize,
 }
@@ -177,9 +179,20 @@ impl Journal {
         self.files.get(usize::try_from(file).ok()?.checked_sub(1)?)
     }
 
-    /// Adds a diagnostic. The same one about the same text counts once.
+    /// Says nothing more about a place: what would be said follows from what was said already.
+    pub fn settle(&mut self, place: Place) {
+        self.settled.insert(place);
+    }
+
+    /// Adds a diagnostic. The same one about the same text counts once, and what was not understood is not judged.
     pub fn push(&mut self, problem: Problem) {
         let severity = problem.code.severity();
+        if self.settled.contains(&problem.place) && problem.place.file != 0 {
+            return;
+        }
+        if matches!(problem.code, Code::BadTemplate | Code::RequiredVariable | Code::UnknownTag | Code::WrongType) {
+            self.settled.insert(problem.place);
+        }
         let what = if problem.place.file == 0 { problem.message.clone() } else { String::new() };
         if !self.seen.insert((problem.code, problem.place, what)) {
             return;
@@ -192,6 +205,16 @@ impl Journal {
             return;
         }
         self.problems.push(problem);
+    }
+
+    /// Whether a file says a text at a place, and not a variable that gave it.
+    pub fn is_written(&self, place: Place, text: &str) -> bool {
+        self.locate(place).is_some_and(|location| location.line_text.contains(text))
+    }
+
+    /// Whether further problems are only counted: their hints need not be looked for.
+    pub fn is_full(&self) -> bool {
+        self.problems.len() >= MOST_DIAGNOSTICS
     }
 
     /// Whether anything forbids to deploy.
@@ -249,6 +272,9 @@ impl Journal {
     }
 }
 
+/// So many candidates are compared: a file with more names than these is hardly written by hand.
+const MOST_CANDIDATES: usize = 500;
+
 /// The candidate that was probably meant by `written`, if one is near enough.
 pub(crate) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_ascii_lowercase();
@@ -259,6 +285,7 @@ pub(crate) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item
     };
     candidates
         .into_iter()
+        .take(MOST_CANDIDATES)
         .map(|candidate| (distance(&written, &candidate.to_ascii_lowercase(), most), candidate))
         .filter(|(steps, _)| *steps <= most)
         .min()

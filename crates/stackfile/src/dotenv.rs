@@ -191,9 +191,10 @@ impl Reader<'_> {
                 let end = rest.find('\n').unwrap_or(rest.len());
                 let raw = &rest[..end];
                 self.at += (end + 1).min(rest.len());
-                let comment = raw.char_indices().zip(std::iter::once(' ').chain(raw.chars())).find_map(
-                    |((at, character), before)| (character == '#' && before.is_whitespace()).then_some(at),
-                );
+                let comment = raw
+                    .char_indices()
+                    .zip(std::iter::once(' ').chain(raw.chars()))
+                    .find_map(|((at, character), before)| (character == '#' && before.is_whitespace()).then_some(at));
                 let raw = raw[..comment.unwrap_or(raw.len())].trim_end();
                 self.expand(raw, name, line)
             }
@@ -202,12 +203,13 @@ impl Reader<'_> {
 
     fn expand(&self, raw: &str, name: &str, line: u32) -> Result<String, DotenvError> {
         let lookup = |wanted: &str| {
-            (self.outside)(wanted)
-                .or_else(|| self.result.values.get(wanted).cloned())
-                .or_else(|| (self.before)(wanted))
+            (self.outside)(wanted).or_else(|| self.result.values.get(wanted).cloned()).or_else(|| (self.before)(wanted))
         };
-        template::substitute(raw, &lookup, &mut Vec::new())
-            .map_err(|source| DotenvError::Template { line, name: name.to_owned(), source })
+        template::substitute(raw, &lookup, &mut Vec::new()).map_err(|source| DotenvError::Template {
+            line,
+            name: name.to_owned(),
+            source,
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Pure. `env_file` and `label_file`: what the files say becomes part of `environment` and `labels`.
 
+use std::cell::Cell;
+
 use indexmap::IndexMap;
 
 use crate::code::Code;
@@ -18,24 +20,41 @@ pub(crate) fn read_files(
     environment: &Environment,
     journal: &mut Journal,
 ) {
-    let services = root.as_mapping_mut().and_then(|top| top.get_mut("services")).and_then(|entry| entry.node.as_mapping_mut());
+    let services =
+        root.as_mapping_mut().and_then(|top| top.get_mut("services")).and_then(|entry| entry.node.as_mapping_mut());
     let path = Path::Key(&Path::Root, "services");
+    let read = Reading { room: Cell::new(MOST_BYTES), directory, reader, environment };
     for (name, entry) in services.into_iter().flatten() {
         let path = path.key(name);
         let Some(service) = entry.node.as_mapping_mut() else { continue };
-        let read = Reading { directory, reader, environment };
         read.environment_files(service, &path, journal);
         read.label_files(service, &path, journal);
     }
 }
 
+/// How much the files of all services may have together, in bytes.
+const MOST_BYTES: usize = 16 << 20;
+
 struct Reading<'a> {
+    /// How many bytes may still be read.
+    room: Cell<usize>,
     directory: &'a str,
     reader: &'a dyn Files,
     environment: &'a Environment,
 }
 
 impl Reading<'_> {
+    fn read(&self, name: &str) -> Result<String, FileError> {
+        let text = self.reader.read(&paths::join(self.directory, name))?;
+        let Some(room) = self.room.get().checked_sub(text.len()) else {
+            return Err(FileError::Other(format!(
+                "the environment and label files of this stack have more than {MOST_BYTES} bytes together"
+            )));
+        };
+        self.room.set(room);
+        Ok(text)
+    }
+
     fn environment_files(&self, service: &mut Mapping, path: &Path<'_>, journal: &mut Journal) {
         let files = service.get("env_file").map(|entry| entry.node.clone());
         let mut values: IndexMap<String, Node> = IndexMap::new();
@@ -45,7 +64,7 @@ impl Reading<'_> {
             let Some(name) = file.get("path").and_then(Node::as_text) else { continue };
             let required = !matches!(file.get("required").map(|node| &node.value), Some(Value::Boolean(false)));
             let format = file.get("format").and_then(Node::as_text).unwrap_or_default();
-            let text = match self.reader.read(&paths::join(self.directory, name)) {
+            let text = match self.read(name) {
                 Ok(text) => text,
                 Err(FileError::NotFound) if !required => continue,
                 Err(error) => {
@@ -103,15 +122,17 @@ impl Reading<'_> {
         let list = path.key("label_file");
         for (index, file) in files.as_ref().and_then(Node::as_sequence).unwrap_or_default().iter().enumerate() {
             let Some(name) = file.as_text() else { continue };
-            match self.reader.read(&paths::join(self.directory, name)) {
-                Ok(text) => match dotenv::parse(&text, &|name| self.environment.get(name).map(str::to_owned), &|_| None) {
-                    Ok(read) => {
-                        for (name, value) in read.values {
-                            values.insert(name, file.part(value));
+            match self.read(name) {
+                Ok(text) => {
+                    match dotenv::parse(&text, &|name| self.environment.get(name).map(str::to_owned), &|_| None) {
+                        Ok(read) => {
+                            for (name, value) in read.values {
+                                values.insert(name, file.part(value));
+                            }
                         }
+                        Err(error) => report_environment_file(journal, name, &text, &error),
                     }
-                    Err(error) => report_environment_file(journal, name, &text, &error),
-                },
+                }
                 Err(error) => unreadable(file, "label file", &error, &list.index(index), journal),
             }
         }
@@ -157,8 +178,12 @@ impl Reading<'_> {
 
 fn unreadable(node: &Node, noun: &str, error: &FileError, path: &Path<'_>, journal: &mut Journal) {
     let shown = node.get("path").unwrap_or(node);
-    let problem =
-        Problem::new(Code::Unreadable, shown.place, path, format!("the {noun} {} cannot be read: {error}", shown.quoted()));
+    let problem = Problem::new(
+        Code::Unreadable,
+        shown.place,
+        path,
+        format!("the {noun} {} cannot be read: {error}", shown.quoted()),
+    );
     journal.push(match (error, noun) {
         (FileError::NotFound, "environment file") => {
             problem.hint("write `- {path: FILE, required: false}` if it may be missing")

@@ -7,25 +7,45 @@ use crate::tree::{Node, Value};
 
 /// Replaces the variables in every text of the tree.
 pub(crate) fn interpolate(node: &mut Node, lookup: &dyn Fn(&str) -> Option<String>, journal: &mut Journal) {
-    walk(node, lookup, &Path::Root, journal);
+    let mut room = MOST_BYTES;
+    walk(node, lookup, &Path::Root, &mut room, journal);
 }
 
-fn walk(node: &mut Node, lookup: &dyn Fn(&str) -> Option<String>, path: &Path<'_>, journal: &mut Journal) {
+/// How much text variables may give in one file, in bytes.
+const MOST_BYTES: usize = 32 << 20;
+
+fn walk(
+    node: &mut Node,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    path: &Path<'_>,
+    room: &mut usize,
+    journal: &mut Journal,
+) {
     match &mut node.value {
         Value::Sequence(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                walk(item, lookup, &path.index(index), journal);
+                walk(item, lookup, &path.index(index), room, journal);
             }
         }
         Value::Mapping(mapping) => {
             for (key, entry) in mapping {
-                walk(&mut entry.node, lookup, &path.key(key), journal);
+                walk(&mut entry.node, lookup, &path.key(key), room, journal);
             }
         }
         Value::Text(text) if text.contains('$') => {
             let mut unset = Vec::new();
             match template::substitute(text, lookup, &mut unset) {
+                Ok(result) if result.len() > *room => {
+                    *room = 0;
+                    journal.push(Problem::new(
+                        Code::TooLarge,
+                        node.place,
+                        path,
+                        format!("the variables of this file give more than {MOST_BYTES} bytes"),
+                    ));
+                }
                 Ok(result) => {
+                    *room -= result.len();
                     for name in unset {
                         report_unset(&name, node.place, path, journal);
                     }
@@ -75,6 +95,8 @@ fn report(error: &TemplateError, place: Place, path: &Path<'_>, journal: &mut Jo
             .hint("write `${NAME}` or `${NAME:-default}`; a dollar sign that is meant literally is `$$`"),
         TemplateError::Required { name, .. } => Problem::new(Code::RequiredVariable, place, path, error.to_string())
             .hint(format!("set `{name}` in the environment, or in the file `.env` beside the stack file")),
-        TemplateError::TooDeep => Problem::new(Code::BadTemplate, place, path, error.to_string()),
+        TemplateError::TooDeep | TemplateError::TooLong => {
+            Problem::new(Code::BadTemplate, place, path, error.to_string())
+        }
     });
 }

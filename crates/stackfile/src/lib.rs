@@ -24,6 +24,7 @@ mod name;
 mod normalize;
 mod paths;
 mod print;
+mod reference;
 mod render;
 mod resolve;
 mod schema;
@@ -36,8 +37,9 @@ mod validate;
 pub use code::{Code, explain};
 pub use config::{Canonical, CanonicalOptions, canonical};
 pub use diagnostic::{Diagnostic, Location, Severity};
+pub use reference::{ReferenceEntry, Treatment, json_schema, reference, reference_page};
 pub use render::{render, render_all};
-pub use source::{Environment, FileError, Files, NoFiles, Source, SourceFile};
+pub use source::{Environment, FILE_NAMES, FileError, Files, NoFiles, OVERRIDE_FILE_NAMES, Source, SourceFile};
 pub use template::TemplateError;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +75,8 @@ pub fn parse(source: Source<'_>, environment: &Environment) -> Result<Parsed, Ve
 fn parse_into(source: Source<'_>, environment: &Environment, journal: &mut Journal) -> Option<StackSpec> {
     let mut project = load_project(source, environment, true, journal)?;
     let root = &mut project.root;
-    if root.get("services").and_then(Node::as_mapping).is_none_or(indexmap::IndexMap::is_empty) {
+    let empty = root.get("services").and_then(Node::as_mapping).is_none_or(indexmap::IndexMap::is_empty);
+    if empty && !journal.has_errors() {
         let place = root.as_mapping().and_then(|top| top.get("services")).map_or(root.place, |entry| entry.key_place);
         journal.push(
             Problem::new(Code::NoServices, place, &Path::Root, "there is no service to deploy")
@@ -110,9 +113,15 @@ fn load_project(
     let variables = Variables { environment, weaker: BTreeMap::new(), project_name };
     let parents: Vec<String> = source.files.iter().map(|file| paths::clean(file.name)).collect();
     journal.variables_left = !interpolate;
-    let mut loader = Loader { reader: source.reader, directory: source.directory, interpolate, journal, files_read: 0 };
+    let mut loader = Loader {
+        reader: source.reader,
+        directory: source.directory,
+        interpolate,
+        journal,
+        spent: load::Spent::default(),
+    };
     let mut root = loader.load(&texts, None, &variables, &parents)?;
-    if root.as_mapping().is_none_or(indexmap::IndexMap::is_empty) {
+    if root.as_mapping().is_none_or(indexmap::IndexMap::is_empty) && !journal.has_errors() {
         journal.push(
             Problem::new(Code::NoServices, root.place, &Path::Root, "the file is empty")
                 .hint("begin with `services:` and indent the services below it"),

@@ -17,6 +17,12 @@ use crate::tree::{Mapping, Node, Value, read};
 const MOST_NESTED_FILES: usize = 16;
 /// How many files may be read for one stack.
 const MOST_FILES: usize = 200;
+/// How much text may be read for one stack, in bytes.
+const MOST_BYTES: usize = 16 << 20;
+/// How many services may extend one the other in a row.
+const MOST_EXTENSIONS: usize = 64;
+/// How many values `extends` may copy.
+const MOST_COPIES: usize = 500_000;
 
 /// What loading needs beside the texts.
 pub(crate) struct Loader<'a> {
@@ -26,8 +32,16 @@ pub(crate) struct Loader<'a> {
     /// Whether variables are replaced.
     pub interpolate: bool,
     pub journal: &'a mut Journal,
-    /// How many files were read for `extends` and `include`.
-    pub files_read: usize,
+    /// What was read and copied for `extends` and `include`.
+    pub spent: Spent,
+}
+
+/// What a stack costs, so that a small file cannot ask for much.
+#[derive(Default)]
+pub(crate) struct Spent {
+    files: usize,
+    bytes: usize,
+    copies: usize,
 }
 
 /// A text with its name.
@@ -117,17 +131,27 @@ impl Loader<'_> {
     }
 
     fn read_file(&mut self, path: &str) -> Result<String, FileError> {
-        self.files_read += 1;
-        if self.files_read > MOST_FILES {
+        self.spent.files += 1;
+        if self.spent.files > MOST_FILES {
             return Err(FileError::Other(format!("more than {MOST_FILES} files are named")));
         }
-        self.reader.read(&paths::join(self.directory, path))
+        let text = self.reader.read(&paths::join(self.directory, path))?;
+        self.spent.bytes += text.len();
+        if self.spent.bytes > MOST_BYTES {
+            return Err(FileError::Other(format!(
+                "the files of this stack have more than {MOST_BYTES} bytes together"
+            )));
+        }
+        Ok(text)
     }
 
     /// Replaces `extends` in every service of one document by what it extends.
     fn extend_services(&mut self, document: &mut Node, directory: &str, variables: &Variables<'_>, file: &str) {
-        let names: Vec<String> =
-            document.get("services").and_then(Node::as_mapping).map(|services| services.keys().cloned().collect()).unwrap_or_default();
+        let names: Vec<String> = document
+            .get("services")
+            .and_then(Node::as_mapping)
+            .map(|services| services.keys().cloned().collect())
+            .unwrap_or_default();
         for name in names {
             self.extend_service(document, &name, directory, variables, file, &mut Vec::new());
         }
@@ -145,20 +169,53 @@ impl Loader<'_> {
         let services = Path::Key(&Path::Root, "services");
         let path = services.key(name);
         let Some(service) = service_mut(document, name) else { return };
-        let Some(extends) = service.as_mapping_mut().and_then(|mapping| mapping.shift_remove("extends")) else { return };
-        let Some(other) = extends.node.get("service").and_then(|node| node.as_text().map(|text| (text.to_owned(), node.place)))
+        let Some(extends) = service.as_mapping_mut().and_then(|mapping| mapping.shift_remove("extends")) else {
+            return;
+        };
+        let Some(other) =
+            extends.node.get("service").and_then(|node| node.as_text().map(|text| (text.to_owned(), node.place)))
         else {
             if extends.node.as_mapping().is_some_and(|mapping| !mapping.contains_key("service")) {
                 self.journal.push(
-                    Problem::new(Code::MissingKey, extends.key_place, &path.key("extends"), "`extends` needs the key `service`")
-                        .hint("add `service:` with the name of the service to extend"),
+                    Problem::new(
+                        Code::MissingKey,
+                        extends.key_place,
+                        &path.key("extends"),
+                        "`extends` needs the key `service`",
+                    )
+                    .hint("add `service:` with the name of the service to extend"),
                 );
             }
             return;
         };
         let (other, place) = other;
+        if self.spent.copies > MOST_COPIES {
+            self.journal.push(
+                Problem::new(
+                    Code::TooLarge,
+                    place,
+                    &path.key("extends"),
+                    format!("the services of this stack expand to more than {MOST_COPIES} values"),
+                )
+                .hint("a service that many others extend should be small"),
+            );
+            return;
+        }
+        if chain.len() >= MOST_EXTENSIONS {
+            self.journal.push(
+                Problem::new(
+                    Code::ExtendsCycle,
+                    place,
+                    &path.key("extends"),
+                    format!("more than {MOST_EXTENSIONS} services extend one the other in a row"),
+                )
+                .hint("extend one service that has what all of them have in common"),
+            );
+            return;
+        }
         chain.push((file.to_owned(), name.to_owned()));
-        let other_file = extends.node.get("file").and_then(|node| node.as_text().map(|text| (text.to_owned(), node.place)));
+        let other_file =
+            extends.node.get("file").and_then(|node| node.as_text().map(|text| (text.to_owned(), node.place)));
         let base = match other_file {
             None => {
                 if chain.contains(&(file.to_owned(), other.clone())) {
@@ -175,7 +232,7 @@ impl Loader<'_> {
             }
             Some((other_file, file_place)) => {
                 let other_file = paths::join(directory, &other_file);
-                if chain.contains(&(other_file.clone(), other.clone())) || chain.len() > MOST_NESTED_FILES {
+                if chain.contains(&(other_file.clone(), other.clone())) {
                     self.report_cycle(chain, &other, place, &path);
                     None
                 } else {
@@ -184,7 +241,15 @@ impl Loader<'_> {
             }
         };
         chain.pop();
-        let Some(mut base) = base else { return };
+        let Some(mut base) = base else {
+            // What it would have had from the other service is not missing.
+            let services = document.get("services").and_then(Node::as_mapping);
+            if let Some(entry) = services.and_then(|services| services.get(name)) {
+                self.journal.settle(entry.key_place);
+            }
+            return;
+        };
+        self.spent.copies += count(&base);
         strip_for_extension(&mut base);
         if let Some(service) = service_mut(document, name) {
             let place = service.place;
@@ -252,13 +317,16 @@ impl Loader<'_> {
     }
 
     fn report_unknown_base(&mut self, document: &Node, service: &str, file: &str, place: Place, path: &Path<'_>) {
+        // A name that a variable gave is not quoted.
+        let written = self.journal.is_written(place, service);
+        let shown = if written { format!("`{}`", crate::tree::shortened(service)) } else { "of that name".to_owned() };
         let problem = Problem::new(
             Code::ExtendsUnknown,
             place,
             &path.key("extends"),
-            format!("`{file}` has no service `{}` to extend", crate::tree::shortened(service)),
+            format!("`{file}` has no service {shown} to extend"),
         );
-        let services = document.get("services").and_then(Node::as_mapping);
+        let services = document.get("services").and_then(Node::as_mapping).filter(|_| written);
         let meant = did_you_mean(service, services.into_iter().flatten().map(|(key, _)| key.as_str()));
         self.journal.push(match meant {
             Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
@@ -268,7 +336,9 @@ impl Loader<'_> {
 
     /// The tree of a file with what it includes below it: the file's own definitions change the included ones.
     fn include(&mut self, mut own: Node, directory: &str, variables: &Variables<'_>, parents: &[String]) -> Node {
-        let Some(includes) = own.as_mapping_mut().and_then(|mapping| mapping.shift_remove("include")) else { return own };
+        let Some(includes) = own.as_mapping_mut().and_then(|mapping| mapping.shift_remove("include")) else {
+            return own;
+        };
         let list = Path::Key(&Path::Root, "include");
         let mut below = Node::mapping(Mapping::new(), own.place);
         for (index, include) in includes.node.as_sequence().unwrap_or_default().iter().enumerate() {
@@ -283,6 +353,7 @@ impl Loader<'_> {
                     .collect()
             };
             let files: Vec<String> = texts_of("path").iter().map(|file| paths::join(directory, file)).collect();
+            let path_nodes = include.get("path").and_then(Node::as_sequence).unwrap_or_default();
             let Some(first) = files.first().cloned() else {
                 self.journal.push(
                     Problem::new(Code::MissingKey, include.place, &path, "an include needs the key `path`")
@@ -303,20 +374,21 @@ impl Loader<'_> {
                 continue;
             }
             let project = include.get("project_directory").and_then(Node::as_text);
-            let project = project.map_or_else(|| paths::parent(&first).to_owned(), |project| paths::join(directory, project));
+            let project =
+                project.map_or_else(|| paths::parent(&first).to_owned(), |project| paths::join(directory, project));
             let environment_files: Vec<String> =
                 texts_of("env_file").iter().map(|file| paths::join(directory, file)).collect();
             let weaker = self.include_environment(&environment_files, &project, include.place, &path, variables);
             let mut texts = Vec::new();
-            for file in &files {
+            for (file, node) in files.iter().zip(path_nodes) {
                 match self.read_file(file) {
                     Ok(text) => texts.push(Text { name: file.clone(), text }),
                     Err(error) => self.journal.push(
                         Problem::new(
                             Code::Unreadable,
-                            include.place,
+                            node.place,
                             &path,
-                            format!("the included file `{file}` cannot be read: {error}"),
+                            format!("the included file {} cannot be read: {error}", node.quoted()),
                         )
                         .hint("the path is relative to the directory of the file that includes it"),
                     ),
@@ -384,7 +456,8 @@ impl Loader<'_> {
                 }
                 Some(present) if present.node.is_null() => present.node = entry.node,
                 Some(present) => {
-                    let (Some(present), Value::Mapping(more)) = (present.node.as_mapping_mut(), entry.node.value) else {
+                    let (Some(present), Value::Mapping(more)) = (present.node.as_mapping_mut(), entry.node.value)
+                    else {
                         continue;
                     };
                     for (name, entry) in more {
@@ -462,6 +535,15 @@ fn look_up_variables(included: &mut Node, variables: &Variables<'_>) {
 /// Makes the relative paths of a file relative to the project's directory.
 fn prefix_paths(document: &mut Node, directory: &str) {
     crate::resolve::relative_paths(document, &|path| paths::join(directory, path));
+}
+
+/// How many values a tree has.
+fn count(node: &Node) -> usize {
+    match &node.value {
+        Value::Sequence(items) => 1 + items.iter().map(count).sum::<usize>(),
+        Value::Mapping(mapping) => 1 + mapping.values().map(|entry| count(&entry.node)).sum::<usize>(),
+        _ => 1,
+    }
 }
 
 fn service_mut<'n>(document: &'n mut Node, name: &str) -> Option<&'n mut Node> {

@@ -1,11 +1,15 @@
 //! Pure. Several files to one: a later file changes what an earlier one says. Both sides are canonical.
 //!
 //! Mappings are merged key by key and lists are appended, except where the tables below say otherwise. Because every
-//! list item has an identity where it needs one (a port's numbers, a volume's target), merging is associative.
+//! list item has an identity where it needs one (a port's numbers, a volume's target), merging is associative, but for
+//! `logging`, where the specification drops the options of another driver.
+
+use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
 use crate::diagnostic::Path;
+use crate::schema::check::as_boolean;
 use crate::tree::{Directive, Mapping, Node, Value};
 
 /// The tree that `base` is after `change`.
@@ -36,11 +40,13 @@ fn merge_at(base: Node, change: Node, path: &Path<'_>) -> Node {
     }
     let directive = base.directive;
     match (base.value, change.value) {
-        (Value::Mapping(base_mapping), Value::Mapping(change_mapping)) => Node {
-            directive,
-            ..Node::mapping(merge_mappings(base_mapping, change_mapping, path), base.place)
-        },
+        (Value::Mapping(base_mapping), Value::Mapping(change_mapping)) => {
+            Node { directive, ..Node::mapping(merge_mappings(base_mapping, change_mapping, path), base.place) }
+        }
         (Value::Sequence(mut items), Value::Sequence(more)) => {
+            if matches!(segments(path).as_slice(), ["services", _, "ports"]) {
+                give_way(&mut items, &more);
+            }
             items.extend(more);
             Node { directive, ..Node::sequence(unique_items(items, path), base.place) }
         }
@@ -122,6 +128,11 @@ fn replaces(path: &Path<'_>, base: &Node, change: &Node) -> bool {
     match segments(path).as_slice() {
         ["services", _, "command" | "entrypoint"] | ["services", _, "healthcheck", "test"] => true,
         ["services", _, "ulimits", _] | ["services", _, "build", "ulimits", _] => true,
+        // What somebody else made is not made from what an earlier file says.
+        ["networks" | "volumes" | "configs" | "secrets", _] => {
+            let external = |node: &Node| node.get("external").and_then(as_boolean).unwrap_or(false);
+            external(change) && !external(base)
+        }
         // Options belong to their driver.
         ["services", _, "logging"] => {
             let driver = |node: &Node| node.get("driver").and_then(Node::scalar_text);
@@ -155,8 +166,20 @@ fn identity(path: &Path<'_>) -> Option<Identity> {
         [
             "services",
             _,
-            "cap_add" | "cap_drop" | "dns" | "dns_opt" | "dns_search" | "expose" | "external_links" | "profiles"
-            | "tmpfs" | "security_opt" | "group_add" | "device_cgroup_rules" | "extra_hosts" | "label_file",
+            "cap_add"
+            | "cap_drop"
+            | "dns"
+            | "dns_opt"
+            | "dns_search"
+            | "expose"
+            | "external_links"
+            | "profiles"
+            | "tmpfs"
+            | "security_opt"
+            | "group_add"
+            | "device_cgroup_rules"
+            | "extra_hosts"
+            | "label_file",
         ]
         | ["services", _, "networks", _, "aliases" | "link_local_ips"]
         | ["services", _, "build", "tags" | "platforms" | "extra_hosts"] => Some(Identity::Value),
@@ -164,6 +187,22 @@ fn identity(path: &Path<'_>) -> Option<Identity> {
         ["networks", _, "ipam", "config"] => Some(Identity::Merged("subnet")),
         _ => None,
     }
+}
+
+/// Removes the ports of an earlier file that a later file publishes for something else: one port of the hosts cannot
+/// lead to two places.
+fn give_way(earlier: &mut Vec<Node>, later: &[Node]) {
+    let published = |port: &Node| {
+        let text = |key: &str| port.get(key).and_then(Node::scalar_text).unwrap_or_default();
+        let published = text("published");
+        (!published.is_empty()).then(|| (text("host_ip"), published, text("protocol")))
+    };
+    let taken: BTreeMap<_, String> =
+        later.iter().filter_map(|port| Some((published(port)?, port.get("target")?.scalar_text()?))).collect();
+    earlier.retain(|port| {
+        let target = port.get("target").and_then(Node::scalar_text).unwrap_or_default();
+        published(port).and_then(|key| taken.get(&key)).is_none_or(|other| *other == target)
+    });
 }
 
 /// Of items with one identity, the last one counts, at the place of the first.

@@ -23,7 +23,9 @@ pub(crate) fn before_interpolation(source: Source<'_>, environment: &Environment
             crate::template::substitute(name, &lookup, &mut Vec::new()).ok()
         })
     });
-    written.filter(|name| !name.is_empty()).or_else(|| Some(normalized(source.directory)).filter(|name| !name.is_empty()))
+    written
+        .filter(|name| !name.is_empty())
+        .or_else(|| Some(normalized(source.directory)).filter(|name| !name.is_empty()))
 }
 
 /// The name of the stack, by the precedence that the explanation of [`Code::StackName`] gives.
@@ -68,7 +70,8 @@ pub(crate) fn stack_name(
                 format!("{shown}{origin} cannot be the name of a stack: {reason}"),
             );
             let better = normalized(&text);
-            journal.push(if better.is_empty() || better == text {
+            let secret = place != Place::default() && written.is_some_and(|node| node.interpolated);
+            journal.push(if better.is_empty() || better == text || secret {
                 problem.hint("use lower-case letters, digits, `-` and `_`")
             } else {
                 problem.hint(format!("`{better}` could be"))

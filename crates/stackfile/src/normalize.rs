@@ -43,7 +43,8 @@ pub(crate) fn normalize(root: &mut Node, project: &str, environment: &Environmen
             if mapping.contains_key("name") {
                 continue;
             }
-            let external = mapping.get("external").is_some_and(|entry| matches!(entry.node.value, Value::Boolean(true)));
+            let external =
+                mapping.get("external").is_some_and(|entry| matches!(entry.node.value, Value::Boolean(true)));
             let name = if external { key.clone() } else { format!("{project}_{key}") };
             insert(mapping, "name", Node::text(name, place));
         }
@@ -102,7 +103,8 @@ fn dependencies(service: &mut Mapping) {
         }
     }
     for key in ["network_mode", "ipc", "pid", "uts", "cgroup"] {
-        let name = service.get(key).and_then(|entry| entry.node.as_text()).and_then(|text| text.strip_prefix("service:"));
+        let name =
+            service.get(key).and_then(|entry| entry.node.as_text()).and_then(|text| text.strip_prefix("service:"));
         if let Some(name) = name {
             implied.push((name.to_owned(), true));
         }
@@ -136,9 +138,8 @@ fn default_network(service: &mut Mapping, place: crate::diagnostic::Place) -> bo
     if service.contains_key("network_mode") || service.contains_key("provider") {
         return false;
     }
-    let none = service
-        .get("networks")
-        .is_none_or(|entry| entry.node.as_mapping().is_none_or(indexmap::IndexMap::is_empty));
+    let none =
+        service.get("networks").is_none_or(|entry| entry.node.as_mapping().is_none_or(indexmap::IndexMap::is_empty));
     if none {
         let mut networks = Mapping::new();
         insert(&mut networks, "default", Node::null(place));

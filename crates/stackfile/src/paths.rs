@@ -22,8 +22,11 @@ pub(crate) fn clean(path: &str) -> String {
     }
 }
 
-/// `path` as seen from `directory`; an absolute one stays.
+/// `path` as seen from `directory`; an absolute one stays, and so does one below somebody's home (`~`).
 pub(crate) fn join(directory: &str, path: &str) -> String {
+    if path.starts_with('~') {
+        return path.to_owned();
+    }
     if path.starts_with('/') || directory.is_empty() { clean(path) } else { clean(&format!("{directory}/{path}")) }
 }
 
@@ -48,6 +51,7 @@ mod tests {
         assert_eq!(join("/srv/app", "./conf"), "/srv/app/conf");
         assert_eq!(join("/srv/app", "/etc"), "/etc");
         assert_eq!(join("", "conf"), "conf");
+        assert_eq!(join("/srv", "~/conf"), "~/conf");
         assert_eq!(parent("/a/b.yml"), "/a");
         assert_eq!(parent("b.yml"), "");
     }

@@ -102,7 +102,9 @@ fn excerpt(line: &str, column: u32, length: u32) -> (String, String) {
 
 /// Without control characters, which could move the cursor of a terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() && character != '\n' { '\u{fffd}' } else { character }).collect()
+    text.chars()
+        .map(|character| if character.is_control() && character != '\n' { '\u{fffd}' } else { character })
+        .collect()
 }
 
 #[cfg(test)]

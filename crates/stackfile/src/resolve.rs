@@ -23,7 +23,9 @@ pub(crate) fn relative_paths(root: &mut Node, change: &dyn Fn(&str) -> String) {
         if mapping.get("driver").is_some_and(|entry| entry.node.as_text() != Some("local")) {
             return;
         }
-        let Some(options) = mapping.get_mut("driver_opts").and_then(|entry| entry.node.as_mapping_mut()) else { return };
+        let Some(options) = mapping.get_mut("driver_opts").and_then(|entry| entry.node.as_mapping_mut()) else {
+            return;
+        };
         let option = |options: &Mapping, key: &str| {
             options.get(key).and_then(|entry| entry.node.as_text().map(str::to_owned)).unwrap_or_default()
         };

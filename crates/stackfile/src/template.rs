@@ -4,6 +4,8 @@
 
 /// How deeply references may be nested in the defaults of others.
 const MOST_DEPTH: usize = 32;
+/// The longest text that variables may give, in bytes: variables of variables can double at every step.
+const MOST_BYTES: usize = 1 << 20;
 
 /// Why a text with variables cannot be evaluated. The fields hold what the file says, never what a variable holds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,9 @@ pub enum TemplateError {
     /// References in defaults of references, more than 32 of them.
     #[error("variable references are nested more than {MOST_DEPTH} deep")]
     TooDeep,
+    /// The result is longer than 1 MiB.
+    #[error("the variables give a text of more than {MOST_BYTES} bytes")]
+    TooLong,
 }
 
 /// The text with every variable replaced, and the names of those that had neither a value nor a default.
@@ -78,6 +83,9 @@ fn evaluate(
                 unset.push(name.to_owned());
             }
             rest = &after[name.len()..];
+        }
+        if result.len() > MOST_BYTES {
+            return Err(TemplateError::TooLong);
         }
     }
     result.push_str(rest);
@@ -160,7 +168,11 @@ fn braced(text: &str) -> Option<(&str, &str)> {
 fn fragment(text: &str) -> String {
     let end = text.find('}').map_or(text.len(), |at| at + 1);
     let text = &text[..end];
-    if text.chars().count() > 40 { format!("{}…", text.chars().take(40).collect::<String>()) } else { text.to_owned() }
+    if text.chars().count() > 40 {
+        format!("{}…", text.chars().take(40).collect::<String>())
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -195,6 +207,12 @@ mod tests {
     fn deep_nesting_is_refused() {
         let text = format!("{}x{}", "${A:-".repeat(10_000), "}".repeat(10_000));
         assert_eq!(with(&text, &[]), Err(TemplateError::TooDeep));
+    }
+
+    #[test]
+    fn a_result_that_grows_without_bounds_is_refused() {
+        let long = "x".repeat(1000);
+        assert_eq!(with(&"$A".repeat(10_000), &[("A", &long)]), Err(TemplateError::TooLong));
     }
 
     proptest! {

@@ -7,7 +7,9 @@ use crate::tree::{Mapping, Node, Value};
 
 /// Checks a merged canonical tree.
 pub(crate) fn validate(root: &Node, journal: &mut Journal) {
-    for (section, noun) in [("volumes", "volume"), ("networks", "network"), ("configs", "config"), ("secrets", "secret")] {
+    for (section, noun) in
+        [("volumes", "volume"), ("networks", "network"), ("configs", "config"), ("secrets", "secret")]
+    {
         let path = Path::Key(&Path::Root, section);
         for (key, entry) in root.get(section).and_then(Node::as_mapping).into_iter().flatten() {
             let path = path.key(key);

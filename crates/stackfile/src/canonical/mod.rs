@@ -157,7 +157,8 @@ pub(crate) fn names_to_mapping(node: &mut Node, make: impl Fn(&Node) -> Node) {
         let mapping = items
             .iter()
             .map(|item| {
-                (item.as_text().unwrap_or_default().to_owned(), Entry { key_place: item.place, node: make(item) })
+                let node = Node { interpolated: item.interpolated, ..make(item) };
+                (item.as_text().unwrap_or_default().to_owned(), Entry { key_place: item.place, node })
             })
             .collect();
         node.value = Value::Mapping(mapping);

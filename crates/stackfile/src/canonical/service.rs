@@ -194,7 +194,7 @@ fn build(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
             }
             "no_cache_filter" => list(node),
             "extra_hosts" => extra_hosts(node, &path.key("extra_hosts"), journal),
-            "secrets" => list_items(node, |item| file_reference(item)),
+            "secrets" => list_items(node, file_reference),
             "shm_size" => size(node),
             "ulimits" => ulimits(node),
             "no_cache" | "privileged" | "pull" => boolean(node),
@@ -219,9 +219,7 @@ fn env_file(node: &mut Node) {
 }
 
 fn depends_on(node: &mut Node) {
-    names_to_mapping(node, |name| {
-        Node::mapping(Mapping::new(), name.place)
-    });
+    names_to_mapping(node, |name| Node::mapping(Mapping::new(), name.place));
     for (_, entry) in node.as_mapping_mut().into_iter().flatten() {
         let place = entry.key_place;
         if let Some(mapping) = entry.node.as_mapping_mut() {
@@ -349,7 +347,9 @@ fn ports(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
                 let reason = if item.interpolated { String::new() } else { format!(": {error}") };
                 journal.push(
                     Problem::new(Code::BadPort, item.place, &path, format!("{} is not a port{reason}", item.quoted()))
-                        .hint("write `CONTAINER`, `HOST:CONTAINER` or `ADDRESS:HOST:CONTAINER`, with `/udp` if it is UDP"),
+                        .hint(
+                            "write `CONTAINER`, `HOST:CONTAINER` or `ADDRESS:HOST:CONTAINER`, with `/udp` if it is UDP",
+                        ),
                 );
             }
         }
@@ -405,9 +405,24 @@ fn volumes(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
         for option in &short.unknown {
             let shown = if item.interpolated { "an option".to_owned() } else { format!("the option `{option}`") };
             journal.push(
-                Problem::new(Code::UnknownOption, item.place, &path, format!("{shown} of this volume is not known, and does nothing"))
-                    .hint("known are `ro`, `rw`, `nocopy`, `z`, `Z` and propagations such as `rslave`"),
+                Problem::new(
+                    Code::UnknownOption,
+                    item.place,
+                    &path,
+                    format!("{shown} of this volume is not known, and does nothing"),
+                )
+                .hint("known are `ro`, `rw`, `nocopy`, `z`, `Z` and propagations such as `rslave`"),
             );
+        }
+        let labels = short.selinux.is_some() && !short.bind;
+        if labels || (short.propagation.is_some() && !short.bind) {
+            let what = if labels { "`z` and `Z`" } else { "propagation" };
+            journal.push(Problem::new(
+                Code::Noted,
+                item.place,
+                &path,
+                format!("{what} only concern directories of the host; for a named volume they do nothing"),
+            ));
         }
         item.value = Value::Mapping(short_volume(item, short));
     });

@@ -89,8 +89,13 @@ fn image(fields: &Fields<'_>, journal: &mut Journal) -> Option<Image> {
     let path = fields.path.key("image");
     if let Some(reason) = image_problem(&reference) {
         journal.push(
-            Problem::new(Code::BadValue, node.place, &path, format!("{} is not the name of an image: {reason}", node.quoted()))
-                .hint("write `nginx:1.27` or `registry.example:5000/team/app:1.2`"),
+            Problem::new(
+                Code::BadValue,
+                node.place,
+                &path,
+                format!("{} is not the name of an image: {reason}", node.quoted()),
+            )
+            .hint("write `nginx:1.27` or `registry.example:5000/team/app:1.2`"),
         );
         return None;
     }
@@ -103,7 +108,10 @@ fn image(fields: &Fields<'_>, journal: &mut Journal) -> Option<Image> {
                 &path,
                 format!("{} names no version, so each deploy may bring another one", node.quoted()),
             )
-            .hint(format!("name a version: `{}:VERSION`", crate::tree::shortened(reference.trim_end_matches(":latest")))),
+            .hint(format!(
+                "name a version: `{}:VERSION`",
+                crate::tree::shortened(reference.trim_end_matches(":latest"))
+            )),
         );
     }
     Some(Image { reference, digest: None })
@@ -114,7 +122,9 @@ fn image_problem(reference: &str) -> Option<&'static str> {
     let name = reference.split('@').next().unwrap_or_default();
     if let Some((_, digest)) = reference.split_once('@') {
         let known = digest.split_once(':').is_some_and(|(algorithm, hex)| {
-            algorithm == "sha256" && hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            algorithm == "sha256"
+                && hex.len() == 64
+                && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         });
         if !known {
             return Some("after `@` come `sha256:` and 64 hexadecimal digits");
@@ -129,7 +139,9 @@ fn image_problem(reference: &str) -> Option<&'static str> {
         None => (rest, None),
     };
     if let Some(host) = host
-        && !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_'))
+        && !host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_'))
     {
         return Some("the name of the registry has a character that host names cannot have");
     }
@@ -176,13 +188,33 @@ fn environment(fields: &Fields<'_>, journal: &mut Journal) -> (BTreeMap<String, 
             );
             continue;
         }
-        if entry.node.is_null() {
+        if entry.node.as_text().is_some_and(is_template) {
+            journal.push(
+                Problem::new(
+                    Code::NotSupportedYet,
+                    entry.node.place,
+                    &environment.path.key(name),
+                    "templates such as `{{.Node.Hostname}}` and `{{.Task.Slot}}` are not supported yet",
+                )
+                .hint("leave it out, or let the program ask for its host name"),
+            );
+        } else if entry.node.is_null() {
             removed.push(name.clone());
         } else if let Some(value) = super::read::text(&entry.node, &environment.path.key(name), journal) {
             set.insert(name.clone(), value);
         }
     }
     (set, removed)
+}
+
+/// Whether a text has one of the templates that Swarm fills in for each task.
+fn is_template(text: &str) -> bool {
+    text.contains("{{")
+        && ["Service.", "Node.", "Task."].iter().any(|subject| {
+            text.split("{{")
+                .skip(1)
+                .any(|rest| rest.trim_start().strip_prefix('.').is_some_and(|rest| rest.starts_with(subject)))
+        })
 }
 
 fn absolute(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<String> {
@@ -206,7 +238,7 @@ fn absolute(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<Str
 fn host_name(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<String> {
     let text = fields.text(key, journal)?;
     let node = fields.node(key)?;
-    if text.contains("{{") {
+    if is_template(&text) {
         journal.push(
             Problem::new(
                 Code::NotSupportedYet,
@@ -375,11 +407,47 @@ fn healthcheck(fields: &Fields<'_>, journal: &mut Journal) -> Option<Healthcheck
 
 /// The capabilities of Linux (`capabilities(7)`), without their prefix.
 const CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF", "CHECKPOINT_RESTORE", "CHOWN", "DAC_OVERRIDE",
-    "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE", "LINUX_IMMUTABLE", "MAC_ADMIN",
-    "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_RAW", "PERFMON", "SETFCAP", "SETGID",
-    "SETPCAP", "SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT", "SYS_CHROOT", "SYS_MODULE", "SYS_NICE", "SYS_PACCT",
-    "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM",
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
 ];
 
 fn capabilities(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Vec<String> {
@@ -520,8 +588,22 @@ fn devices(fields: &Fields<'_>, journal: &mut Journal) -> Vec<DeviceMapping> {
 
 /// The limits that Linux has (`getrlimit(2)`).
 const LIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 fn ulimits(fields: &Fields<'_>, journal: &mut Journal) -> BTreeMap<String, Ulimit> {
@@ -589,7 +671,10 @@ fn network_mode(fields: &Fields<'_>, journal: &mut Journal) -> NetworkMode {
                     Code::Refused,
                     node.place,
                     &path,
-                    format!("`network_mode: {}` is refused: the two containers would have to be on the same host", node.quoted().trim_matches('`')),
+                    format!(
+                        "`network_mode: {}` is refused: the two containers would have to be on the same host",
+                        node.quoted().trim_matches('`')
+                    ),
                 )
                 .hint("put both services on one network and use the name of the other service"),
             );
@@ -614,7 +699,10 @@ fn namespace(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Namespace
                     Code::Refused,
                     node.place,
                     &path,
-                    format!("`{key}: {text}` is refused: the two containers would have to be on the same host"),
+                    format!(
+                        "`{key}: {}` is refused: the two containers would have to be on the same host",
+                        node.quoted().trim_matches('`')
+                    ),
                 )
                 .hint("run both programs in one container, or let them talk over the network"),
             );
@@ -638,13 +726,18 @@ fn pull_policy(fields: &Fields<'_>, journal: &mut Journal) -> PullPolicy {
         "missing" | "if_not_present" | "" => PullPolicy::Missing,
         "always" => PullPolicy::Always,
         "never" => PullPolicy::Never,
-        text if text == "build" || text == "refresh" || text == "daily" || text == "weekly" || text.starts_with("every_") => {
+        text if text == "build"
+            || text == "refresh"
+            || text == "daily"
+            || text == "weekly"
+            || text.starts_with("every_") =>
+        {
             journal.push(
                 Problem::new(
                     Code::NotSupportedYet,
                     node.place,
                     &path,
-                    format!("`pull_policy: {text}` is not supported yet"),
+                    format!("`pull_policy: {}` is not supported yet", node.quoted().trim_matches('`')),
                 )
                 .hint("use `always`, which looks for a new version at every deploy"),
             );

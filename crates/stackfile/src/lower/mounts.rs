@@ -57,7 +57,8 @@ fn target(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Option<Str
         Some((code, reason, hint)) => {
             let path = fields.path.key("target");
             journal.push(
-                Problem::new(code, written.place, &path, format!("the target {} {reason}", written.quoted())).hint(hint),
+                Problem::new(code, written.place, &path, format!("the target {} {reason}", written.quoted()))
+                    .hint(hint),
             );
             None
         }
@@ -90,7 +91,9 @@ fn mount(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut 
         }
         other => {
             let (code, word, hint) = match other {
-                "npipe" => (Code::Refused, "is refused: it is for Windows containers, and hosts run Linux", "remove it"),
+                "npipe" => {
+                    (Code::Refused, "is refused: it is for Windows containers, and hosts run Linux", "remove it")
+                }
                 "cluster" => (Code::NotSupportedYet, "is not supported yet", "use a volume with a driver"),
                 _ => (Code::NotSupportedYet, "is not supported yet", "copy the files into a volume or into the image"),
             };
@@ -222,7 +225,11 @@ fn short_tmpfs(text: &str, node: &Node, path: &Path<'_>, journal: &mut Journal) 
         );
         return None;
     }
-    let mut mount = Mount { target: crate::paths::clean(target), read_only: false, source: MountSource::Tmpfs { size: None, mode: None } };
+    let mut mount = Mount {
+        target: crate::paths::clean(target),
+        read_only: false,
+        source: MountSource::Tmpfs { size: None, mode: None },
+    };
     let MountSource::Tmpfs { size, mode } = &mut mount.source else { return None };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));

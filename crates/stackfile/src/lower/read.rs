@@ -105,8 +105,13 @@ impl<'a> Fields<'a> {
                 Ok(value) => value,
                 Err(error) => {
                     journal.push(
-                        Problem::new(Code::BadSize, node.place, &path, format!("{} is not a size: {error}", node.quoted()))
-                            .hint("write a number and a unit: `512k`, `64m`, `1.5g`"),
+                        Problem::new(
+                            Code::BadSize,
+                            node.place,
+                            &path,
+                            format!("{} is not a size: {error}", node.quoted()),
+                        )
+                        .hint("write a number and a unit: `512k`, `64m`, `1.5g`"),
                     );
                     return None;
                 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use stack_model::spec::{
-    Constraint, FailureAction, NetworkAttachment, NetworkMode, Placement, Protocol, PublishMode, PublishedPort, Resources,
-    RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, UpdateOrder, UpdatePolicy,
+    Constraint, FailureAction, NetworkAttachment, NetworkMode, Placement, Protocol, PublishMode, PublishedPort,
+    Resources, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, UpdateOrder, UpdatePolicy,
 };
 
 use super::Context;
@@ -67,7 +67,8 @@ pub(super) fn not_allowed(node: &Node, path: &Path<'_>, choices: &[&str], journa
         path,
         format!("{} is not allowed here: expected one of `{}`", node.quoted(), choices.join("`, `")),
     );
-    let meant = node.as_text().filter(|_| !node.interpolated).and_then(|text| did_you_mean(text, choices.iter().copied()));
+    let meant =
+        node.as_text().filter(|_| !node.interpolated).and_then(|text| did_you_mean(text, choices.iter().copied()));
     journal.push(match meant {
         Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
         None => problem,
@@ -118,7 +119,9 @@ fn mode(fields: &Fields<'_>, deploy: &Fields<'_>, journal: &mut Journal) -> Serv
                             Code::Conflict,
                             holder.key_place(key),
                             &holder.path.key(key),
-                            format!("`{key}` cannot be used together with `mode: global`, which has one task on each host"),
+                            format!(
+                                "`{key}` cannot be used together with `mode: global`, which has one task on each host"
+                            ),
                         )
                         .hint(format!("remove `{key}`, or `mode: global`")),
                     );
@@ -211,9 +214,9 @@ fn placement(service: &Fields<'_>, fields: &Fields<'_>, journal: &mut Journal) -
 
 fn is_attribute(text: &str) -> bool {
     ATTRIBUTES.contains(&text)
-        || ["node.labels.", "engine.labels."]
-            .iter()
-            .any(|prefix| text.strip_prefix(prefix).is_some_and(|key| !key.is_empty() && !key.contains(char::is_whitespace)))
+        || ["node.labels.", "engine.labels."].iter().any(|prefix| {
+            text.strip_prefix(prefix).is_some_and(|key| !key.is_empty() && !key.contains(char::is_whitespace))
+        })
 }
 
 fn constraint(text: &str) -> Option<Constraint> {

@@ -1,5 +1,7 @@
 //! Pure. Does a file have only known keys, each with a value of its type?
 
+use std::collections::BTreeSet;
+
 use super::{Field, Object, STACK, Shape, Support};
 use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Problem, did_you_mean};
@@ -18,7 +20,7 @@ pub(crate) fn check_required(root: &Node, journal: &mut Journal) {
 
 /// Reports every key that is refused or accepted with a note, once all files are merged and short forms are long.
 pub(crate) fn check_support(root: &Node, journal: &mut Journal) {
-    support(root, &Shape::Object(&STACK), &Path::Root, journal);
+    support(root, &Shape::Object(&STACK), &Path::Root, &mut BTreeSet::new(), journal);
 }
 
 fn check(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
@@ -160,6 +162,7 @@ fn check(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
                         );
                         continue;
                     }
+                    number_as_text(&entry.node, shape, &path, journal);
                     check(&entry.node, value_shape, &path, journal);
                 }
             }
@@ -173,6 +176,30 @@ fn check(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
             Some(fitting) => check(node, fitting, path, journal),
             None => wrong_type(node, shape, path, journal),
         },
+    }
+}
+
+/// A value that becomes a text, and not the one that was written.
+fn number_as_text(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
+    let becomes_text = match shape {
+        Shape::Entries(Shape::Either(shapes)) => {
+            shapes.iter().any(|shape| matches!(shape, Shape::Scalar | Shape::TextOrNumber))
+        }
+        Shape::Entries(Shape::Scalar | Shape::TextOrNumber) => true,
+        _ => false,
+    };
+    if let (true, false, Some(written), Some(text)) =
+        (becomes_text, node.interpolated, &node.written, node.scalar_text())
+    {
+        journal.push(
+            Problem::new(
+                Code::NumberAsText,
+                node.place,
+                path,
+                format!("`{written}` without quotes is a number for YAML, and becomes the text `{text}`"),
+            )
+            .hint(format!("put it in quotes if it is meant as it is written: `\"{written}\"`")),
+        );
     }
 }
 
@@ -197,7 +224,8 @@ fn check_object(mapping: &Mapping, object: &'static Object, path: &Path<'_>, jou
 /// A key without a value is, for Docker Compose, as if the key were not there, where it takes a mapping or a list at the
 /// top; elsewhere the type is wrong.
 fn empty_value(field: &Field, entry: &crate::tree::Entry, path: &Path<'_>, journal: &mut Journal) {
-    let lenient = matches!(field.shape, Shape::Named(_)) || matches!(field.shape, Shape::Either(shapes) if shapes.iter().any(|shape| matches!(shape, Shape::Entries(_))));
+    let lenient = matches!(field.shape, Shape::Named(_))
+        || matches!(field.shape, Shape::Either(shapes) if shapes.iter().any(|shape| matches!(shape, Shape::Entries(_))));
     if !lenient {
         wrong_type_at(&entry.node, entry.key_place, &field.shape, path, journal);
     }
@@ -211,23 +239,18 @@ fn accepts_null(shape: &Shape) -> bool {
     }
 }
 
-fn unknown_key(
-    key: &str,
-    place: crate::diagnostic::Place,
-    object: &Object,
-    path: &Path<'_>,
-    journal: &mut Journal,
-) {
+fn unknown_key(key: &str, place: crate::diagnostic::Place, object: &Object, path: &Path<'_>, journal: &mut Journal) {
     let shown = crate::tree::shortened(key);
-    let problem =
-        Problem::new(Code::UnknownKey, place, path, format!("`{shown}` is not a key of {}", object.noun));
-    let hint = match did_you_mean(key, object.fields.iter().map(|field| field.name)) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => match elsewhere(key, object) {
-            Some(noun) => format!("`{shown}` is a key of {noun}; check the indentation"),
-            None if object.extensions => "remove it, or begin it with `x-` if it is for another tool".to_owned(),
-            None => "remove it".to_owned(),
-        },
+    let problem = Problem::new(Code::UnknownKey, place, path, format!("`{shown}` is not a key of {}", object.noun));
+    if journal.is_full() {
+        journal.push(problem);
+        return;
+    }
+    let hint = match (elsewhere(key, object), did_you_mean(key, object.fields.iter().map(|field| field.name))) {
+        (Some(noun), _) => format!("`{shown}` is a key of {noun}; check the indentation"),
+        (None, Some(meant)) => format!("did you mean `{meant}`?"),
+        (None, None) if object.extensions => "remove it, or begin it with `x-` if it is for another tool".to_owned(),
+        (None, None) => "remove it".to_owned(),
     };
     journal.push(problem.hint(hint));
 }
@@ -268,13 +291,7 @@ fn wrong_type(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal
     wrong_type_at(node, node.place, shape, path, journal);
 }
 
-fn wrong_type_at(
-    node: &Node,
-    place: crate::diagnostic::Place,
-    shape: &Shape,
-    path: &Path<'_>,
-    journal: &mut Journal,
-) {
+fn wrong_type_at(node: &Node, place: crate::diagnostic::Place, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
     let problem = Problem::new(
         Code::WrongType,
         place,
@@ -294,12 +311,12 @@ fn wrong_type_at(
             problem.hint(format!("put it in quotes: `\"{}\"`", crate::tree::shortened(&written)))
         }
         (_, Some(_)) if wants_list => problem.hint("write it as a list: each item on a line of its own, after `- `"),
+        (_, Some(_)) if wants_mapping => problem.hint("write `key: value` lines below it"),
+        (Value::Text(_), _) if matches!(shape, Shape::Integer | Shape::Number) => problem.hint("write a number"),
         (Value::Sequence(_), _) if wants_mapping => {
             problem.hint("write `key: value` lines without the dashes in front")
         }
-        (_, Some(_)) if matches!(shape, Shape::Duration) => {
-            problem.hint("a duration has a unit: `10s`, `1m30s`")
-        }
+        (_, Some(_)) if matches!(shape, Shape::Duration) => problem.hint("a duration has a unit: `10s`, `1m30s`"),
         _ => problem,
     });
 }
@@ -311,12 +328,7 @@ fn same_kind(node: &Node, shape: &Shape) -> bool {
         | (Value::Null, Shape::Null)
         | (
             Value::Text(_),
-            Shape::Text
-            | Shape::Choice(_)
-            | Shape::Size
-            | Shape::Duration
-            | Shape::TextOrNumber
-            | Shape::Scalar,
+            Shape::Text | Shape::Choice(_) | Shape::Size | Shape::Duration | Shape::TextOrNumber | Shape::Scalar,
         )
         | (
             Value::Integer(_) | Value::Float(_),
@@ -397,24 +409,27 @@ fn required(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) 
     }
 }
 
-fn support(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
+/// `said` are the notes that were given: one is enough for all places.
+fn support(node: &Node, shape: &Shape, path: &Path<'_>, said: &mut BTreeSet<&'static str>, journal: &mut Journal) {
     if let Shape::Either(shapes) = shape {
         if let Some(fitting) = shapes.iter().find(|shape| same_kind(node, shape)) {
-            support(node, fitting, path, journal);
+            support(node, fitting, path, said, journal);
         }
         return;
     }
     if let (Shape::Object(object), Some(mapping)) = (shape, node.as_mapping()) {
         for (key, entry) in mapping {
             let Some(field) = object.field(key) else { continue };
-            if is_empty(&entry.node) {
+            if is_empty(&entry.node) || says_default(field, &entry.node) {
                 continue;
             }
             let path = path.key(key);
             match field.support {
-                Support::Applied => support(&entry.node, &field.shape, &path, journal),
+                Support::Applied => support(&entry.node, &field.shape, &path, said, journal),
                 Support::Noted(note) => {
-                    journal.push(Problem::new(Code::Noted, entry.key_place, &path, format!("`{key}`: {note}")));
+                    if said.insert(note) {
+                        journal.push(Problem::new(Code::Noted, entry.key_place, &path, format!("`{key}`: {note}")));
+                    }
                     support_refusals_below(&entry.node, &field.shape, &path, journal);
                 }
                 Support::Later(instead) => journal.push(
@@ -427,19 +442,14 @@ fn support(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
                     .hint(instead),
                 ),
                 Support::Refused(reason, instead) => journal.push(
-                    Problem::new(
-                        Code::Refused,
-                        entry.key_place,
-                        &path,
-                        format!("`{key}` is refused: {reason}"),
-                    )
-                    .hint(instead),
+                    Problem::new(Code::Refused, entry.key_place, &path, format!("`{key}` is refused: {reason}"))
+                        .hint(instead),
                 ),
             }
         }
         return;
     }
-    each_child(node, shape, path, &mut |child, shape, path| support(child, shape, path, journal));
+    each_child(node, shape, path, &mut |child, shape, path| support(child, shape, path, said, journal));
 }
 
 /// Below a key that is noted, further notes would only repeat it.
@@ -453,12 +463,8 @@ fn support_refusals_below(node: &Node, shape: &Shape, path: &Path<'_>, journal: 
         Shape::Object(object) => {
             for (key, entry) in node.as_mapping().into_iter().flatten() {
                 let Some(field) = object.field(key) else { continue };
-                let refuses = match field.support {
-                    Support::Later(_) => as_boolean(&entry.node) != Some(false),
-                    Support::Refused(..) => true,
-                    Support::Applied | Support::Noted(_) => false,
-                };
-                if refuses && !is_empty(&entry.node) {
+                let refuses = matches!(field.support, Support::Later(_) | Support::Refused(..));
+                if refuses && !is_empty(&entry.node) && !says_default(field, &entry.node) {
                     if let Support::Later(instead) | Support::Refused(_, instead) = field.support {
                         journal.push(
                             Problem::new(
@@ -479,6 +485,14 @@ fn support_refusals_below(node: &Node, shape: &Shape, path: &Path<'_>, journal: 
             support_refusals_below(child, shape, path, journal);
         }),
     }
+}
+
+/// A key that says what holds without it: `internal: false`.
+fn says_default(field: &Field, node: &Node) -> bool {
+    let default = matches!(field.name, "enable_ipv4" | "attach");
+    let boolean = matches!(field.shape, Shape::Boolean | Shape::StrictBoolean)
+        || matches!(field.shape, Shape::Either(shapes) if shapes.iter().any(|shape| matches!(shape, Shape::Boolean)));
+    boolean && !matches!(field.support, Support::Applied) && as_boolean(node) == Some(default)
 }
 
 /// A key that says nothing: `labels: {}`, `build:`; nothing would be ignored by not doing it.

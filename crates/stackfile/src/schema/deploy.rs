@@ -6,8 +6,10 @@ use super::{LIST_OR_MAPPING, Object, TEXTS, field};
 
 const ROLLBACK_LATER: &str =
     "remove it; a rollback that `update_config.failure_action: rollback` starts uses the settings of `update_config`";
-const DEVICES_LATER: &str = "name the device files under `devices`, and choose hosts that have them by `deploy.placement`";
-const GENERIC_LATER: &str = "label the hosts that have the resource (`stack node label`) and use a placement constraint";
+const DEVICES_LATER: &str =
+    "name the device files under `devices`, and choose hosts that have them by `deploy.placement`";
+const GENERIC_LATER: &str =
+    "label the hosts that have the resource (`stack node label`) and use a placement constraint";
 
 /// `deploy`.
 pub(crate) static DEPLOY: Object = Object {
@@ -15,8 +17,18 @@ pub(crate) static DEPLOY: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("mode", Text, Applied, "`replicated` (the default): so many tasks as `replicas` says; `global`: one on each host"),
-        field("endpoint_mode", Text, Applied, "How clients reach the tasks: `vip`, one virtual address for all of them"),
+        field(
+            "mode",
+            Text,
+            Applied,
+            "`replicated` (the default): so many tasks as `replicas` says; `global`: one on each host",
+        ),
+        field(
+            "endpoint_mode",
+            Text,
+            Applied,
+            "How clients reach the tasks: `vip`, one virtual address for all of them",
+        ),
         field("replicas", Integer, Applied, "How many tasks run"),
         field("labels", LIST_OR_MAPPING, Applied, "Labels of the service, not of its containers"),
         field("rollback_config", Mapping(&ROLLBACK_CONFIG), Later(ROLLBACK_LATER), "How a failed update is undone"),
@@ -50,7 +62,12 @@ static UPDATE_CONFIG: Object = Object {
     fields: &[
         field("parallelism", Integer, Applied, "How many tasks are replaced at once; 0 is all"),
         field("delay", Duration, Applied, "The time between two batches"),
-        field("failure_action", Text, Applied, "What to do when too many new tasks fail: `pause`, `continue` or `rollback`"),
+        field(
+            "failure_action",
+            Text,
+            Applied,
+            "What to do when too many new tasks fail: `pause`, `continue` or `rollback`",
+        ),
         field("monitor", Duration, Applied, "How long each new task is watched for failure"),
         field("max_failure_ratio", Number, Applied, "Which share of new tasks may fail, from 0 to 1"),
         field("order", ORDER, Applied, "Whether the old task ends first or the new one starts first"),
@@ -85,7 +102,12 @@ static RESERVATIONS: Object = Object {
     fields: &[
         field("cpus", Number, Applied, "Processors, such as `0.5`"),
         field("memory", Size, Applied, "Memory, such as `512m`"),
-        field("generic_resources", List(&Mapping(&GENERIC_RESOURCE)), Later(GENERIC_LATER), "Resources that the hosts declare"),
+        field(
+            "generic_resources",
+            List(&Mapping(&GENERIC_RESOURCE)),
+            Later(GENERIC_LATER),
+            "Resources that the hosts declare",
+        ),
         field("devices", List(&Mapping(&DEVICE_REQUEST)), Later(DEVICES_LATER), "Devices such as GPUs"),
     ],
 };
@@ -158,4 +180,3 @@ static PREFERENCE: Object = Object {
 
 /// Free keys to values of any kind.
 pub(crate) const FREE: Shape = Entries(&Shape::Any);
-

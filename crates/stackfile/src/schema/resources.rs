@@ -5,7 +5,8 @@ use super::Support::{Applied, Later, Noted, Refused};
 use super::service::SERVICE;
 use super::{DRIVER_OPTIONS, LIST_OR_MAPPING, Object, TEXT_OR_LIST, field};
 
-const CONFIGS_LATER: &str = "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
+const CONFIGS_LATER: &str =
+    "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
 const SECRETS_LATER: &str =
     "mount the file from an absolute path of the hosts (`/etc/app/password:/run/secrets/password:ro`)";
 const MODELS_LATER: &str = "run the model server as a service with an image of its own";
@@ -19,7 +20,12 @@ pub(crate) static STACK: Object = Object {
     fields: &[
         field("version", Text, Applied, "Obsolete; means nothing"),
         field("name", Text, Applied, "The name of the stack"),
-        field("include", List(&Shape::Either(&[Text, Mapping(&INCLUDE)])), Applied, "Further stack files to be part of this one"),
+        field(
+            "include",
+            List(&Shape::Either(&[Text, Mapping(&INCLUDE)])),
+            Applied,
+            "Further stack files to be part of this one",
+        ),
         field("services", Named(&Shape::Either(&[Mapping(&SERVICE), Null])), Applied, "What runs"),
         field("models", Named(&Mapping(&MODEL)), Later(MODELS_LATER), "Language models that services use"),
         field("networks", Named(&Shape::Either(&[Mapping(&NETWORK), Null])), Applied, "Networks that services share"),
@@ -57,7 +63,12 @@ static NETWORK: Object = Object {
         field("name", Text, Applied, "Its name in the cluster, in place of STACK_KEY"),
         field("driver", Text, Applied, "`overlay`, which spans all hosts"),
         field("driver_opts", DRIVER_OPTIONS, Later(NETWORK_LATER), "Options of the driver"),
-        field("ipam", Mapping(&IPAM), Later("leave it out; addresses are given out by the cluster"), "Which addresses it has"),
+        field(
+            "ipam",
+            Mapping(&IPAM),
+            Later("leave it out; addresses are given out by the cluster"),
+            "Which addresses it has",
+        ),
         field("external", EXTERNAL, Later("define the network in this stack"), "It belongs to something else"),
         field("internal", Boolean, Later(NETWORK_LATER), "Its containers reach nothing outside"),
         field("enable_ipv4", Boolean, Later(NETWORK_LATER), "Whether it has IPv4 addresses"),

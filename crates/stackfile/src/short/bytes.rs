@@ -7,6 +7,8 @@ pub(crate) enum SizeError {
     NoNumber,
     #[error("its unit is not one of b, k, m, g, t, p")]
     Unit,
+    #[error("it is negative")]
+    Negative,
     #[error("it is too large")]
     TooLarge,
 }
@@ -16,6 +18,9 @@ pub(crate) fn parse(text: &str) -> Result<i64, SizeError> {
     let text = text.trim();
     if text == "-1" {
         return Ok(-1);
+    }
+    if text.starts_with('-') {
+        return Err(SizeError::Negative);
     }
     let end = text.find(|character: char| !(character.is_ascii_digit() || character == '.')).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -39,7 +44,10 @@ pub(crate) fn parse(text: &str) -> Result<i64, SizeError> {
     if value >= 9e18 {
         return Err(SizeError::TooLarge);
     }
-    #[allow(clippy::cast_possible_truncation, reason = "checked above; a fraction of a byte is dropped, as Docker does")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "checked above; a fraction of a byte is dropped, as Docker does"
+    )]
     Ok(value as i64)
 }
 
@@ -63,6 +71,6 @@ mod tests {
         assert_eq!(parse("invalid"), Err(SizeError::NoNumber));
         assert_eq!(parse("5x"), Err(SizeError::Unit));
         assert_eq!(parse("99999999p"), Err(SizeError::TooLarge));
-        assert_eq!(parse("-5m"), Err(SizeError::NoNumber));
+        assert_eq!(parse("-5m"), Err(SizeError::Negative));
     }
 }

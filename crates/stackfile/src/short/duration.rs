@@ -57,7 +57,11 @@ pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     if total >= 9.2e18 {
         return Err(DurationError::TooLong);
     }
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and its size was checked")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, and its size was checked"
+    )]
     Ok(Duration::from_nanos(total.round() as u64))
 }
 

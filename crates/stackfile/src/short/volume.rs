@@ -34,7 +34,10 @@ pub(crate) fn parse(text: &str) -> Result<ShortVolume, VolumeError> {
     if text.is_empty() {
         return Err(VolumeError::Empty);
     }
-    let sections = sections(text)?;
+    let sections = match sections(text, false) {
+        Ok(sections) if sections.len() <= 3 => sections,
+        _ => sections(text, true)?,
+    };
     let mut volume = ShortVolume::default();
     match sections.as_slice() {
         [target] => volume.target.clone_from(target),
@@ -69,17 +72,25 @@ fn apply(volume: &mut ShortVolume, option: &str) {
     }
 }
 
-/// The parts between colons. A colon after a single letter is a drive's, and one within `${…}` is the variable's.
-fn sections(text: &str) -> Result<Vec<String>, VolumeError> {
+/// The parts between colons. A colon after a single letter may be a drive's, and one within `${…}` is the variable's.
+/// `slashes`: whether a drive may be followed by a slash; otherwise `v:/data` is the volume `v`.
+fn sections(text: &str, slashes: bool) -> Result<Vec<String>, VolumeError> {
     let mut sections = Vec::new();
     let mut current = String::new();
     let mut braces = 0usize;
-    for character in text.chars() {
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
         match character {
             '{' if current.ends_with('$') || braces > 0 => braces += 1,
             '}' => braces = braces.saturating_sub(1),
             ':' if braces == 0 => {
-                if current.len() == 1 && current.starts_with(|letter: char| letter.is_ascii_alphabetic()) {
+                let letter = current.len() == 1 && current.starts_with(|letter: char| letter.is_ascii_alphabetic());
+                let drive = match characters.peek() {
+                    None | Some('\\' | ':') => true,
+                    Some('/') => slashes,
+                    Some(_) => false,
+                };
+                if letter && drive {
                     current.push(':');
                 } else if current.is_empty() {
                     return Err(VolumeError::EmptySection);

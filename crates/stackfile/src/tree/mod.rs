@@ -147,6 +147,9 @@ impl Node {
     /// What it is, for messages: `a list`, `the number 5`, `` `abc` ``. Never what a variable gave.
     pub fn described(&self) -> String {
         match &self.value {
+            Value::Boolean(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) if self.interpolated => {
+                self.quoted()
+            }
             Value::Null => "nothing".to_owned(),
             Value::Sequence(_) => "a list".to_owned(),
             Value::Mapping(_) => "a mapping".to_owned(),
@@ -189,9 +192,9 @@ impl Node {
                 .map_or_else(|| scalar::print_float(*value).into(), serde_json::Value::Number),
             Value::Text(text) => text.clone().into(),
             Value::Sequence(items) => items.iter().map(Self::to_json).collect(),
-            Value::Mapping(mapping) => {
-                serde_json::Value::Object(mapping.iter().map(|(key, entry)| (key.clone(), entry.node.to_json())).collect())
-            }
+            Value::Mapping(mapping) => serde_json::Value::Object(
+                mapping.iter().map(|(key, entry)| (key.clone(), entry.node.to_json())).collect(),
+            ),
         }
     }
 }

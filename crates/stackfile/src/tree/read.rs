@@ -242,14 +242,7 @@ impl<'input> Reader<'input> {
         }
     }
 
-    fn scalar(
-        &self,
-        text: &str,
-        style: ScalarStyle,
-        tag: Option<&Tag>,
-        place: Place,
-        journal: &mut Journal,
-    ) -> Node {
+    fn scalar(&self, text: &str, style: ScalarStyle, tag: Option<&Tag>, place: Place, journal: &mut Journal) -> Node {
         let plain = style == ScalarStyle::Plain;
         let mut directive = None;
         let value = match tag {
@@ -335,7 +328,9 @@ fn unknown_tag(tag: &Tag, place: Place, journal: &mut Journal) {
             &Path::Root,
             format!("the tag `{}` means nothing for this value", super::shortened(&name)),
         )
-        .hint("known tags are `!reset`, `!override` and YAML's own, such as `!!str`; quote a text that begins with `!`"),
+        .hint(
+            "known tags are `!reset`, `!override` and YAML's own, such as `!!str`; quote a text that begins with `!`",
+        ),
     );
 }
 
@@ -355,7 +350,9 @@ fn syntax_hint(info: &str) -> Option<&'static str> {
     } else if info.contains("quoted") || info.contains("eof") || info.contains("end of stream") {
         Some("a quote or a bracket that was opened before is not closed")
     } else if info.contains("anchor") || info.contains("alias") {
-        Some("an alias `*name` repeats what was marked with `&name` before it; quote a text that begins with `*` or `&`")
+        Some(
+            "an alias `*name` repeats what was marked with `&name` before it; quote a text that begins with `*` or `&`",
+        )
     } else if info.contains("cannot start") || info.contains("unexpected character") {
         Some("a text that begins with a special character needs quotes")
     } else {

@@ -16,11 +16,7 @@ pub fn all(directory: &Path) -> Vec<String> {
     for category in std::fs::read_dir(directory).expect("the data is readable").flatten() {
         for case in std::fs::read_dir(category.path()).into_iter().flatten().flatten() {
             if case.path().join("case.json").is_file() {
-                ids.push(format!(
-                    "{}/{}",
-                    category.file_name().to_string_lossy(),
-                    case.file_name().to_string_lossy()
-                ));
+                ids.push(format!("{}/{}", category.file_name().to_string_lossy(), case.file_name().to_string_lossy()));
             }
         }
     }
@@ -65,9 +61,9 @@ pub fn run(data: &Path, id: &str) -> Result<(), String> {
         "short-volume" => case.in_service("volumes", json!([case.json["input"]])).map(|list| list[0].clone()),
         "short-port" => case.in_service("ports", json!([case.json["input"]])),
         "hosts-list" => case.in_service("extra_hosts", case.json["input"].clone()).map(|list| hosts(&list)),
-        "bytes" => case.in_service("memswap_limit", case.json["input"].clone()).map(|text| {
-            text.as_str().and_then(|text| text.parse::<i64>().ok()).map_or(Value::Null, Value::from)
-        }),
+        "bytes" => case
+            .in_service("memswap_limit", case.json["input"].clone())
+            .map(|text| text.as_str().and_then(|text| text.parse::<i64>().ok()).map_or(Value::Null, Value::from)),
         "transform" => case.transform(),
         "normalize" => case.normalize(),
         "schema" => case.schema(),
@@ -109,7 +105,8 @@ impl Case {
     }
 
     fn resolved(&self, text: &str) -> String {
-        text.replace("${FIXTURES}", &self.fixtures.to_string_lossy()).replace("${CASE}", &self.directory.to_string_lossy())
+        text.replace("${FIXTURES}", &self.fixtures.to_string_lossy())
+            .replace("${CASE}", &self.directory.to_string_lossy())
     }
 
     fn resolved_value(&self, value: &Value) -> Value {
@@ -246,7 +243,8 @@ impl Case {
         let mut values: BTreeMap<String, String> = BTreeMap::new();
         for (_, text) in self.inputs() {
             let outside = |name: &str| environment.get(name).map(str::to_owned);
-            let read = dotenv::parse(&text, &outside, &|name| values.get(name).cloned()).map_err(|error| error.to_string())?;
+            let read =
+                dotenv::parse(&text, &outside, &|name| values.get(name).cloned()).map_err(|error| error.to_string())?;
             values.extend(read.values);
         }
         Ok(json!(values))
@@ -267,11 +265,8 @@ impl Case {
         }
         let mut document = value;
         for key in keys.iter().rev() {
-            document = if key == "[]" {
-                json!([document])
-            } else {
-                Value::Object(Map::from_iter([(key.clone(), document)]))
-            };
+            document =
+                if key == "[]" { json!([document]) } else { Value::Object(Map::from_iter([(key.clone(), document)])) };
         }
         (document, keys)
     }
@@ -382,8 +377,10 @@ impl Case {
             let wanted = self.resolved_value(wanted);
             let mut found = self.with_the_version_of(&wanted, found);
             leave_out_defaults(&mut found);
+            let mut wanted = wanted;
             if self.text("cwd").contains("docker-cli") {
                 found = self.as_docker_cli_writes(found);
+                wanted = self.as_docker_cli_writes(wanted);
             }
             expect::same(&wanted, &found).map_err(|difference| format!("{pointer}: {difference}"))?;
         }
@@ -418,18 +415,29 @@ impl Case {
         found
     }
 
-    /// What docker/cli writes otherwise and means the same: the published port as a number, secrets and configs sorted,
-    /// the target of a secret left out.
+    /// What docker/cli writes otherwise and means the same: the published port as a number, defaults of ports and the
+    /// target of a secret left out, lists sorted.
     fn as_docker_cli_writes(&self, mut found: Value) -> Value {
         let services = found.pointer_mut("/services").and_then(Value::as_object_mut);
         for service in services.into_iter().flat_map(|services| services.values_mut()) {
-            for port in service["ports"].as_array_mut().into_iter().flatten() {
-                if let Some(number) = port["published"].as_str().and_then(|text| text.parse::<u16>().ok()) {
-                    port["published"] = number.into();
+            let ports = service.get_mut("ports").and_then(Value::as_array_mut);
+            for ports in ports.into_iter() {
+                for port in ports.iter_mut().filter_map(Value::as_object_mut) {
+                    if let Some(number) =
+                        port.get("published").and_then(Value::as_str).and_then(|text| text.parse::<u16>().ok())
+                    {
+                        port.insert("published".to_owned(), number.into());
+                    }
+                    for (key, default) in [("mode", "ingress"), ("protocol", "tcp")] {
+                        if port.get(key).and_then(Value::as_str) == Some(default) {
+                            port.remove(key);
+                        }
+                    }
                 }
+                ports.sort_by_key(|port| port["published"].as_u64());
             }
             for key in ["secrets", "configs"] {
-                let Some(items) = service[key].as_array_mut() else { continue };
+                let Some(items) = service.get_mut(key).and_then(Value::as_array_mut) else { continue };
                 items.sort_by_key(|item| item["source"].to_string());
                 for item in items.iter_mut().filter_map(Value::as_object_mut) {
                     let source = item["source"].as_str().unwrap_or_default();
