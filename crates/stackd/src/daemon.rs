@@ -310,16 +310,13 @@ impl Daemon {
     async fn shut_down(&self) {
         self.stop.cancel();
         let member = self.member.lock().await.take();
-        if let Some(controller) = member.and_then(|member| member.controller) {
-            self.local.set(Router::new());
-            self.tasks.close();
-            let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
-            if let Some(controller) = Arc::into_inner(controller) {
-                controller.shutdown().await;
-            }
-        }
         self.tasks.close();
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
+            tracing::warn!("not everything has ended in time");
+        }
+        if let Some(controller) = member.and_then(|member| member.controller) {
+            controller.shutdown().await;
+        }
     }
 }
 
