@@ -3,9 +3,14 @@
 pub mod cgroup;
 pub mod container;
 pub mod content;
+mod engine;
 pub mod image;
+mod image_roots;
 pub mod logs;
+mod metrics;
 pub mod network;
 pub mod seccomp;
 pub mod snapshot;
 pub mod volume;
+
+pub use engine::{ContainersConfig, Engine, EngineConfig, RemoveOptions};

@@ -1,2 +1,50 @@
-//! Placeholder replaced by the first slice.
-fn main() {}
+//! `stack-shim`: the parent of one container. The engine starts it; people do not.
+//!
+//! `stack-shim run DIRECTORY` makes the container that the launch document in `DIRECTORY` describes; standard input is
+//! the listening socket. `stack-shim exec` runs a process in a running container; standard input is the connection.
+
+mod container;
+mod copy_up;
+mod exec;
+mod failing;
+mod identity;
+mod init;
+mod log_writer;
+mod mounts;
+mod process;
+mod root_path;
+mod run;
+mod syscalls;
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Moves standard input out of the way, so that a container's process cannot inherit it.
+fn take_standard_input() -> std::io::Result<OwnedFd> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?)?;
+    Ok(input)
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let result = match arguments.iter().map(|argument| argument.to_str()).collect::<Vec<_>>().as_slice() {
+        [Some("run"), _] => take_standard_input().and_then(|listener| run::run(Path::new(&arguments[1]), listener)),
+        [Some("exec")] => take_standard_input().and_then(exec::run),
+        [Some("--version")] => writeln!(std::io::stdout(), "stack-shim {}", env!("CARGO_PKG_VERSION")),
+        _ => Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "usage: stack-shim run DIRECTORY | stack-shim exec (started by stackd, not by hand)",
+        )),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If even this cannot be written there is nothing left to do.
+            let _ = writeln!(std::io::stderr(), "stack-shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

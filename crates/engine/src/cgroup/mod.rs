@@ -1,1 +1,251 @@
-//! Placeholder replaced by the first slice.
+//! Control groups, on hosts with version 2, version 1 or both: `hierarchies` and `plan` decide, this file does.
+
+mod hierarchies;
+mod plan;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use hierarchies::{Hierarchies, Legacy, Unified, read};
+pub use plan::{DeviceRule, Plan, Write, plan};
+use stack_shim::launch::Cgroups;
+
+/// Controllers that version 2 groups pass on to containers.
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+/// How long groups may take to become empty after everything in them was killed.
+const EMPTYING: Duration = Duration::from_secs(10);
+
+/// Why groups could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// The host's hierarchies could not be found.
+    #[error("could not read {path}")]
+    Detect {
+        /// Which file.
+        path: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A group could not be made.
+    #[error("could not make the control group {path}")]
+    Make {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A limit was refused.
+    #[error("the kernel does not take `{text}` for {path}")]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What.
+        text: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A group still has processes, or cannot be removed.
+    #[error("could not remove the control group {path}")]
+    Remove {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl CgroupError {
+    /// Whether the kernel refused a value, so that the same attempt can never succeed.
+    #[must_use]
+    pub fn is_refused_value(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if matches!(source.raw_os_error(), Some(libc::EINVAL | libc::ERANGE)))
+    }
+}
+
+/// What a container has used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Usage {
+    /// Processor time in nanoseconds.
+    pub cpu_nanoseconds: u64,
+    /// Memory in bytes, page cache included.
+    pub memory_bytes: u64,
+    /// The limit of the memory in bytes, if there is one.
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+/// Finds the hierarchies of this host.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn detect(parent: &Path) -> Result<Hierarchies, CgroupError> {
+    let read_file = |path: &'static str| fs::read_to_string(path).map_err(|source| CgroupError::Detect { path, source });
+    Ok(read(&read_file("/proc/self/mountinfo")?, &read_file("/proc/self/cgroup")?, parent))
+}
+
+/// Makes groups and writes limits. Returns notes about limits that this host cannot keep.
+///
+/// # Errors
+/// The first thing that the kernel refused. What was made until then is for [`remove`].
+pub fn make(plan: &Plan) -> Result<Vec<String>, CgroupError> {
+    let mut notes = Vec::new();
+    for directory in &plan.delegating {
+        make_directory(directory)?;
+        delegate(directory);
+    }
+    for directory in &plan.directories {
+        make_directory(directory)?;
+    }
+    for directory in &plan.cpusets {
+        inherit_cpuset(directory)?;
+    }
+    for write in &plan.writes {
+        match fs::write(&write.path, &write.text) {
+            Ok(()) => {}
+            Err(error) if write.optional && error.kind() == io::ErrorKind::NotFound => {
+                notes.push(format!("this kernel has no {}: that limit is not in force", write.path.display()));
+            }
+            Err(source) => {
+                return Err(CgroupError::Write { path: write.path.clone(), text: write.text.clone(), source });
+            }
+        }
+    }
+    Ok(notes)
+}
+
+fn make_directory(path: &Path) -> Result<(), CgroupError> {
+    fs::create_dir_all(path).map_err(|source| CgroupError::Make { path: path.to_owned(), source })
+}
+
+/// Passes on what can be passed on. What cannot is noticed when a limit needs it, with the file's name.
+fn delegate(directory: &Path) {
+    let available = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+    for controller in CONTROLLERS.iter().filter(|name| available.split_whitespace().any(|other| other == **name)) {
+        let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+    }
+}
+
+/// A version 1 set of processors starts empty, and nothing can run in it until it is filled.
+fn inherit_cpuset(directory: &Path) -> Result<(), CgroupError> {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let path = directory.join(name);
+        if fs::read_to_string(&path).is_ok_and(|text| !text.trim().is_empty()) {
+            continue;
+        }
+        let Some(parent) = directory.parent() else { continue };
+        if fs::read_to_string(parent.join(name)).is_ok_and(|text| text.trim().is_empty()) {
+            inherit_cpuset(parent)?;
+        }
+        let text = fs::read_to_string(parent.join(name)).unwrap_or_default();
+        fs::write(&path, &text).map_err(|source| CgroupError::Write { path, text, source })?;
+    }
+    Ok(())
+}
+
+fn directories(cgroups: &Cgroups) -> impl Iterator<Item = &PathBuf> {
+    cgroups.unified.iter().chain(&cgroups.joined)
+}
+
+fn processes(directory: &Path) -> Vec<i32> {
+    fs::read_to_string(directory.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .filter(|&pid| pid > 0)
+        .collect()
+}
+
+/// Kills every process in a container's groups and the groups below them.
+pub fn kill_all(cgroups: &Cgroups) {
+    for directory in directories(cgroups) {
+        kill_below(directory);
+    }
+}
+
+fn kill_below(directory: &Path) {
+    // Where the kernel has this file it leaves no gap for a process that forks; else every round kills what it sees.
+    if fs::write(directory.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    for child in children(directory) {
+        kill_below(&child);
+    }
+    for pid in processes(directory) {
+        // A process that is gone needs no signal.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+fn children(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory)
+        .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+        .unwrap_or_default()
+}
+
+/// Kills what is left in a container's groups and removes them, with the groups that it made below.
+///
+/// # Errors
+/// The last refusal; everything was tried.
+pub fn remove(cgroups: &Cgroups) -> Result<(), CgroupError> {
+    let deadline = Instant::now() + EMPTYING;
+    let mut result = Ok(());
+    for directory in directories(cgroups) {
+        if let Err(source) = remove_tree(directory, deadline) {
+            result = Err(CgroupError::Remove { path: directory.clone(), source });
+        }
+    }
+    result
+}
+
+fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        for child in children(directory) {
+            remove_tree(&child, deadline)?;
+        }
+        match fs::remove_dir(directory) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // Processes on their way out keep it busy for a moment; others are killed.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                kill_below(directory);
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// What a container uses now. What the host does not account is zero.
+#[must_use]
+pub fn usage(cgroups: &Cgroups) -> Usage {
+    let mut usage = Usage::default();
+    for directory in directories(cgroups) {
+        if let Some(nanoseconds) = number(&directory.join("cpuacct.usage")) {
+            usage.cpu_nanoseconds = nanoseconds;
+        } else if let Some(micros) = fs::read_to_string(directory.join("cpu.stat")).ok().and_then(|text| {
+            text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse::<u64>().ok())
+        }) {
+            usage.cpu_nanoseconds = usage.cpu_nanoseconds.max(micros.saturating_mul(1000));
+        }
+        for (current, limit) in
+            [("memory.usage_in_bytes", "memory.limit_in_bytes"), ("memory.current", "memory.max")]
+        {
+            if let Some(bytes) = number(&directory.join(current)) {
+                usage.memory_bytes = bytes;
+                // Version 1 says "none" with the largest multiple of the page size.
+                usage.memory_limit_bytes = number(&directory.join(limit)).filter(|&bytes| bytes < u64::MAX >> 2);
+            }
+        }
+        usage.pids = usage.pids.max(number(&directory.join("pids.current")).unwrap_or(0));
+    }
+    usage
+}

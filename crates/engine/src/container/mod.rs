@@ -1,1 +1,132 @@
-//! Placeholder replaced by the first slice.
+//! Containers: `config` is what a caller asks, `spec` decides what that means (pure), `launch` and `supervise` do it with
+//! one `stack-shim` for each container, `record` keeps it on disk.
+
+pub mod capability;
+mod config;
+mod errors;
+mod execute;
+mod files;
+mod health;
+mod launch;
+mod probe;
+mod record;
+mod roots;
+mod shim;
+mod signals;
+mod spec;
+
+pub use config::{
+    ContainerConfig, ContainerId, ContainerIdError, ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck,
+    ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit,
+};
+pub use errors::{
+    CreateError, ExecError, KillError, OpenError, RecordError, RemoveError, StartError, StopError, WaitError,
+};
+pub use execute::{ExecCommand, ExecOutcome};
+pub use health::{Health, HealthState};
+pub(crate) use execute::run as exec;
+pub(crate) use launch::{Launched, Launcher, full_text as text_of};
+pub(crate) use probe::Prober;
+pub(crate) use record::{Record, RecordedState, Records, exit_status};
+pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
+pub(crate) use shim::{Shim, ShimProgram, is_absent};
+pub use signals::number as signal_number;
+pub use spec::{SpecError, check, stop_signal, volumes};
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A container as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Container {
+    /// Unique on the host.
+    pub id: ContainerId,
+    /// For people.
+    pub name: String,
+    /// The image's and its own.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Of the image's manifest.
+    pub image_digest: String,
+    /// As it was asked for.
+    pub config: ContainerConfig,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: u64,
+    /// Where it is in its life.
+    pub state: ContainerState,
+    /// `None` when it has no health check.
+    pub health: Option<HealthState>,
+    /// On its networks.
+    pub addresses: Vec<IpAddr>,
+    /// Ports that are published now.
+    pub ports: Vec<crate::network::PortBinding>,
+    /// How often it was started.
+    pub starts: u64,
+    /// What could not be had on this host and is done without.
+    pub notes: Vec<String>,
+}
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerState {
+    /// Never started.
+    Created,
+    /// On its way.
+    Starting,
+    /// Its program runs.
+    Running {
+        /// On the host.
+        pid: i32,
+        /// Milliseconds since the Unix epoch.
+        started_at: u64,
+    },
+    /// It has ended, or could not be started.
+    Exited(ExitStatus),
+    /// Being removed.
+    Removing,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStatus {
+    /// The exit code; 128 and the number after a signal; 125 to 128 as Docker has them when it could not be started.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The kernel killed a process of it for want of memory.
+    pub oom: bool,
+    /// Milliseconds since the Unix epoch.
+    pub started_at: Option<u64>,
+    /// Milliseconds since the Unix epoch.
+    pub finished_at: u64,
+    /// Why it could not be started, or why the code is not known.
+    pub error: Option<String>,
+}
+
+/// Something that happened to a container.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    /// To which.
+    pub id: ContainerId,
+    /// Milliseconds since the Unix epoch.
+    pub time: u64,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// It was made.
+    Created,
+    /// Its program runs.
+    Started,
+    /// It has ended or could not be started.
+    Exited(ExitStatus),
+    /// Its health changed.
+    Health(Health),
+    /// It is gone.
+    Removed,
+}

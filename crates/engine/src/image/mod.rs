@@ -1,1 +1,29 @@
-//! Placeholder replaced by the first slice.
+//! Images: from a registry, from an archive, or from a root file system, to records that containers start from.
+//!
+//! `reference`, `document`, `selection` and `tar_reader` are pure; `store` finds, names and removes; `pull`, `load` and
+//! `import` fetch. Blobs, unpacked layers and records are written in this order, so a record never refers to what is
+//! not whole.
+
+pub mod document;
+mod import;
+pub mod layer;
+mod load;
+mod pull;
+pub mod records;
+pub mod reference;
+pub mod registry;
+pub mod selection;
+mod store;
+mod stream;
+pub mod tar_reader;
+pub mod unpack;
+
+pub use document::Platform;
+pub use import::ImportChanges;
+pub use load::LoadError;
+pub use pull::{Progress, PullProgress};
+pub use records::{Origin, RecordError};
+pub use reference::{ParseReferenceError, Reference};
+pub use registry::{Credentials, PullError, RegistryConfig, RegistryConfigError};
+pub use selection::SelectError;
+pub use store::{GetError, Image, ImageStore, OpenError, PruneScope, RemoveError, Removed, TagError};

@@ -1,1 +1,29 @@
-//! Placeholder replaced by the first slice.
+//! The networks of one host: bridges with addresses, NAT and published ports, made by netlink alone.
+//!
+//! [`Networks`] holds what was decided for each container, on disk and in memory, and makes the kernel match it:
+//! `request` has the nouns, `addressing`, `ports` and `ruleset` decide (pure), `kernel` does, `records` and `reservation`
+//! keep. The networks `none` and `host` need nothing from here: a request without networks gives a namespace its loopback
+//! interface, and a container in the host's namespace is not attached at all.
+
+mod addressing;
+mod errors;
+mod forwarding;
+mod kernel;
+mod networks;
+mod ports;
+mod records;
+mod request;
+mod reservation;
+mod ruleset;
+
+pub use errors::{AttachError, Failure, Failures, NetworkError, OpenError};
+pub use forwarding::SettingError;
+pub use kernel::{KernelError, Refusal};
+pub use networks::{Adopted, Networks};
+pub use ports::PortError;
+pub use records::RecordError;
+pub use request::{
+    Attachment, ContainerRecord, Endpoint, NetworkConfig, NetworkConfigError, NetworkEndpoint, NetworkRecord,
+    NetworkRequest, NetworkStatus, PortBinding, Protocol,
+};
+pub use reservation::ReservationError;

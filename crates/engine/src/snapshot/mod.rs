@@ -1,1 +1,7 @@
-//! Placeholder replaced by the first slice.
+//! Writable views of images: for each container an overlayfs upper directory over the layers of its image. This says
+//! what to mount and keeps the directories; whoever starts the container mounts it in that container's own namespace.
+
+pub mod removal;
+mod store;
+
+pub use store::{OverlayMount, SnapshotError, Snapshots};

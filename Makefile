@@ -1,0 +1,45 @@
+# `make demo` and `make test` do all set-up on a fresh Debian or Ubuntu machine with a Rust toolchain.
+
+SHELL := /bin/bash
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+CARGO ?= cargo
+# What the build and the tests need of Debian. Nothing of it is needed on a host that only runs stack.
+BUILD_PACKAGES := gcc libseccomp-dev pkg-config make
+TEST_PACKAGES := $(BUILD_PACKAGES) busybox-static docker-registry apache2-utils nftables iproute2 curl jq
+
+.PHONY: all build static demo test bench fix lint packages test-packages
+
+all: build static
+
+packages:
+	@scripts/install-packages $(BUILD_PACKAGES)
+
+test-packages:
+	@scripts/install-packages $(TEST_PACKAGES)
+
+# The daemon and the client, for this machine.
+build: packages
+	$(CARGO) build --release -p stack-cli -p stackd
+
+# The shim and the example application: static, as they run where there are no libraries.
+static: packages
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile shim --target $(HOST) -p stack-shim -p visits
+	install -D target/$(HOST)/shim/stack-shim target/release/stack-shim
+
+demo: build static
+	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" VISITS="$(CURDIR)/target/$(HOST)/shim" scripts/demo
+
+test: test-packages
+	@scripts/test
+
+bench: build static
+	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" VISITS="$(CURDIR)/target/$(HOST)/shim" scripts/bench
+
+lint: packages
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+fix:
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	$(CARGO) fmt --all

@@ -1,0 +1,211 @@
+//! The engine as a [`Host`]: containers of tasks have the task's id as theirs, and a label that says so.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use stack_api::bodies::LogQuery;
+use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError};
+use stack_engine::image::registry::{Credentials, PullError};
+use stack_engine::image::Reference;
+use stack_engine::{Engine, RemoveOptions};
+use stack_model::{AssignedTask, Health, NodeId, RegistryCredential, TaskId, Timestamp};
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
+use crate::plan::Step;
+use crate::translate::{Place, TASK_LABEL, container_config};
+
+/// The texts of an error and of its sources, each once.
+#[must_use]
+pub fn full_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// A registry's credential in the engine's words.
+#[must_use]
+pub fn credentials(credential: &RegistryCredential) -> Credentials {
+    Credentials { username: credential.username.clone(), password: credential.password.clone() }
+}
+
+/// A query for a log in the engine's words: times there are in nanoseconds.
+#[must_use]
+pub fn log_query(query: &LogQuery) -> stack_engine::logs::LogQuery {
+    stack_engine::logs::LogQuery {
+        follow: query.follow,
+        since: query.since.map(|at| at.saturating_mul(1_000_000)),
+        until: query.until.map(|at| at.saturating_mul(1_000_000)),
+        tail: query.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
+    }
+}
+
+/// The engine of this host.
+pub struct EngineHost {
+    engine: Engine,
+    node: NodeId,
+    node_name: String,
+}
+
+impl EngineHost {
+    /// `node_name`: for placeholders such as `{{.Node.Hostname}}`.
+    #[must_use]
+    pub const fn new(engine: Engine, node: NodeId, node_name: String) -> Self {
+        Self { engine, node, node_name }
+    }
+
+    /// Wakes the reconcile loop whenever something happens to a container, until `stop`.
+    pub fn wake_on_events(&self, wake: Arc<Notify>, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let mut events = self.engine.events();
+        async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    event = events.recv() => match event {
+                        // What was missed does not matter: the loop looks at everything.
+                        Ok(_) | Err(RecvError::Lagged(_)) => wake.notify_one(),
+                        Err(RecvError::Closed) => return,
+                    },
+                }
+            }
+        }
+    }
+
+    async fn pull(
+        &self,
+        assigned: &AssignedTask,
+        credential: Option<&RegistryCredential>,
+    ) -> Result<(), StepFailure> {
+        let image = &assigned.spec.container.image;
+        if let Some(digest) = &image.digest
+            && self.engine.images().get(digest.as_str()).is_ok()
+        {
+            return Ok(());
+        }
+        let reference = match &image.digest {
+            // A reference that has a digest keeps it; the tag of any other stays with the pinned digest as its name.
+            Some(digest) if !image.reference.contains('@') => format!("{}@{digest}", image.reference),
+            _ => image.reference.clone(),
+        };
+        let refuse = |error: &(dyn std::error::Error + 'static), may_heal| StepFailure {
+            message: format!("image {}: {}", image.reference, full_text(error)),
+            may_heal,
+        };
+        let reference: Reference = reference.parse().map_err(|error| refuse(&error, false))?;
+        let credentials = credential.map(credentials);
+        let pulled = self.engine.images().pull(&reference, credentials.as_ref(), &|_progress| {}).await;
+        pulled.map(|_| ()).map_err(|error| {
+            // Somebody may push the image or give the cluster a credential.
+            let may_come = matches!(
+                error,
+                PullError::NotFound { .. } | PullError::Unauthorized { .. } | PullError::Denied { .. }
+            );
+            refuse(&error, may_come || error.is_retryable())
+        })
+    }
+
+    async fn create(&self, task: TaskId, assigned: &AssignedTask) -> Result<(), StepFailure> {
+        let id = container_id(&task.to_string())?;
+        if self.engine.inspect(&id).is_some() {
+            return Ok(());
+        }
+        let config = container_config(task, assigned, Place { node: self.node, node_name: &self.node_name });
+        self.engine.create(Some(id), config).await.map(|_| ()).map_err(|error| StepFailure {
+            may_heal: error.is_retryable(),
+            message: full_text(&error),
+        })
+    }
+
+    async fn start(&self, container: &str) -> Result<(), StepFailure> {
+        match self.engine.start(&container_id(container)?).await {
+            Ok(()) => Ok(()),
+            // Somebody else started it, or an earlier attempt went through after all.
+            Err(StartError::State { state: "running", .. }) => Ok(()),
+            Err(error) => Err(StepFailure { may_heal: error.is_retryable(), message: full_text(&error) }),
+        }
+    }
+}
+
+fn container_id(text: &str) -> Result<ContainerId, StepFailure> {
+    text.parse().map_err(|error| StepFailure { message: full_text(&error), may_heal: false })
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> StepFailure {
+    StepFailure { message: full_text(error), may_heal: true }
+}
+
+fn observed(container: &Container) -> ObservedContainer {
+    let health = container.health.as_ref().map(|state| match state.health {
+        EngineHealth::Starting => Health::Starting,
+        EngineHealth::Healthy => Health::Healthy,
+        EngineHealth::Unhealthy => Health::Unhealthy,
+    });
+    let state = match &container.state {
+        ContainerState::Created | ContainerState::Starting => ObservedState::Created,
+        ContainerState::Running { pid, started_at } => ObservedState::Running {
+            pid: u32::try_from(*pid).unwrap_or(0),
+            since: Timestamp(*started_at),
+            health,
+        },
+        ContainerState::Exited(status) => ObservedState::Exited {
+            code: status.code,
+            out_of_memory: status.oom,
+            started: Timestamp(status.started_at.unwrap_or(status.finished_at)),
+            finished: Timestamp(status.finished_at),
+        },
+        // Its removal was begun and is to be finished.
+        ContainerState::Removing => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+            ObservedState::Exited { code: 0, out_of_memory: false, started: now, finished: now }
+        }
+    };
+    let ports =
+        container.config.ports.iter().map(|port| (port.host_port, port.protocol.as_str())).collect();
+    ObservedContainer { id: container.id.to_string(), state, ports }
+}
+
+impl Host for EngineHost {
+    async fn observe(&self) -> Observed {
+        let containers = self
+            .engine
+            .list()
+            .iter()
+            .filter_map(|container| {
+                let task: TaskId = container.labels.get(TASK_LABEL)?.parse().ok()?;
+                Some((task, observed(container)))
+            })
+            .collect();
+        Observed { containers }
+    }
+
+    async fn execute(&self, step: &Step) -> Result<(), StepFailure> {
+        match step {
+            Step::Pull { assigned, credential, .. } => self.pull(assigned, credential.as_ref()).await,
+            Step::Create { task, assigned } => self.create(*task, assigned).await,
+            Step::Start { container, .. } => self.start(container).await,
+            Step::Stop { container, .. } => {
+                self.engine.stop(&container_id(container)?, None).await.map_err(|error| failed(&error))
+            }
+            Step::Remove { container, .. } => {
+                let id = container_id(container)?;
+                if self.engine.inspect(&id).is_none() {
+                    return Ok(());
+                }
+                let options = RemoveOptions { force: true, volumes: true };
+                self.engine.remove(&id, options).await.map_err(|error| failed(&error))
+            }
+        }
+    }
+}

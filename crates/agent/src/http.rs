@@ -1,0 +1,209 @@
+//! What a host serves to the controllers: its images, and the output of its tasks. Who may call is checked by the
+//! listener's guard, before anything here runs.
+
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+use axum::Router;
+use futures::{StreamExt, TryStreamExt};
+use stack_api::bodies::{ImageQuery, ImportQuery, LogQuery, PullRequest};
+use stack_api::routes::{self, Route};
+use stack_api::views::{ImageView, LogLine};
+use stack_api::{ErrorBody, ErrorCode};
+use stack_engine::Engine;
+use stack_engine::content::Digest as EngineDigest;
+use stack_engine::logs::Source;
+use stack_engine::image::{Image, ImportChanges, Origin, Reference};
+use stack_model::TaskId;
+use tokio_util::io::StreamReader;
+
+use crate::engine_host::{credentials, full_text, log_query};
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub struct Refusal(ErrorBody);
+
+impl Refusal {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self(ErrorBody::new(code, message))
+    }
+
+    fn of(code: ErrorCode, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(code, full_text(error))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.0)).into_response()
+    }
+}
+
+/// The routes of one host, each with the table's entry, for the caller to guard and mount.
+pub fn host_routes(engine: Engine) -> Vec<(Route, Router)> {
+    let mount = |route: Route, handler: MethodRouter<Engine>| {
+        (route, Router::new().route(route.path, handler).with_state(engine.clone()))
+    };
+    vec![
+        mount(routes::HOST_IMAGES, get(images)),
+        mount(routes::HOST_IMAGE, get(image)),
+        mount(routes::HOST_IMAGE_LOAD, post(load).layer(DefaultBodyLimit::disable())),
+        mount(routes::HOST_IMAGE_IMPORT, post(import).layer(DefaultBodyLimit::disable())),
+        mount(routes::HOST_IMAGE_PULL, post(pull)),
+        mount(routes::HOST_IMAGE_REMOVE, delete(remove)),
+        mount(routes::HOST_TASK_LOGS, get(logs)),
+    ]
+}
+
+fn view(image: &Image) -> Result<ImageView, Refusal> {
+    let digest = |digest: &EngineDigest| {
+        digest.as_str().parse().map_err(|error| Refusal::of(ErrorCode::Internal, &error))
+    };
+    Ok(ImageView {
+        digest: digest(&image.digest)?,
+        id: digest(&image.id)?,
+        references: image.references.clone(),
+        size_bytes: image.size_bytes,
+        origin: match image.origin {
+            Origin::Registry => "registry",
+            Origin::Loaded => "loaded",
+            Origin::Imported => "imported",
+        }
+        .to_owned(),
+        created: image.created.clone(),
+    })
+}
+
+async fn images(State(engine): State<Engine>) -> Result<Json<Vec<ImageView>>, Refusal> {
+    let images = engine.images().list().map_err(|error| Refusal::of(ErrorCode::Internal, &error))?;
+    images.iter().map(view).collect::<Result<_, _>>().map(Json)
+}
+
+async fn image(
+    State(engine): State<Engine>,
+    Query(query): Query<ImageQuery>,
+) -> Result<Json<ImageView>, Refusal> {
+    let image = engine.images().get(&query.reference).map_err(|error| Refusal::of(ErrorCode::NotFound, &error))?;
+    view(&image).map(Json)
+}
+
+fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
+    let stream = body.into_data_stream().map_err(std::io::Error::other).map_ok(|bytes: Bytes| bytes);
+    StreamReader::new(Box::pin(stream))
+}
+
+async fn load(State(engine): State<Engine>, body: Body) -> Result<Json<Vec<ImageView>>, Refusal> {
+    let images =
+        engine.images().load(reader(body)).await.map_err(|error| Refusal::of(ErrorCode::Unprocessable, &error))?;
+    images.iter().map(view).collect::<Result<_, _>>().map(Json)
+}
+
+async fn import(
+    State(engine): State<Engine>,
+    Query(query): Query<ImportQuery>,
+    body: Body,
+) -> Result<Json<ImageView>, Refusal> {
+    let reference: Reference =
+        query.reference.parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
+    let words = |text: Option<String>, what: &str| -> Result<Option<Vec<String>>, Refusal> {
+        text.map(|text| {
+            serde_json::from_str(&text).map_err(|error| {
+                Refusal::new(ErrorCode::BadRequest, format!("`{what}` is no JSON array of strings: {error}"))
+            })
+        })
+        .transpose()
+    };
+    let changes = ImportChanges {
+        cmd: words(query.command, "command")?,
+        entrypoint: words(query.entrypoint, "entrypoint")?,
+        ..ImportChanges::default()
+    };
+    let image = engine
+        .images()
+        .import(reader(body), Some(&reference), changes)
+        .await
+        .map_err(|error| Refusal::of(ErrorCode::Unprocessable, &error))?;
+    view(&image).map(Json)
+}
+
+async fn pull(
+    State(engine): State<Engine>,
+    Json(request): Json<PullRequest>,
+) -> Result<Json<ImageView>, Refusal> {
+    let reference: Reference =
+        request.reference.parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
+    let credentials = request.credential.as_ref().map(credentials);
+    let image = engine
+        .images()
+        .pull(&reference, credentials.as_ref(), &|_progress| {})
+        .await
+        .map_err(|error| Refusal::of(ErrorCode::Upstream, &error))?;
+    view(&image).map(Json)
+}
+
+async fn remove(
+    State(engine): State<Engine>,
+    Query(query): Query<ImageQuery>,
+) -> Result<Json<Vec<ImageView>>, Refusal> {
+    let image = engine.images().get(&query.reference).map_err(|error| Refusal::of(ErrorCode::NotFound, &error))?;
+    let used: Vec<(String, String)> = engine
+        .list()
+        .into_iter()
+        .map(|container| (container.image_digest, container.name))
+        .collect();
+    let in_use = |digest: &EngineDigest| {
+        used.iter().find(|(image, _)| image == digest.as_str()).map(|(_, name)| name.clone())
+    };
+    engine
+        .images()
+        .remove(&query.reference, &in_use)
+        .await
+        .map_err(|error| Refusal::of(ErrorCode::Conflict, &error))?;
+    view(&image).map(|view| Json(vec![view]))
+}
+
+const fn stream_name(source: Source) -> &'static str {
+    match source {
+        Source::Stdout => "stdout",
+        Source::Stderr => "stderr",
+    }
+}
+
+/// Lines of JSON, as they are read; a failure in the middle ends the connection, which the reader notices.
+async fn logs(
+    State(engine): State<Engine>,
+    Path(task): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, Refusal> {
+    let task: TaskId = task.parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
+    let container = task.to_string().parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
+    if engine.inspect(&container).is_none() {
+        return Err(Refusal::new(ErrorCode::NotFound, format!("this host has no container of task {task}")));
+    }
+    let records = engine.logs(&container, log_query(&query));
+    let lines = records.map(move |record| -> Result<Bytes, std::io::Error> {
+        let record = record.map_err(std::io::Error::other)?;
+        let line = LogLine {
+            task,
+            time_nanoseconds: record.time,
+            stream: stream_name(record.source).to_owned(),
+            line: String::from_utf8_lossy(&record.output).trim_end_matches(['\r', '\n']).to_owned(),
+            partial: record.partial,
+        };
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        Ok(Bytes::from(text))
+    });
+    let mut response = Response::new(Body::from_stream(lines));
+    response.headers_mut().insert(
+        axum::http::header::CONTENT_TYPE,
+        axum::http::HeaderValue::from_static("application/x-ndjson"),
+    );
+    Ok(response)
+}
+

@@ -1,0 +1,184 @@
+//! The assignment and the memory on disk: what the host goes on with when no controller can be reached.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stack_model::{Assignment, NodeId};
+
+use crate::memory::Memory;
+
+/// Why the ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// `read`, `write`.
+        action: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{} is damaged: {source}; remove it, and the host will ask the controllers anew", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A controller sent an assignment that is older than the one here, or different at the same generation.
+    #[error("refused an assignment of generation {offered}: generation {present} is here already")]
+    Stale {
+        /// What came.
+        offered: u64,
+        /// What is here.
+        present: u64,
+    },
+    /// A controller sent somebody else's assignment.
+    #[error("refused an assignment for node {offered}: this is node {present}")]
+    ForeignNode {
+        /// For whom it was.
+        offered: NodeId,
+        /// Who this is.
+        present: NodeId,
+    },
+}
+
+/// The two documents of one host.
+#[derive(Debug)]
+pub struct Ledger {
+    directory: PathBuf,
+    assignment: Assignment,
+    memory: Memory,
+}
+
+impl Ledger {
+    /// Opens what is in `directory`, or begins with nothing.
+    ///
+    /// # Errors
+    /// A file cannot be read or is damaged.
+    pub fn open(directory: &Path, node: NodeId) -> Result<Self, LedgerError> {
+        std::fs::create_dir_all(directory).map_err(|source| LedgerError::File {
+            action: "write",
+            path: directory.to_owned(),
+            source,
+        })?;
+        let empty =
+            Assignment { node, generation: 0, tasks: Default::default(), registry_credentials: Default::default() };
+        let assignment: Assignment = read(&directory.join("assignment.json"))?.unwrap_or(empty);
+        if assignment.node != node {
+            return Err(LedgerError::ForeignNode { offered: assignment.node, present: node });
+        }
+        let memory = read(&directory.join("memory.json"))?.unwrap_or_default();
+        Ok(Self { directory: directory.to_owned(), assignment, memory })
+    }
+
+    /// What the host shall do.
+    #[must_use]
+    pub const fn assignment(&self) -> &Assignment {
+        &self.assignment
+    }
+
+    /// What the agent remembers.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Takes a newer assignment: on disk first, then in force. False: it is the one that is here.
+    ///
+    /// # Errors
+    /// It is older, different at the same generation, somebody else's, or cannot be written.
+    pub fn accept(&mut self, offered: Assignment) -> Result<bool, LedgerError> {
+        if offered.node != self.assignment.node {
+            return Err(LedgerError::ForeignNode { offered: offered.node, present: self.assignment.node });
+        }
+        if offered == self.assignment {
+            return Ok(false);
+        }
+        if offered.generation <= self.assignment.generation {
+            return Err(LedgerError::Stale { offered: offered.generation, present: self.assignment.generation });
+        }
+        write(&self.directory.join("assignment.json"), &offered)?;
+        self.assignment = offered;
+        Ok(true)
+    }
+
+    /// Replaces the memory, on disk where it differs.
+    ///
+    /// # Errors
+    /// It cannot be written; it is in force all the same.
+    pub fn set_memory(&mut self, memory: Memory) -> Result<(), LedgerError> {
+        if memory == self.memory {
+            return Ok(());
+        }
+        self.memory = memory;
+        write(&self.directory.join("memory.json"), &self.memory)
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| LedgerError::Damaged { path: path.to_owned(), source }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LedgerError::File { action: "read", path: path.to_owned(), source }),
+    }
+}
+
+/// Writes beside the old file, syncs, and renames over it: a crash leaves the old or the new one, whole. Readable by
+/// its owner alone, as assignments carry credentials.
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), LedgerError> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let fail = |source| LedgerError::File { action: "write", path: path.to_owned(), source };
+    let temporary = path.with_extension("new");
+    let bytes = serde_json::to_vec(value).map_err(|error| fail(std::io::Error::other(error)))?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(fail)?;
+    file.write_all(&bytes).map_err(fail)?;
+    file.sync_data().map_err(fail)?;
+    std::fs::rename(&temporary, path).map_err(fail)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assignment(generation: u64) -> Assignment {
+        Assignment {
+            node: NodeId::from_bits(1),
+            generation,
+            tasks: Default::default(),
+            registry_credentials: Default::default(),
+        }
+    }
+
+    #[test]
+    fn an_older_assignment_is_refused_and_a_newer_one_survives() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let node = NodeId::from_bits(1);
+        let mut ledger = Ledger::open(directory.path(), node).expect("opens");
+        assert!(ledger.accept(assignment(7)).expect("newer"));
+        assert!(!ledger.accept(assignment(7)).expect("the same"));
+        assert!(matches!(ledger.accept(assignment(6)), Err(LedgerError::Stale { offered: 6, present: 7 })));
+        drop(ledger);
+        let mut ledger = Ledger::open(directory.path(), node).expect("opens again");
+        assert_eq!(ledger.assignment().generation, 7);
+        let foreign = Assignment { node: NodeId::from_bits(2), ..assignment(9) };
+        assert!(matches!(ledger.accept(foreign), Err(LedgerError::ForeignNode { .. })));
+    }
+}

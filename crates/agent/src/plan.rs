@@ -1,0 +1,262 @@
+//! Pure. What to do now, so that the host comes nearer to its assignment.
+//!
+//! Steps of different tasks may run side by side. A task has at most one step: the next one is planned from what the
+//! host looks like after it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use stack_model::{AssignedTask, Assignment, DesiredState, Health, RegistryCredential, TaskId, Timestamp};
+
+use crate::host::{Observed, ObservedContainer, ObservedState};
+use crate::memory::{Memory, STEADY, TaskMemory};
+
+/// One thing to do. So specific that nothing is left to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make the image available.
+    Pull {
+        /// For which task.
+        task: TaskId,
+        /// What it runs.
+        assigned: Arc<AssignedTask>,
+        /// For the image's registry.
+        credential: Option<RegistryCredential>,
+    },
+    /// Make the container, with its volumes.
+    Create {
+        /// For which task.
+        task: TaskId,
+        /// What it runs.
+        assigned: Arc<AssignedTask>,
+    },
+    /// Start the container.
+    Start {
+        /// For which task.
+        task: TaskId,
+        /// The container.
+        container: String,
+        /// `None`: for the first time. `Some`: again, and whether it had been steady before it ended.
+        restart: Option<bool>,
+    },
+    /// Ask the container to end, and end it when its grace is over.
+    Stop {
+        /// Of which task.
+        task: TaskId,
+        /// The container.
+        container: String,
+        /// Because its health check failed.
+        unhealthy: bool,
+    },
+    /// Remove the container and all that belongs to it alone.
+    Remove {
+        /// Of which task.
+        task: TaskId,
+        /// The container.
+        container: String,
+    },
+}
+
+impl Step {
+    /// Whose step it is.
+    #[must_use]
+    pub const fn task(&self) -> TaskId {
+        match self {
+            Self::Pull { task, .. }
+            | Self::Create { task, .. }
+            | Self::Start { task, .. }
+            | Self::Stop { task, .. }
+            | Self::Remove { task, .. } => *task,
+        }
+    }
+
+    /// What it does, for people.
+    #[must_use]
+    pub fn activity(&self) -> String {
+        match self {
+            Self::Pull { assigned, .. } => format!("pulling {}", assigned.spec.container.image.reference),
+            Self::Create { .. } => "making the container".to_owned(),
+            Self::Start { restart: None, .. } => "starting".to_owned(),
+            Self::Start { restart: Some(_), .. } => "starting again".to_owned(),
+            Self::Stop { unhealthy: true, .. } => "stopping: its health check failed".to_owned(),
+            Self::Stop { unhealthy: false, .. } => "stopping".to_owned(),
+            Self::Remove { .. } => "removing".to_owned(),
+        }
+    }
+
+    /// For logs and metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Pull { .. } => "pull",
+            Self::Create { .. } => "create",
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Remove { .. } => "remove",
+        }
+    }
+}
+
+/// What to do, and when to look again though nothing happens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// In order: what ends comes before what begins.
+    pub steps: Vec<Step>,
+    /// `None`: time alone changes nothing.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// What the plan is made from beside the assignment.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// What is remembered.
+    pub memory: &'a Memory,
+    /// Tasks that have a step under way.
+    pub busy: &'a BTreeSet<TaskId>,
+    /// Tasks whose image is known to be on the host.
+    pub pulled: &'a BTreeSet<TaskId>,
+    /// After a boot nothing is started before a controller was heard, or this time has come: what the host remembers may
+    /// have been given to another one meanwhile.
+    pub start_not_before: Option<Timestamp>,
+    /// The host's clock.
+    pub now: Timestamp,
+}
+
+/// Decides the next step of every task.
+#[must_use]
+pub fn plan(want: &Assignment, have: &Observed, circumstances: Circumstances<'_>) -> Steps {
+    let mut ends = Vec::new();
+    let mut begins = Steps::default();
+    let mut leaving_ports: BTreeSet<(u16, &'static str)> = BTreeSet::new();
+    for (task, container) in &have.containers {
+        let assigned = want.tasks.get(task);
+        let stays = assigned.is_some_and(|assigned| assigned.desired == DesiredState::Running);
+        let runs = matches!(container.state, ObservedState::Running { .. });
+        if runs && !stays {
+            leaving_ports.extend(container.ports.iter().copied());
+        }
+        if circumstances.busy.contains(task) || stays {
+            continue;
+        }
+        let memory = circumstances.memory.of(*task);
+        if is_too_early(memory.retry_at, circumstances.now, &mut begins) {
+            continue;
+        }
+        if runs {
+            ends.push(Step::Stop { task: *task, container: container.id.clone(), unhealthy: false });
+        } else if assigned.is_none() {
+            ends.push(Step::Remove { task: *task, container: container.id.clone() });
+        }
+    }
+    for (task, assigned) in &want.tasks {
+        if assigned.desired == DesiredState::Running && !circumstances.busy.contains(task) {
+            let container = have.containers.get(task);
+            let step = next_step(*task, assigned, container, want, &leaving_ports, circumstances, &mut begins);
+            begins.steps.extend(step);
+        }
+    }
+    ends.append(&mut begins.steps);
+    Steps { steps: ends, wake_at: begins.wake_at }
+}
+
+fn is_too_early(at: Option<Timestamp>, now: Timestamp, steps: &mut Steps) -> bool {
+    match at {
+        Some(at) if at > now => {
+            steps.wake_at = Some(steps.wake_at.map_or(at, |present| present.min(at)));
+            true
+        }
+        _ => false,
+    }
+}
+
+fn next_step(
+    task: TaskId,
+    assigned: &AssignedTask,
+    container: Option<&ObservedContainer>,
+    want: &Assignment,
+    leaving_ports: &BTreeSet<(u16, &'static str)>,
+    circumstances: Circumstances<'_>,
+    steps: &mut Steps,
+) -> Option<Step> {
+    let memory = circumstances.memory.of(task);
+    let now = circumstances.now;
+    if is_rejected(&memory) {
+        return None;
+    }
+    let Some(container) = container else {
+        if has_ended(&memory) || is_too_early(circumstances.start_not_before, now, steps) {
+            return None;
+        }
+        if is_too_early(memory.retry_at, now, steps) {
+            return None;
+        }
+        let assigned = Arc::new(assigned.clone());
+        return Some(if circumstances.pulled.contains(&task) {
+            Step::Create { task, assigned }
+        } else {
+            let registry = registry_of(&assigned.spec.container.image.reference);
+            let credential = want.registry_credentials.get(registry).cloned();
+            Step::Pull { task, assigned, credential }
+        });
+    };
+    let start = |restart| Step::Start { task, container: container.id.clone(), restart };
+    let ports_are_free =
+        || {
+            !assigned.spec.ports.iter().any(|port| {
+                port.published.is_some_and(|number| leaving_ports.contains(&(number, port.protocol.as_str())))
+            })
+        };
+    match &container.state {
+        ObservedState::Created => {
+            if is_too_early(circumstances.start_not_before, now, steps) || is_too_early(memory.retry_at, now, steps) {
+                return None;
+            }
+            ports_are_free().then(|| start(None))
+        }
+        ObservedState::Running { health: Some(Health::Unhealthy), .. } => {
+            if is_too_early(memory.retry_at, now, steps) {
+                return None;
+            }
+            Some(Step::Stop { task, container: container.id.clone(), unhealthy: true })
+        }
+        ObservedState::Running { .. } => None,
+        ObservedState::Exited { code, started, finished, .. } => {
+            let policy = &assigned.spec.restart;
+            if has_ended(&memory) {
+                return None;
+            }
+            if memory.failure.is_some() {
+                // The last start did not come about; whether the container may run again is not the question.
+                let early = is_too_early(circumstances.start_not_before, now, steps)
+                    || is_too_early(memory.retry_at, now, steps);
+                return (!early && ports_are_free()).then(|| start(None));
+            }
+            if !memory.restarts_after(policy, *code, *finished) {
+                return None;
+            }
+            let at = memory.restart_at(policy, *started, *finished);
+            if is_too_early(circumstances.start_not_before, now, steps) || is_too_early(Some(at), now, steps) {
+                return None;
+            }
+            ports_are_free().then(|| start(Some(finished.since(*started) >= STEADY)))
+        }
+    }
+}
+
+/// It cannot run here, and trying again is of no use.
+pub(crate) fn is_rejected(memory: &TaskMemory) -> bool {
+    memory.failure.as_ref().is_some_and(|failure| !failure.may_heal)
+}
+
+/// A terminal phase was reported: the task never starts again, whatever is left of it.
+pub(crate) fn has_ended(memory: &TaskMemory) -> bool {
+    memory.reached.is_some_and(stack_model::Phase::is_terminal)
+}
+
+/// The registry's host and port of an image reference, by Docker's rule.
+fn registry_of(reference: &str) -> &str {
+    match reference.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => "docker.io",
+    }
+}

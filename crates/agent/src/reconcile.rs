@@ -1,0 +1,192 @@
+//! The loop that makes the host match. Wake-ups carry nothing: a new assignment, an event of the host, the end of a step
+//! and a timer all start the same pass from whole state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use stack_model::{AssignedTask, Digest, Report, TaskId, Timestamp};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::{Host, Observed, StepFailure};
+use crate::ledger::Ledger;
+use crate::metrics::AgentMetrics;
+use crate::plan::{Circumstances, Step, plan};
+use crate::report::{remember, report};
+
+/// How long after its start an agent that hears no controller waits before it starts anything from its ledger.
+const START_WITHOUT_CONTROLLER: Duration = Duration::from_secs(5);
+/// Looks again though nothing happened, in case a wake-up was lost to somebody else's doing.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
+
+/// The host's clock.
+#[must_use]
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The ledger, shared by the watch that fills it and the loop that works from it.
+pub type SharedLedger = Arc<Mutex<Ledger>>;
+
+/// Whether a controller was heard since the agent started.
+#[derive(Debug, Clone, Default)]
+pub struct Contact(Arc<std::sync::atomic::AtomicBool>);
+
+impl Contact {
+    /// A controller has said what the assignment is.
+    pub fn made(&self) {
+        self.0.store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    fn was_made(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+/// The parts of a reconcile loop.
+pub struct Reconciler<H> {
+    /// What is looked at and worked on.
+    pub host: Arc<H>,
+    /// What is wanted, and what is remembered.
+    pub ledger: SharedLedger,
+    /// Wakes the loop.
+    pub wake: Arc<Notify>,
+    /// Whether a controller was heard.
+    pub contact: Contact,
+    /// The last report, for whoever sends it.
+    pub reports: watch::Sender<Option<Report>>,
+    /// Counters.
+    pub metrics: AgentMetrics,
+}
+
+struct Ended {
+    step: Step,
+    outcome: Result<(), StepFailure>,
+}
+
+impl<H: Host> Reconciler<H> {
+    /// Runs until `stop`; steps under way are given up, and done again by the next agent.
+    pub async fn run(self, stop: CancellationToken) {
+        let started = now();
+        let mut running: JoinSet<Ended> = JoinSet::new();
+        let mut busy: BTreeSet<TaskId> = BTreeSet::new();
+        let mut pulled: BTreeMap<TaskId, Option<Digest>> = BTreeMap::new();
+        loop {
+            let wake_at = self.pass(started, &mut running, &mut busy, &mut pulled).await;
+            let pause = wake_at.map_or(AT_LEAST_EVERY, |at| at.since(now()).to_duration().min(AT_LEAST_EVERY));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                Some(ended) = running.join_next(), if !running.is_empty() => {
+                    self.take_end(ended, &mut busy, &mut pulled);
+                    // Whatever else has ended meanwhile belongs to the same pass.
+                    while let Some(ended) = running.try_join_next() {
+                        self.take_end(ended, &mut busy, &mut pulled);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_end(
+        &self,
+        ended: Result<Ended, tokio::task::JoinError>,
+        busy: &mut BTreeSet<TaskId>,
+        pulled: &mut BTreeMap<TaskId, Option<Digest>>,
+    ) {
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // A panic in a step is a defect; the task is tried again rather than forgotten for good.
+                tracing::error!(%error, "a step did not end as it should");
+                busy.clear();
+                return;
+            }
+        };
+        let task = ended.step.task();
+        busy.remove(&task);
+        self.metrics.step(ended.step.kind(), ended.outcome.is_ok());
+        match (&ended.step, &ended.outcome) {
+            (Step::Pull { assigned, .. }, Ok(())) => {
+                pulled.insert(task, assigned.spec.container.image.digest.clone());
+            }
+            // The image may have been removed meanwhile: look for it again before the next try.
+            (Step::Create { .. }, _) => {
+                pulled.remove(&task);
+            }
+            _ => {}
+        }
+        if let Err(failure) = &ended.outcome {
+            tracing::warn!(%task, step = ended.step.kind(), may_heal = failure.may_heal, "{failure}");
+        }
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = ledger.memory().clone();
+        memory.end(&ended.step, ended.outcome, now());
+        if let Err(error) = ledger.set_memory(memory) {
+            tracing::error!(%error, "the agent's memory is not on disk");
+        }
+    }
+
+    /// One pass: observe, plan, begin the steps, report. Answers when to look again.
+    async fn pass(
+        &self,
+        started: Timestamp,
+        running: &mut JoinSet<Ended>,
+        busy: &mut BTreeSet<TaskId>,
+        pulled: &mut BTreeMap<TaskId, Option<Digest>>,
+    ) -> Option<Timestamp> {
+        let have = self.host.observe().await;
+        let now = now();
+        let start_not_before =
+            (!self.contact.was_made()).then(|| started + START_WITHOUT_CONTROLLER.into()).filter(|at| *at > now);
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let want = ledger.assignment();
+        pulled.retain(|task, _| want.tasks.contains_key(task));
+        let have_image: BTreeSet<TaskId> = pulled.keys().copied().collect();
+        let circumstances = Circumstances { memory: ledger.memory(), busy, pulled: &have_image, start_not_before, now };
+        let steps = plan(want, &have, circumstances);
+
+        let mut memory = ledger.memory().clone();
+        for step in &steps.steps {
+            memory.begin(step);
+        }
+        let report = report(want, &have, &memory, now);
+        remember(&mut memory, &report);
+        memory.retain(&known_tasks(&want.tasks, &have, busy));
+        self.metrics.tasks(want.tasks.len(), have.containers.len());
+        if let Err(error) = ledger.set_memory(memory) {
+            tracing::error!(%error, "the agent's memory is not on disk");
+        }
+        drop(ledger);
+
+        self.reports.send_if_modified(|last| {
+            let is_news = last.as_ref() != Some(&report);
+            if is_news {
+                *last = Some(report);
+            }
+            is_news
+        });
+        for step in steps.steps {
+            busy.insert(step.task());
+            tracing::debug!(task = %step.task(), step = step.kind(), "begins");
+            let host = Arc::clone(&self.host);
+            running.spawn(async move {
+                let outcome = host.execute(&step).await;
+                Ended { step, outcome }
+            });
+        }
+        steps.wake_at
+    }
+}
+
+fn known_tasks(
+    assigned: &BTreeMap<TaskId, AssignedTask>,
+    have: &Observed,
+    busy: &BTreeSet<TaskId>,
+) -> BTreeSet<TaskId> {
+    assigned.keys().chain(have.containers.keys()).chain(busy).copied().collect()
+}

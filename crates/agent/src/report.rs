@@ -1,0 +1,127 @@
+//! Pure. What the host says of its tasks.
+
+use std::collections::BTreeMap;
+
+use stack_model::{AssignedTask, Assignment, DesiredState, Health, Phase, Report, TaskId, TaskStatus, Timestamp};
+
+use crate::host::{Observed, ObservedContainer, ObservedState};
+use crate::memory::{Memory, TaskMemory};
+use crate::plan::is_rejected;
+
+/// How every assigned task stands. Phases never go back: the furthest that was reached is in `memory`, which the caller
+/// updates from the report ([`remember`]).
+#[must_use]
+pub fn report(want: &Assignment, have: &Observed, memory: &Memory, now: Timestamp) -> Report {
+    let tasks: BTreeMap<TaskId, TaskStatus> = want
+        .tasks
+        .iter()
+        .map(|(task, assigned)| {
+            let memory = memory.of(*task);
+            (*task, status(assigned, have.containers.get(task), &memory, now))
+        })
+        .collect();
+    Report { node: want.node, generation: want.generation, tasks }
+}
+
+/// Notes the phases that a report names.
+pub fn remember(memory: &mut Memory, report: &Report) {
+    for (task, status) in &report.tasks {
+        let memory = memory.tasks.entry(*task).or_default();
+        if memory.reached < Some(status.phase) {
+            memory.reached = Some(status.phase);
+            memory.reached_at = Some(status.since);
+        }
+    }
+}
+
+fn status(
+    assigned: &AssignedTask,
+    container: Option<&ObservedContainer>,
+    memory: &TaskMemory,
+    now: Timestamp,
+) -> TaskStatus {
+    let mut status = TaskStatus {
+        restarts: memory.restarts,
+        container: container.map(|container| container.id.clone()),
+        ..TaskStatus::assigned(memory.reached_at.unwrap_or(now))
+    };
+    let stopping = assigned.desired == DesiredState::Stopped;
+    let trouble = || {
+        let failure = memory.failure.as_ref()?;
+        let retry = memory.retry_at.map(|at| format!("; trying again in {}", at.since(now))).unwrap_or_default();
+        Some(if failure.may_heal { format!("{failure}{retry}") } else { failure.to_string() })
+    };
+    let phase = match container.map(|container| &container.state) {
+        Some(ObservedState::Running { pid, since, health }) => {
+            status.pid = Some(*pid);
+            status.health = *health;
+            status.since = *since;
+            status.ready = !stopping && matches!(health, None | Some(Health::Healthy));
+            if stopping {
+                Phase::Stopping
+            } else {
+                if *health == Some(Health::Unhealthy) {
+                    status.message = Some("its health check fails".to_owned());
+                }
+                Phase::Running
+            }
+        }
+        Some(ObservedState::Exited { code, out_of_memory, started, finished }) => {
+            status.exit_code = Some(*code);
+            status.out_of_memory = *out_of_memory;
+            status.since = *finished;
+            let how = end_text(*code, *out_of_memory, memory.was_unhealthy);
+            let policy = &assigned.spec.restart;
+            if stopping {
+                Phase::Complete
+            } else if is_rejected(memory) {
+                status.message = trouble();
+                Phase::Rejected
+            } else if memory.failure.is_some() {
+                status.message = trouble();
+                Phase::Starting
+            } else if memory.restarts_after(policy, *code, *finished) {
+                let at = memory.restart_at(policy, *started, *finished);
+                status.message = Some(format!("{how}; starting again in {}", at.since(now)));
+                Phase::Running
+            } else if *code == 0 && !memory.was_unhealthy {
+                Phase::Complete
+            } else {
+                let after = match memory.restarts {
+                    0 => String::new(),
+                    1 => " after 1 restart".to_owned(),
+                    restarts => format!(" after {restarts} restarts"),
+                };
+                status.message = Some(format!("{how}{after}"));
+                Phase::Failed
+            }
+        }
+        Some(ObservedState::Created) if stopping => Phase::Complete,
+        Some(ObservedState::Created) => {
+            status.message = trouble();
+            if is_rejected(memory) { Phase::Rejected } else { Phase::Starting }
+        }
+        None if stopping => Phase::Complete,
+        None => {
+            status.message = trouble().or_else(|| memory.activity.clone());
+            if is_rejected(memory) { Phase::Rejected } else { Phase::Preparing }
+        }
+    };
+    status.phase = memory.reached.map_or(phase, |reached| reached.max(phase));
+    status
+}
+
+/// How a container ended, for people.
+fn end_text(code: i32, out_of_memory: bool, unhealthy: bool) -> String {
+    if out_of_memory {
+        return "killed: it used more memory than its limit".to_owned();
+    }
+    if unhealthy {
+        return "stopped: its health check failed".to_owned();
+    }
+    match code {
+        0 => "ended with exit code 0".to_owned(),
+        129..=192 => format!("ended by signal {}", code - 128),
+        code => format!("ended with exit code {code}"),
+    }
+}

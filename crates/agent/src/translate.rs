@@ -1,0 +1,191 @@
+//! Pure. A task in the engine's words.
+
+use std::collections::BTreeMap;
+
+use stack_engine::container::{
+    ContainerConfig, ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck, Logging, NamespaceMode,
+    NetworkMode, Resources, SeccompChoice, Ulimit,
+};
+use stack_engine::network::{NetworkEndpoint, PortBinding, Protocol};
+use stack_model::spec::{self, MountSource, PublishMode};
+use stack_model::{AssignedTask, NodeId, Slot, TaskId};
+
+use crate::placeholders::Placeholders;
+
+/// The label that names the task a container was made for. What has it belongs to the agent.
+pub const TASK_LABEL: &str = "stack.task";
+
+/// Where a task runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The node.
+    pub node: NodeId,
+    /// Its own name.
+    pub node_name: &'a str,
+}
+
+/// The container of a task. The image is named by the digest that the task is pinned to.
+#[must_use]
+pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> ContainerConfig {
+    let container = &assigned.spec.container;
+    let name = container_name(task, assigned);
+    let placeholders =
+        Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name };
+    let fill = |text: &String| placeholders.fill(text);
+    let image = match &container.image.digest {
+        Some(digest) => digest.to_string(),
+        None => container.image.reference.clone(),
+    };
+    let mut labels: BTreeMap<String, String> =
+        container.labels.iter().map(|(key, value)| (key.clone(), fill(value))).collect();
+    labels.extend(own_labels(task, assigned));
+    ContainerConfig {
+        image,
+        name: Some(name.clone()),
+        entrypoint: container.entrypoint.clone(),
+        command: container.command.clone(),
+        environment: container.environment.iter().map(|(key, value)| (key.clone(), fill(value))).collect(),
+        environment_removed: container.environment_removed.clone(),
+        labels,
+        user: container.user.clone(),
+        group_add: container.group_add.clone(),
+        working_dir: container.working_dir.clone(),
+        hostname: container.hostname.as_ref().map(fill),
+        domainname: container.domainname.clone(),
+        extra_hosts: container.extra_hosts.clone(),
+        dns: container.dns.clone(),
+        dns_search: container.dns_search.clone(),
+        dns_options: container.dns_options.clone(),
+        mounts: container.mounts.iter().map(|mount| container_mount(mount, &assigned.spec.volumes, &fill)).collect(),
+        read_only: container.read_only,
+        init: container.init.unwrap_or(false),
+        tty: container.tty,
+        stdin_open: container.stdin_open,
+        stop_signal: container.stop_signal.clone(),
+        stop_grace: container.stop_grace_period.map(stack_model::Milliseconds::to_duration),
+        healthcheck: container.healthcheck.as_ref().map(healthcheck),
+        cap_add: container.cap_add.clone(),
+        cap_drop: container.cap_drop.clone(),
+        privileged: container.privileged,
+        no_new_privileges: container.no_new_privileges,
+        seccomp: match &container.seccomp {
+            spec::SeccompProfile::Default => SeccompChoice::Default,
+            spec::SeccompProfile::Unconfined => SeccompChoice::Unconfined,
+            spec::SeccompProfile::Custom(profile) => SeccompChoice::Custom(profile.clone()),
+        },
+        devices: container
+            .devices
+            .iter()
+            .map(|device| DeviceMapping {
+                source: device.source.clone(),
+                target: device.target.clone(),
+                permissions: device.permissions.clone(),
+            })
+            .collect(),
+        ulimits: container
+            .ulimits
+            .iter()
+            .map(|(name, limit)| (name.clone(), Ulimit { soft: limit.soft, hard: limit.hard }))
+            .collect(),
+        sysctls: container.sysctls.clone(),
+        shm_size: container.shm_size,
+        oom_score_adj: container.oom_score_adj,
+        network_mode: match container.network_mode {
+            spec::NetworkMode::Networks => NetworkMode::Networks,
+            spec::NetworkMode::None => NetworkMode::None,
+            spec::NetworkMode::Host => NetworkMode::Host,
+        },
+        networks: assigned
+            .spec
+            .networks
+            .iter()
+            .map(|(name, aliases)| NetworkEndpoint { name: name.clone(), aliases: aliases.clone() })
+            .collect(),
+        ports: assigned.spec.ports.iter().map(port_binding).collect(),
+        pid_mode: namespace_mode(container.pid_mode),
+        ipc_mode: namespace_mode(container.ipc_mode),
+        logging: Logging { driver: container.logging.driver.clone(), options: container.logging.options.clone() },
+        resources: Resources {
+            cpu_limit_millis: assigned.spec.resources.cpu_limit_millis,
+            memory_bytes: assigned.spec.resources.memory_limit_bytes,
+            memory_reservation_bytes: Some(assigned.spec.resources.memory_reservation_bytes).filter(|bytes| *bytes > 0),
+            pids: assigned.spec.resources.pids_limit,
+            ..Resources::default()
+        },
+    }
+}
+
+/// What the container is called on its host: `shop_web.1.` and the task's id.
+fn container_name(task: TaskId, assigned: &AssignedTask) -> String {
+    let key = &assigned.service;
+    match assigned.slot {
+        Slot::Replica(number) => format!("{}_{}.{number}.{task}", key.stack, key.service),
+        Slot::Node(_) => format!("{}_{}.{task}", key.stack, key.service),
+    }
+}
+
+fn own_labels(task: TaskId, assigned: &AssignedTask) -> BTreeMap<String, String> {
+    let key = &assigned.service;
+    BTreeMap::from([
+        (TASK_LABEL.to_owned(), task.to_string()),
+        ("stack.stack".to_owned(), key.stack.to_string()),
+        ("stack.service".to_owned(), key.service.to_string()),
+        ("stack.slot".to_owned(), assigned.slot.to_string()),
+    ])
+}
+
+fn container_mount(
+    mount: &spec::Mount,
+    volumes: &BTreeMap<String, spec::VolumeSpec>,
+    fill: &dyn Fn(&String) -> String,
+) -> ContainerMount {
+    let source = match &mount.source {
+        MountSource::Bind { path, create_host_path, propagation } => ContainerMountSource::Bind {
+            path: fill(path).into(),
+            create_host_path: *create_host_path,
+            propagation: propagation.clone(),
+        },
+        MountSource::Volume { name, no_copy, subpath } => ContainerMountSource::Volume {
+            // The planner wrote the full name of every named volume into the task.
+            name: name.as_ref().map(|key| {
+                fill(volumes.get(key).and_then(|volume| volume.name.as_ref()).unwrap_or(key))
+            }),
+            no_copy: *no_copy,
+            subpath: subpath.clone(),
+        },
+        MountSource::Tmpfs { size, mode } => ContainerMountSource::Tmpfs { size: *size, mode: *mode },
+    };
+    ContainerMount { target: mount.target.clone(), read_only: mount.read_only, source }
+}
+
+fn healthcheck(check: &spec::Healthcheck) -> Healthcheck {
+    Healthcheck {
+        test: check.test.clone(),
+        interval: check.interval.map(stack_model::Milliseconds::to_duration),
+        timeout: check.timeout.map(stack_model::Milliseconds::to_duration),
+        retries: check.retries,
+        start_period: check.start_period.map(stack_model::Milliseconds::to_duration),
+        start_interval: check.start_interval.map(stack_model::Milliseconds::to_duration),
+    }
+}
+
+fn port_binding(port: &spec::PublishedPort) -> PortBinding {
+    PortBinding {
+        host_ip: port.host_ip,
+        host_port: port.published.unwrap_or(0),
+        container_port: port.target,
+        protocol: match port.protocol {
+            spec::Protocol::Tcp => Protocol::Tcp,
+            spec::Protocol::Udp => Protocol::Udp,
+            spec::Protocol::Sctp => Protocol::Sctp,
+        },
+        shared: port.mode == PublishMode::Ingress,
+    }
+}
+
+const fn namespace_mode(mode: spec::NamespaceMode) -> NamespaceMode {
+    match mode {
+        spec::NamespaceMode::Private => NamespaceMode::Private,
+        spec::NamespaceMode::Host => NamespaceMode::Host,
+    }
+}

@@ -1,0 +1,224 @@
+//! `stack logs`: the output of tasks, merged over the hosts by time; while following, as it comes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::StreamExt;
+use serde::Serialize;
+use stack_api::bodies::{LogQuery, TaskQuery};
+use stack_api::views::{LogLine, TaskView};
+use stack_api::{Client, routes};
+use stack_model::TaskId;
+use tokio::sync::mpsc;
+
+use crate::arguments::LogsArguments;
+use crate::commands::list::task_name;
+use crate::failure::{ExitCode, Failure, chain};
+use crate::output::{self, Format};
+use crate::request::{QUICK, Session};
+
+/// While following, new tasks of the service are looked for this often.
+const LOOK_FOR_TASKS: Duration = Duration::from_secs(1);
+
+/// What is asked for.
+enum Selection {
+    Query(TaskQuery),
+    Task(String),
+}
+
+/// One line, with what it is shown with.
+#[derive(Debug, Serialize)]
+struct Line {
+    name: String,
+    node: String,
+    #[serde(flatten)]
+    line: LogLine,
+}
+
+pub async fn run(session: &Session, arguments: LogsArguments) -> Result<ExitCode, Failure> {
+    let client = session.client()?;
+    let selection = select(&client, &arguments.name).await?;
+    let since = arguments.since.map(|span| {
+        let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        output::now().0.saturating_sub(span)
+    });
+    let query = LogQuery { follow: arguments.follow, tail: arguments.tail, since, until: None };
+    if arguments.follow {
+        follow(&client, &selection, &query, &arguments).await?;
+        return Ok(ExitCode::Done);
+    }
+    let tasks = tasks_of(&client, &selection).await?;
+    let mut lines = Vec::new();
+    let mut missing = 0;
+    for task in &tasks {
+        match read_all(&client, task, &query).await {
+            Ok(read) => lines.extend(read),
+            Err(failure) => {
+                missing += 1;
+                output::story(&format!("{} on {}: {}", task_name(task), task.node_name, failure.message));
+            }
+        }
+    }
+    lines.sort_by_key(|line| line.line.time_nanoseconds);
+    for line in &lines {
+        print(line, &arguments)?;
+    }
+    if missing > 0 && missing == tasks.len() {
+        return Err(Failure::new(ExitCode::Failed, "no host could be asked"));
+    }
+    Ok(ExitCode::Done)
+}
+
+async fn select(client: &Client, name: &str) -> Result<Selection, Failure> {
+    if let Some((stack, service)) = name.split_once('/') {
+        return Ok(Selection::Query(TaskQuery {
+            stack: Some(stack.to_owned()),
+            service: Some(service.to_owned()),
+            node: None,
+        }));
+    }
+    match client.get::<serde::de::IgnoredAny>(routes::STACK, &[name], QUICK).await {
+        Ok(_) => Ok(Selection::Query(TaskQuery { stack: Some(name.to_owned()), service: None, node: None })),
+        Err(error) if error.refused().is_some() => Ok(Selection::Task(name.to_owned())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn tasks_of(client: &Client, selection: &Selection) -> Result<Vec<TaskView>, Failure> {
+    match selection {
+        Selection::Query(query) => Ok(client.call(routes::TASKS, &[], Some(query), None::<&()>, QUICK).await?),
+        Selection::Task(name) => {
+            let tasks: Vec<TaskView> = client.get(routes::TASKS, &[], QUICK).await?;
+            let found: Vec<TaskView> =
+                tasks.into_iter().filter(|task| task.id.to_string().starts_with(name)).collect();
+            if found.len() == 1 {
+                Ok(found)
+            } else {
+                Err(Failure::new(ExitCode::NotFound, format!("there is no stack or task `{name}`"))
+                    .with_hint("a service is named STACK/SERVICE"))
+            }
+        }
+    }
+}
+
+/// The lines of one task, as far as there are any now.
+pub async fn read_lines(client: &Client, task: &TaskView, query: &LogQuery) -> Result<Vec<LogLine>, Failure> {
+    let mut stream = client.stream(routes::TASK_LOGS, &[&task.id.to_string()], Some(query)).await?;
+    let mut buffer = BytesMut::new();
+    let mut lines = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        buffer.extend_from_slice(&chunk?);
+        while let Some(line) = take_line(&mut buffer)? {
+            lines.push(line);
+        }
+    }
+    Ok(lines)
+}
+
+async fn read_all(client: &Client, task: &TaskView, query: &LogQuery) -> Result<Vec<Line>, Failure> {
+    let lines = read_lines(client, task, query).await?;
+    let (name, node) = (task_name(task), task.node_name.clone());
+    Ok(lines.into_iter().map(|line| Line { name: name.clone(), node: node.clone(), line }).collect())
+}
+
+fn take_line(buffer: &mut BytesMut) -> Result<Option<LogLine>, Failure> {
+    let Some(end) = buffer.iter().position(|&byte| byte == b'\n') else { return Ok(None) };
+    let line = buffer.split_to(end + 1);
+    serde_json::from_slice(&line)
+        .map(Some)
+        .map_err(|error| Failure::new(ExitCode::Failed, format!("a line of the log cannot be read: {error}")))
+}
+
+async fn follow(
+    client: &Client,
+    selection: &Selection,
+    query: &LogQuery,
+    arguments: &LogsArguments,
+) -> Result<(), Failure> {
+    let (sender, mut lines) = mpsc::channel::<Line>(1024);
+    let mut followed: BTreeSet<TaskId> = BTreeSet::new();
+    let mut look = tokio::time::interval(LOOK_FOR_TASKS);
+    let mut first = true;
+    loop {
+        tokio::select! {
+            Some(line) = lines.recv() => print(&line, arguments)?,
+            _ = look.tick() => {
+                let tasks = match tasks_of(client, selection).await {
+                    Ok(tasks) => tasks,
+                    Err(failure) if first => return Err(failure),
+                    // The cluster is between leaders, or the stack is gone; what is followed goes on.
+                    Err(_) => continue,
+                };
+                for task in tasks {
+                    if !followed.insert(task.id) {
+                        continue;
+                    }
+                    let (client, sender) = (client.clone(), sender.clone());
+                    // A task that appears later is shown from its first line.
+                    let query = if first { query.clone() } else { LogQuery { tail: None, ..query.clone() } };
+                    tokio::spawn(async move { follow_task(&client, &task, query, &sender).await });
+                }
+                first = false;
+            }
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+/// Follows one task over breaks of the connection, without a gap and without a line twice.
+async fn follow_task(client: &Client, task: &TaskView, mut query: LogQuery, sender: &mpsc::Sender<Line>) {
+    let mut last_time = 0;
+    loop {
+        let outcome = async {
+            let mut stream = client.stream(routes::TASK_LOGS, &[&task.id.to_string()], Some(&query)).await?;
+            let mut buffer = BytesMut::new();
+            while let Some(chunk) = stream.next().await {
+                buffer.extend_from_slice(&chunk?);
+                while let Some(line) = take_line(&mut buffer)? {
+                    if line.time_nanoseconds <= last_time {
+                        continue;
+                    }
+                    last_time = line.time_nanoseconds;
+                    let line = Line { name: task_name(task), node: task.node_name.clone(), line };
+                    if sender.send(line).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok::<(), Failure>(())
+        }
+        .await;
+        match outcome {
+            Ok(()) => return,
+            Err(failure) if failure.code == ExitCode::NotFound => return,
+            Err(failure) => tracing::debug!("{}", chain(&failure)),
+        }
+        tokio::time::sleep(LOOK_FOR_TASKS).await;
+        if last_time > 0 {
+            query.since = Some(last_time / 1_000_000);
+            query.tail = None;
+        }
+    }
+}
+
+fn print(line: &Line, arguments: &LogsArguments) -> Result<(), Failure> {
+    if arguments.format == Format::Json {
+        let text = serde_json::to_string(line)
+            .map_err(|error| Failure::new(ExitCode::Failed, format!("a line cannot be printed: {error}")))?;
+        output::data(&text);
+        return Ok(());
+    }
+    let mut text = String::new();
+    if !arguments.no_prefix {
+        text.push_str(&format!("{}@{} | ", line.name, line.node));
+    }
+    if arguments.timestamps {
+        let nanoseconds = i128::from(line.line.time_nanoseconds);
+        let time = jiff::Timestamp::from_nanosecond(nanoseconds).unwrap_or_default();
+        text.push_str(&format!("{time:.9} "));
+    }
+    text.push_str(&line.line.line);
+    output::data(&text);
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The commands, by what they are about.
+
+pub mod cluster;
+pub mod context;
+pub mod deploy;
+pub mod dev;
+pub mod image;
+pub mod list;
+pub mod logs;
+pub mod node;
+pub mod registry;

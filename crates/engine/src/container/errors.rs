@@ -1,0 +1,406 @@
+//! Pure. What can go wrong with containers, one enum for each operation.
+
+use std::io;
+use std::path::PathBuf;
+
+use stack_shim::protocol::{Failure, FailureKind};
+
+use super::config::{ContainerId, ContainerIdError};
+use super::roots::RootError;
+use super::spec::SpecError;
+use crate::cgroup::CgroupError;
+use crate::network;
+use crate::seccomp::FilterError;
+use crate::volume::VolumeError;
+
+/// The records on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The disk.
+    #[error("could not {what} {path}")]
+    Disk {
+        /// `make`, `read`, `write`, `remove`.
+        what: &'static str,
+        /// Which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why the engine could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A directory.
+    #[error("could not make {path}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program of the shim.
+    #[error("could not take the shim's program {path}: install stack-shim there or say where it is")]
+    ShimProgram {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The containers' records.
+    #[error("could not open the containers")]
+    Records(#[from] RecordError),
+    /// The control groups.
+    #[error("could not find the control groups")]
+    Cgroups(#[from] CgroupError),
+    /// The networks.
+    #[error("could not open the networks")]
+    Networks(#[from] network::OpenError),
+    /// The images.
+    #[error("could not open the images")]
+    Images(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a container could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The id.
+    #[error(transparent)]
+    Id(#[from] ContainerIdError),
+    /// There is one already.
+    #[error("there is a container {id} already")]
+    Exists {
+        /// Which.
+        id: ContainerId,
+    },
+    /// The configuration.
+    #[error("the configuration of container {id} cannot be run")]
+    Spec {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: SpecError,
+    },
+    /// The image or the snapshot.
+    #[error("no root file system for container {id}")]
+    Root {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: RootError,
+    },
+    /// The disk.
+    #[error("could not record container {id}")]
+    Record {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: RecordError,
+    },
+}
+
+impl CreateError {
+    /// Whether the same attempt may succeed later without a change of the configuration.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Id(_) | Self::Exists { .. } | Self::Spec { .. } => false,
+            Self::Root { source, .. } => source.retryable,
+            Self::Record { .. } => true,
+        }
+    }
+}
+
+/// Why a container could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It runs already, or is being removed.
+    #[error("container {id} is {state}")]
+    State {
+        /// Which.
+        id: ContainerId,
+        /// `running`, `being removed`.
+        state: &'static str,
+    },
+    /// The configuration.
+    #[error("the configuration of container {id} cannot be run")]
+    Spec {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: SpecError,
+    },
+    /// The source of a bind mount.
+    #[error("container {id}: there is no {path} on this host: make it, or correct the mount")]
+    MountSource {
+        /// Which container.
+        id: ContainerId,
+        /// Which path.
+        path: PathBuf,
+    },
+    /// A device of the host.
+    #[error("container {id}: {path} is no device of this host")]
+    Device {
+        /// Which container.
+        id: ContainerId,
+        /// Which device.
+        path: String,
+        /// Why, if it is there at all.
+        source: Option<io::Error>,
+    },
+    /// A volume.
+    #[error("container {id} did not get its volumes")]
+    Volume {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: VolumeError,
+    },
+    /// The seccomp filter.
+    #[error("container {id} did not get its system-call filter")]
+    Filter {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: FilterError,
+    },
+    /// The control groups.
+    #[error("container {id} did not get its control groups")]
+    Cgroup {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: CgroupError,
+    },
+    /// The networks.
+    #[error("container {id} did not get its networks")]
+    Network {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: network::AttachError,
+    },
+    /// The shim could not be started or asked.
+    #[error("container {id}: could not {what}")]
+    Shim {
+        /// Which container.
+        id: ContainerId,
+        /// What was being done.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The container itself could not be made or its program not be run.
+    #[error("container {id} could not be started")]
+    Container {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: Failure,
+    },
+    /// The disk.
+    #[error("could not record container {id}")]
+    Record {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: RecordError,
+    },
+}
+
+impl StartError {
+    /// Whether the same attempt may succeed later without a change of the configuration: the disk has room again, a port
+    /// is free again. A missing mount source or user, or a program that cannot be run, is for the user to correct.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Missing { .. }
+            | Self::State { .. }
+            | Self::Spec { .. }
+            | Self::MountSource { .. }
+            | Self::Device { .. } => false,
+            Self::Volume { source, .. } => matches!(source, VolumeError::Disk { .. }),
+            Self::Filter { source, .. } => matches!(source, FilterError::Keep { .. }),
+            Self::Cgroup { source, .. } => !source.is_refused_value(),
+            Self::Network { .. } | Self::Shim { .. } | Self::Record { .. } => true,
+            Self::Container { source, .. } => matches!(source.kind, FailureKind::HostExhausted | FailureKind::Kernel),
+        }
+    }
+
+    /// The exit code that the container gets: 127 when its program is not there, 126 when it cannot be run.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Container { source, .. } => source.kind.exit_code(),
+            _ => 128,
+        }
+    }
+
+    /// The error and its causes in one line.
+    #[must_use]
+    pub fn full_text(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Why a signal could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum KillError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It does not run.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+    },
+    /// The shim could not be asked, or does not know the signal.
+    #[error("could not send signal {signal} to container {id}")]
+    Shim {
+        /// Which container.
+        id: ContainerId,
+        /// Which signal.
+        signal: i32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a container could not be stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// The stop signal that the image names does not exist.
+    #[error("container {id} cannot be asked to stop")]
+    Signal {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: SpecError,
+    },
+    /// It was killed and has not ended.
+    #[error("container {id} has not ended {seconds} seconds after it was killed: a process of it hangs in the kernel")]
+    Hangs {
+        /// Which.
+        id: ContainerId,
+        /// How long was waited.
+        seconds: u64,
+    },
+}
+
+/// Why a container could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It runs.
+    #[error("container {id} is running: stop it first, or force its removal")]
+    Running {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It could not be stopped.
+    #[error("could not remove container {id}")]
+    Stop {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: StopError,
+    },
+    /// Not everything could be removed. Everything was tried; what is left is tried again at the next attempt.
+    #[error("could not remove everything of container {id}: {}", failures.join("; "))]
+    Left {
+        /// Which.
+        id: ContainerId,
+        /// Each failure, with its causes.
+        failures: Vec<String>,
+    },
+}
+
+/// Why nobody can wait for a container.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// There is none, or it was removed while somebody waited.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+}
+
+/// Why a process could not be run in a container.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It does not run.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+    },
+    /// What is asked for makes no sense.
+    #[error("the command cannot be run in container {id}")]
+    Spec {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: SpecError,
+    },
+    /// The filter.
+    #[error("the command in container {id} did not get its system-call filter")]
+    Filter {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: FilterError,
+    },
+    /// The helper could not be started or asked.
+    #[error("could not {what} in container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// What was being done.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program could not be run.
+    #[error("the command could not be run in container {id}")]
+    Command {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: Failure,
+    },
+}

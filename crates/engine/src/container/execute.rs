@@ -1,0 +1,185 @@
+//! Further processes in a running container, each by a short-lived `stack-shim exec`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::time::Duration;
+
+use stack_shim::launch::Namespaces;
+use stack_shim::protocol::{ExecRequest, ExecResponse};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::UnixStream;
+
+use super::config::{ContainerConfig, NamespaceMode, NetworkMode};
+use super::errors::ExecError;
+use super::launch::Launcher;
+use super::record::Record;
+use super::shim::{receive, send};
+use super::spec;
+
+/// What to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExecCommand {
+    /// The program and its arguments.
+    pub arguments: Vec<String>,
+    /// Added to the container's environment.
+    pub environment: BTreeMap<String, String>,
+    /// In place of the container's.
+    pub user: Option<String>,
+    /// In place of the container's.
+    pub working_dir: Option<String>,
+    /// All capabilities and no filter.
+    pub privileged: bool,
+    /// After which it is killed; never unless said otherwise.
+    pub timeout: Option<Duration>,
+    /// So many bytes of each output are kept; the rest is read and dropped.
+    pub output_limit: usize,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutcome {
+    /// The exit code, or 128 and the signal's number; `None` when it was killed after the timeout.
+    pub code: Option<i32>,
+    /// What it wrote to standard output, up to the limit.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error, up to the limit.
+    pub stderr: Vec<u8>,
+}
+
+/// When a process was started, field 22 of its /proc/PID/stat (proc(5)).
+fn started(pid: i32) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    text.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown format of /proc/PID/stat"))
+}
+
+/// What one output has said so far. Reading stops with the process, whoever else holds the pipe.
+struct Output<R> {
+    reader: R,
+    bytes: Vec<u8>,
+    limit: usize,
+    open: bool,
+}
+
+impl<R: AsyncRead + Unpin> Output<R> {
+    fn new(reader: R, limit: usize) -> Self {
+        Self { reader, bytes: Vec::new(), limit, open: true }
+    }
+
+    async fn read_some(&mut self) {
+        let mut buffer = [0; 8192];
+        match self.reader.read(&mut buffer).await {
+            Ok(length) if length > 0 => {
+                let room = self.limit.saturating_sub(self.bytes.len());
+                self.bytes.extend_from_slice(&buffer[..length.min(room)]);
+            }
+            Ok(_) | Err(_) => self.open = false,
+        }
+    }
+
+    async fn drain(&mut self) {
+        // What the process wrote is in the pipe; a child of it that lives on does not keep us.
+        while self.open && tokio::time::timeout(Duration::from_millis(20), self.read_some()).await.is_ok() {}
+    }
+}
+
+/// Runs a command in the container whose first process is `pid`.
+pub(crate) async fn run(
+    launcher: &Launcher,
+    record: &Record,
+    pid: i32,
+    command: ExecCommand,
+) -> Result<ExecOutcome, ExecError> {
+    let id = &record.id;
+    let failed = |what: &'static str| move |source: io::Error| ExecError::Shim { id: id.clone(), what, source };
+    let pid_started = started(pid).map_err(|_| ExecError::NotRunning { id: id.clone() })?;
+    let config = &record.config;
+    let mut adjusted = ContainerConfig {
+        user: command.user.clone().or_else(|| config.user.clone()),
+        working_dir: command.working_dir.clone().or_else(|| config.working_dir.clone()),
+        privileged: command.privileged || config.privileged,
+        tty: false,
+        // A process beside the first has the limits that the container's other processes have, not its OOM score.
+        ..config.clone()
+    };
+    adjusted.environment.extend(command.environment.clone());
+    let refused = |source| ExecError::Spec { id: id.clone(), source };
+    if command.arguments.is_empty() {
+        return Err(refused(spec::SpecError::NoCommand { image: config.image.clone() }));
+    }
+    let filter = launcher.filter_of(&adjusted).map_err(|source| ExecError::Filter { id: id.clone(), source })?;
+    let mut process = spec::process(id, &adjusted, &record.image, command.arguments, filter).map_err(refused)?;
+    process.make_working_dir = false;
+    let request = ExecRequest {
+        pid,
+        pid_started,
+        namespaces: Namespaces {
+            pid: config.pid_mode == NamespaceMode::Private,
+            network: config.network_mode != NetworkMode::Host,
+            ipc: config.ipc_mode == NamespaceMode::Private,
+            uts: true,
+            cgroup: true,
+        },
+        cgroups: record.cgroups.clone(),
+        process,
+    };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed("start the helper"))?;
+    ours.set_nonblocking(true).map_err(failed("start the helper"))?;
+    let mut child = launcher
+        .program
+        .command()
+        .arg("exec")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed("start the helper"))?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(failed("start the helper")(io::ErrorKind::BrokenPipe.into()));
+    };
+    let mut stream = UnixStream::from_std(ours).map_err(failed("reach the helper"))?;
+    let mut stdout = Output::new(stdout, command.output_limit);
+    let mut stderr = Output::new(stderr, command.output_limit);
+    let conversation = async move {
+        send(&mut stream, &request).await?;
+        loop {
+            match receive::<ExecResponse>(&mut stream).await? {
+                Some(ExecResponse::Started { .. }) => {}
+                Some(ExecResponse::Failed(failure)) => return Ok(Err(failure)),
+                Some(ExecResponse::Exited { code }) => return Ok(Ok(code)),
+                None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            }
+        }
+    };
+    let deadline = async {
+        match command.timeout {
+            Some(span) => tokio::time::sleep(span).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut conversation = Box::pin(conversation);
+    tokio::pin!(deadline);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut conversation => break Some(ended),
+            () = &mut deadline => break None,
+            () = stdout.read_some(), if stdout.open => {}
+            () = stderr.read_some(), if stderr.open => {}
+        }
+    };
+    let code = match ended {
+        Some(Ok(Ok(code))) => Some(code),
+        Some(Ok(Err(failure))) => return Err(ExecError::Command { id: id.clone(), source: failure }),
+        Some(Err(error)) => return Err(failed("run the command")(error)),
+        None => None,
+    };
+    stdout.drain().await;
+    stderr.drain().await;
+    // The helper kills the command when the connection closes, and ends; the runtime reaps it.
+    drop(conversation);
+    let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
+    Ok(ExecOutcome { code, stdout: stdout.bytes, stderr: stderr.bytes })
+}

@@ -1,0 +1,338 @@
+//! One start of a container, step by step, and the clearing up after it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, LAUNCH_FILE, Launch, Root};
+use stack_shim::protocol::{Request, Response, State};
+use tokio::process::Child;
+
+use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkMode, SeccompChoice};
+use super::errors::StartError;
+use super::files::{self, Surroundings};
+use super::record::{Record, Records};
+use super::shim::{self, Shim, ShimProgram};
+use super::spec::{self, FoundDevice, Host};
+use super::capability;
+use crate::cgroup::{self, Hierarchies};
+use crate::network::{NetworkRequest, Networks};
+use crate::seccomp;
+use crate::volume::Volumes;
+
+/// What every start needs.
+#[derive(Clone)]
+pub(crate) struct Launcher {
+    pub program: ShimProgram,
+    pub hierarchies: Arc<Hierarchies>,
+    pub networks: Arc<Networks>,
+    pub volumes: Volumes,
+    pub records: Records,
+    /// `run/containers`.
+    pub run: PathBuf,
+    /// Compiled filters.
+    pub filters: PathBuf,
+}
+
+/// A container whose program runs.
+pub(crate) struct Launched {
+    pub pid: i32,
+    /// Nanoseconds since the Unix epoch.
+    pub started_at: u64,
+    pub child: Child,
+}
+
+/// What was decided before anything was made.
+pub(crate) struct Prepared {
+    launch: Launch,
+    plan: cgroup::Plan,
+}
+
+impl Prepared {
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.plan.cgroups
+    }
+}
+
+impl Launcher {
+    pub fn run_directory(&self, id: &ContainerId) -> PathBuf {
+        self.run.join(id.as_str())
+    }
+
+    /// Looks at the host and decides everything. Makes volumes and compiled filters, which are not this start's alone.
+    pub fn prepare(&self, record: &Record) -> Result<Prepared, StartError> {
+        let (id, config) = (&record.id, &record.config);
+        let mut found = std::collections::BTreeMap::new();
+        for volume in spec::volumes(id, config, &record.image) {
+            let owner = volume.anonymous.then_some(id.as_str());
+            let data = self
+                .volumes
+                .ensure(&volume.name, &std::collections::BTreeMap::new(), owner)
+                .map_err(|source| StartError::Volume { id: id.clone(), source })?;
+            found.insert(volume.target, data);
+        }
+        for mount in &config.mounts {
+            if let ContainerMountSource::Bind { path, create_host_path, .. } = &mount.source {
+                check_bind_source(id, path, *create_host_path)?;
+            }
+        }
+        let devices = find_devices(id, config)?;
+        let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged)
+            .map_err(|name| StartError::Spec { id: id.clone(), source: spec::SpecError::Capability { name } })?;
+        let seccomp = self
+            .filter(config, capabilities)
+            .map_err(|source| StartError::Filter { id: id.clone(), source })?;
+        let rules = spec::device_rules(config, &devices);
+        let plan = cgroup::plan(&self.hierarchies, id.as_str(), &config.resources, &rules);
+        let state = self.records.directory(id);
+        let run = self.run_directory(id);
+        let host = Host {
+            root: Root {
+                lower: record.overlay.lower.clone(),
+                upper: record.overlay.upper.clone(),
+                work: record.overlay.work.clone(),
+                mountpoint: run.join("root"),
+                read_only: false,
+            },
+            volumes: found,
+            devices,
+            network_files: Some(state.clone()),
+            cgroups: plan.cgroups.clone(),
+            hierarchies: &self.hierarchies,
+            seccomp,
+            log_directory: state.join("logs"),
+            exit_file: self.records.exit_file(id),
+            attempt: record.starts,
+        };
+        let launch = spec::launch(id, config, &record.image, &host)
+            .map_err(|source| StartError::Spec { id: id.clone(), source })?;
+        Ok(Prepared { launch, plan })
+    }
+
+    fn filter(&self, config: &ContainerConfig, capabilities: u64) -> Result<Option<PathBuf>, seccomp::FilterError> {
+        let filter = match &config.seccomp {
+            SeccompChoice::Unconfined => return Ok(None),
+            SeccompChoice::Default if config.privileged => return Ok(None),
+            SeccompChoice::Default => seccomp::default_profile(capabilities, std::env::consts::ARCH),
+            SeccompChoice::Custom(text) => seccomp::parse(text, capabilities, std::env::consts::ARCH)?,
+        };
+        seccomp::cached(&self.filters, &filter).map(Some)
+    }
+
+    /// The filter for a further process in a container.
+    pub fn filter_of(&self, config: &ContainerConfig) -> Result<Option<PathBuf>, seccomp::FilterError> {
+        let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged).unwrap_or(0);
+        self.filter(config, capabilities)
+    }
+
+    /// Makes what was decided, up to the running program. After a failure [`Launcher::clear`] takes away what there is.
+    pub async fn execute(&self, record: &Record, prepared: Prepared, notes: &mut Vec<String>) -> Result<Launched, StartError> {
+        let id = &record.id;
+        let failed = |what: &'static str| move |source: io::Error| StartError::Shim { id: id.clone(), what, source };
+        let run = self.run_directory(id);
+        let Prepared { launch, plan } = prepared;
+        let state = self.records.directory(id);
+        write_files(&run, &state, &launch, self.records.exit_file(id)).map_err(failed("write its launch document"))?;
+        let groups = tokio::task::spawn_blocking(move || cgroup::make(&plan))
+            .await
+            .map_err(io::Error::other)
+            .map_err(failed("make its control groups"))?;
+        notes.extend(groups.map_err(|source| StartError::Cgroup { id: id.clone(), source })?);
+        let child = shim::spawn(&self.program, &run).map_err(failed("start its shim"))?;
+        let mut conversation = Shim::connect(&run).await.map_err(failed("reach its shim"))?;
+        let created = conversation.ask(&Request::Describe).await.map_err(failed("ask its shim"))?;
+        let pid = match created {
+            Some(Response::State(State::Created { pid })) => pid,
+            other => return Err(self.shim_refused(record, other.as_ref())),
+        };
+        let around = self.attach(record, pid).await?;
+        self.fill_network_files(record, &around).map_err(failed("write its network files"))?;
+        match conversation.ask(&Request::Start).await.map_err(failed("ask its shim"))? {
+            Some(Response::State(State::Running { pid, started_at })) => Ok(Launched { pid, started_at, child }),
+            other => Err(self.shim_refused(record, other.as_ref())),
+        }
+    }
+
+    /// What a shim's answer, or its end, means.
+    fn shim_refused(&self, record: &Record, answer: Option<&Response>) -> StartError {
+        let id = record.id.clone();
+        if let Some(Response::Failed(failure)) = answer {
+            return StartError::Container { id, source: failure.clone() };
+        }
+        if let Some(failure) = self.records.exit(&id, record.starts).and_then(|exit| exit.failure) {
+            return StartError::Container { id, source: failure };
+        }
+        let complaint = fs::read_to_string(self.run_directory(&id).join(stack_shim::launch::COMPLAINTS_FILE))
+            .ok()
+            .map(|text| text.trim().chars().take(500).collect::<String>())
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| "it ended, or was killed, before the container was ready".to_owned());
+        StartError::Shim { id, what: "start its shim", source: io::Error::other(complaint) }
+    }
+
+    async fn attach(&self, record: &Record, pid: i32) -> Result<Surroundings, StartError> {
+        let (id, config) = (&record.id, &record.config);
+        let networks = match config.network_mode {
+            NetworkMode::Host => return Ok(Surroundings::default()),
+            NetworkMode::None => Vec::new(),
+            NetworkMode::Networks => config.networks.clone(),
+        };
+        let netns = File::open(format!("/proc/{pid}/ns/net"))
+            .map_err(|source| StartError::Shim { id: id.clone(), what: "open its network namespace", source })?;
+        let ports = if networks.is_empty() { Vec::new() } else { config.ports.clone() };
+        let request = NetworkRequest { networks, ports, hostname: spec::hostname(id, config) };
+        let attachment = self
+            .networks
+            .attach(id.as_str(), &netns, &request)
+            .await
+            .map_err(|source| StartError::Network { id: id.clone(), source })?;
+        let first = attachment.endpoints.first();
+        Ok(Surroundings {
+            addresses: attachment.endpoints.iter().map(|endpoint| endpoint.address.addr()).collect(),
+            gateway: first.map(|endpoint| endpoint.gateway),
+            name_servers: Vec::new(),
+        })
+    }
+
+    fn fill_network_files(&self, record: &Record, around: &Surroundings) -> io::Result<()> {
+        let (id, config) = (&record.id, &record.config);
+        let state = self.records.directory(id);
+        let hostname = spec::hostname(id, config);
+        let own_network = config.network_mode != NetworkMode::Host;
+        // In place: the files are mounted already.
+        fs::write(state.join("hosts"), files::hosts(&hostname, config, around))?;
+        fs::write(state.join("hostname"), format!("{hostname}\n"))?;
+        fs::write(state.join("resolv.conf"), files::resolv_conf(&host_resolv_conf(), config, around, own_network))
+    }
+
+    /// Takes away what a start made on the host, running or not. Everything is tried; every failure is told.
+    pub async fn clear(&self, id: &ContainerId, cgroups: &Cgroups) -> Vec<String> {
+        let mut failures = Vec::new();
+        let groups = cgroups.clone();
+        // First the processes: a network namespace that nobody is in goes with its links.
+        let removal = tokio::task::spawn_blocking(move || {
+            cgroup::kill_all(&groups);
+            cgroup::remove(&groups)
+        });
+        match removal.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failures.push(full_text(&error)),
+            Err(error) => failures.push(error.to_string()),
+        }
+        if let Err(error) = self.networks.detach(id.as_str()).await {
+            failures.push(full_text(&error));
+        }
+        let run = self.run_directory(id);
+        if let Err(error) = fs::remove_dir_all(&run)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            failures.push(format!("could not remove {}: {error}", run.display()));
+        }
+        failures
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// The host's resolver settings; behind systemd-resolved the real ones, because its own address is the host's alone.
+fn host_resolv_conf() -> String {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    if text.contains("nameserver 127.0.0.53") {
+        return fs::read_to_string("/run/systemd/resolve/resolv.conf").unwrap_or(text);
+    }
+    text
+}
+
+fn write_files(run: &Path, state: &Path, launch: &Launch, exit_file: PathBuf) -> io::Result<()> {
+    match fs::remove_file(exit_file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Whatever an earlier start left there is of no use.
+    match fs::remove_dir_all(run) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::DirBuilder::new().mode(0o700).create(run)?;
+    fs::create_dir(run.join("root"))?;
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        // Readable for every user in the container, but only mounted there: the directory is root's alone.
+        fs::OpenOptions::new().create(true).append(true).mode(0o644).open(state.join(name))?;
+    }
+    let file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(run.join(LAUNCH_FILE))?;
+    serde_json::to_writer(io::BufWriter::new(file), launch)?;
+    Ok(())
+}
+
+fn check_bind_source(id: &ContainerId, path: &Path, make: bool) -> Result<(), StartError> {
+    match fs::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(_) if make && fs::create_dir_all(path).is_ok() => Ok(()),
+        Err(_) => Err(StartError::MountSource { id: id.clone(), path: path.to_owned() }),
+    }
+}
+
+fn found_device(source: &Path, target: &str, access: &str) -> io::Result<Option<FoundDevice>> {
+    let metadata = fs::metadata(source)?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_char_device() => DeviceKind::Character,
+        kind if kind.is_block_device() => DeviceKind::Block,
+        _ => return Ok(None),
+    };
+    let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+    Ok(Some(FoundDevice {
+        node: DeviceNode {
+            path: target.to_owned(),
+            kind,
+            major: major.into(),
+            minor: minor.into(),
+            mode: metadata.mode() & 0o777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+        },
+        access: access.to_owned(),
+    }))
+}
+
+fn find_devices(id: &ContainerId, config: &ContainerConfig) -> Result<Vec<FoundDevice>, StartError> {
+    let mut all = Vec::new();
+    if config.privileged {
+        // Those directly in /dev and in its directories of devices; terminals and shared memory are the container's own.
+        let mut directories = vec![PathBuf::from("/dev")];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(&directory).into_iter().flatten().filter_map(Result::ok) {
+                let path = entry.path();
+                let Some(text) = path.to_str() else { continue };
+                let Ok(kind) = entry.file_type() else { continue };
+                if kind.is_dir() && !["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/hugepages"].contains(&text) {
+                    directories.push(path);
+                } else if (kind.is_char_device() || kind.is_block_device())
+                    && !["/dev/console", "/dev/ptmx"].contains(&text)
+                    && let Ok(Some(device)) = found_device(&path, text, "rwm")
+                {
+                    all.push(device);
+                }
+            }
+        }
+    }
+    for device in &config.devices {
+        let refuse = |source| StartError::Device { id: id.clone(), path: device.source.clone(), source };
+        let found = found_device(Path::new(&device.source), &device.target, &device.permissions)
+            .map_err(|error| refuse(Some(error)))?
+            .ok_or_else(|| refuse(None))?;
+        all.push(found);
+    }
+    Ok(all)
+}

@@ -1,0 +1,68 @@
+//! The task that probes one running container.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::execute::{self, ExecCommand};
+use super::health::{HealthState, Probe, probe};
+use super::launch::Launcher;
+use super::record::Record;
+
+/// Probes one container until it is dropped.
+pub(crate) struct Prober {
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Prober {
+    /// `None` when the container has no health check. `report` gets every new state.
+    pub fn start(
+        launcher: Launcher,
+        record: Arc<Record>,
+        pid: i32,
+        running_for: Duration,
+        report: impl Fn(HealthState) + Send + Sync + 'static,
+    ) -> Option<Self> {
+        let settings = probe(&record.config, &record.image)?;
+        let began = Instant::now().checked_sub(running_for).unwrap_or_else(Instant::now);
+        let task = tokio::spawn(async move {
+            let mut state = HealthState::starting_now();
+            loop {
+                tokio::time::sleep(state.pause(&settings, began.elapsed())).await;
+                let since_start = began.elapsed();
+                let (succeeded, output) = once(&launcher, &record, pid, &settings).await;
+                state = state.after(&settings, since_start, succeeded, output);
+                report(state.clone());
+            }
+        });
+        Some(Self { task })
+    }
+}
+
+async fn once(launcher: &Launcher, record: &Record, pid: i32, settings: &Probe) -> (bool, String) {
+    let command = ExecCommand {
+        arguments: settings.arguments.clone(),
+        timeout: Some(settings.timeout),
+        output_limit: 4096,
+        ..ExecCommand::default()
+    };
+    match execute::run(launcher, record, pid, command).await {
+        Ok(outcome) => {
+            let mut text = String::from_utf8_lossy(&outcome.stdout).into_owned();
+            text.push_str(&String::from_utf8_lossy(&outcome.stderr));
+            let text: String = text.chars().take(4096).collect();
+            match outcome.code {
+                Some(code) => (code == 0, text),
+                None => (false, format!("the probe took longer than {} ms\n{text}", settings.timeout.as_millis())),
+            }
+        }
+        Err(error) => (false, super::launch::full_text(&error)),
+    }
+}

@@ -1,0 +1,156 @@
+//! What is on disk about each container: `containers/ID/record.json`, written before anything is done about it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stack_shim::launch::Cgroups;
+use stack_shim::protocol::ExitRecord;
+
+use super::config::{ContainerConfig, ContainerId, ImageDefaults};
+use super::errors::RecordError;
+use super::roots::OverlayDirectories;
+use super::ExitStatus;
+
+/// One container. Written by the engine alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub id: ContainerId,
+    pub config: ContainerConfig,
+    pub image_digest: String,
+    pub image: ImageDefaults,
+    pub overlay: OverlayDirectories,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: u64,
+    /// How often a start was attempted.
+    pub starts: u64,
+    /// The groups of the newest start.
+    pub cgroups: Cgroups,
+    pub state: RecordedState,
+}
+
+/// What the engine last intended or learnt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RecordedState {
+    Created,
+    /// Its shim knows more.
+    Started,
+    Exited(ExitStatus),
+    Removing,
+}
+
+/// The records of one engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Records {
+    root: PathBuf,
+}
+
+impl Records {
+    pub fn open(root: PathBuf) -> Result<Self, RecordError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&root)
+            .map_err(|source| RecordError::Disk { what: "make", path: root.clone(), source })?;
+        Ok(Self { root })
+    }
+
+    pub fn directory(&self, id: &ContainerId) -> PathBuf {
+        self.root.join(id.as_str())
+    }
+
+    pub fn exit_file(&self, id: &ContainerId) -> PathBuf {
+        self.directory(id).join("exit.json")
+    }
+
+    pub fn save(&self, record: &Record) -> Result<(), RecordError> {
+        let directory = self.directory(&record.id);
+        let path = directory.join("record.json");
+        let write = || -> io::Result<()> {
+            let is_new = !directory.is_dir();
+            if is_new {
+                fs::DirBuilder::new().mode(0o700).create(&directory)?;
+            }
+            let mut file = tempfile::NamedTempFile::new_in(&directory)?;
+            file.write_all(&serde_json::to_vec(record)?)?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            File::open(&directory)?.sync_all()?;
+            if is_new {
+                File::open(&self.root)?.sync_all()?;
+            }
+            Ok(())
+        };
+        write().map_err(|source| RecordError::Disk { what: "write", path: path.clone(), source })
+    }
+
+    /// How the start number `attempt` of a container ended, if its shim has said so.
+    pub fn exit(&self, id: &ContainerId, attempt: u64) -> Option<ExitRecord> {
+        let bytes = fs::read(self.exit_file(id)).ok()?;
+        serde_json::from_slice::<ExitRecord>(&bytes).ok().filter(|record| record.attempt == attempt)
+    }
+
+    pub fn remove(&self, id: &ContainerId) -> Result<(), RecordError> {
+        let path = self.directory(id);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|source| RecordError::Disk { what: "remove", path, source }),
+        }
+    }
+
+    /// All records, and what is there but cannot be read. A directory without a record is of a container whose making
+    /// was cut short, and is removed.
+    pub fn load(&self) -> Result<(Vec<Record>, Vec<String>), RecordError> {
+        let disk = |path: &Path, source| RecordError::Disk { what: "read", path: path.to_owned(), source };
+        let (mut records, mut warnings) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.root).map_err(|source| disk(&self.root, source))? {
+            let directory = entry.map_err(|source| disk(&self.root, source))?.path();
+            let path = directory.join("record.json");
+            match fs::read(&path) {
+                Ok(bytes) => match serde_json::from_slice::<Record>(&bytes) {
+                    Ok(record) if directory.ends_with(record.id.as_str()) => records.push(record),
+                    Ok(record) => warnings.push(format!("{} is of container {}", path.display(), record.id)),
+                    Err(error) => warnings.push(format!("{} cannot be understood: {error}", path.display())),
+                },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if let Err(error) = fs::remove_dir_all(&directory) {
+                        warnings.push(format!("{} cannot be removed: {error}", directory.display()));
+                    }
+                }
+                Err(error) => warnings.push(format!("{} cannot be read: {error}", path.display())),
+            }
+        }
+        Ok((records, warnings))
+    }
+}
+
+/// What a shim's record means to callers.
+pub(crate) fn exit_status(record: &ExitRecord) -> ExitStatus {
+    ExitStatus {
+        code: record.code,
+        signal: record.signal,
+        oom: record.oom,
+        started_at: record.started_at.map(|nanoseconds| nanoseconds / 1_000_000),
+        finished_at: record.finished_at / 1_000_000,
+        error: record.failure.as_ref().map(ToString::to_string),
+    }
+}
+
+impl Record {
+    /// What is known when neither a shim nor its record is left.
+    pub fn unknown_end(now: u64) -> ExitStatus {
+        ExitStatus {
+            code: 137,
+            signal: None,
+            oom: false,
+            started_at: None,
+            finished_at: now,
+            error: Some(
+                "its shim ended without a record, so the exit code is not known: it was killed, or the host went down"
+                    .to_owned(),
+            ),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The engine's side of a shim: its program, its start, and the conversation with it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stack_shim::launch::{COMPLAINTS_FILE, SOCKET_FILE};
+use stack_shim::protocol::{Request, Response, announced_length, encode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+/// The shim's program, held in sealed memory: a container that gets hold of the file behind a shim's `/proc/PID/exe`
+/// cannot change what the next container is started with, and an upgrade on disk changes nothing halfway.
+#[derive(Debug, Clone)]
+pub(crate) struct ShimProgram {
+    memory: Arc<OwnedFd>,
+}
+
+impl ShimProgram {
+    pub fn load(path: &Path) -> io::Result<Self> {
+        let bytes = std::fs::read(path)?;
+        // SAFETY: the name is a static C string.
+        let fd = unsafe { libc::memfd_create(c"stack-shim".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this descriptor for us.
+        let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        file.write_all(&bytes)?;
+        let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+        // SAFETY: the argument is a number.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // Reopened read-only: a file that is open for writing cannot be executed.
+        let memory = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        Ok(Self { memory: Arc::new(memory.into()) })
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.memory.as_raw_fd()));
+        command.arg0("stack-shim").env_clear().current_dir("/").stdout(Stdio::null()).kill_on_drop(false);
+        command
+    }
+}
+
+/// Starts a container's shim. Its socket listens before it runs, so that nobody has to wait for it.
+pub(crate) fn spawn(program: &ShimProgram, directory: &Path) -> io::Result<Child> {
+    let listener = std::os::unix::net::UnixListener::bind(ShortPath::of(directory)?.socket())?;
+    let complaints = File::create(directory.join(COMPLAINTS_FILE))?;
+    program.command().arg("run").arg(directory).stdin(OwnedFd::from(listener)).stderr(complaints).spawn()
+}
+
+/// A directory by its descriptor: a socket's address has room for 107 bytes only.
+struct ShortPath {
+    directory: File,
+}
+
+impl ShortPath {
+    fn of(directory: &Path) -> io::Result<Self> {
+        Ok(Self { directory: File::open(directory)? })
+    }
+
+    fn socket(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{SOCKET_FILE}", self.directory.as_fd().as_raw_fd()))
+    }
+}
+
+/// A conversation with a shim.
+#[derive(Debug)]
+pub(crate) struct Shim {
+    stream: UnixStream,
+}
+
+impl Shim {
+    /// Fails with `NotFound` or `ConnectionRefused` when there is no such shim any more.
+    pub async fn connect(directory: &Path) -> io::Result<Self> {
+        let short = ShortPath::of(directory)?;
+        Ok(Self { stream: UnixStream::connect(short.socket()).await? })
+    }
+
+    /// A conversation with a shim that has ended already.
+    pub fn gone() -> io::Result<Self> {
+        let (stream, _) = UnixStream::pair()?;
+        Ok(Self { stream })
+    }
+
+    /// `None` when the shim is gone.
+    pub async fn ask(&mut self, request: &Request) -> io::Result<Option<Response>> {
+        match send(&mut self.stream, request).await {
+            Err(error) if is_gone(&error) => return Ok(None),
+            result => result?,
+        }
+        match receive(&mut self.stream).await {
+            Err(error) if is_gone(&error) => Ok(None),
+            result => result,
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+    )
+}
+
+/// Whether an error of [`Shim::connect`] says that there is no shim.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// Sends one frame.
+pub(crate) async fn send<T: Serialize>(stream: &mut UnixStream, value: &T) -> io::Result<()> {
+    stream.write_all(&encode(value)?).await
+}
+
+/// Receives one frame; `None` at the end.
+pub(crate) async fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Result<Option<T>> {
+    let mut prefix = [0; 4];
+    match stream.read_exact(&mut prefix).await {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    };
+    let mut body = vec![0; announced_length(prefix)?];
+    stream.read_exact(&mut body).await?;
+    Ok(Some(serde_json::from_slice(&body)?))
+}

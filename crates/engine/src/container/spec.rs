@@ -1,0 +1,695 @@
+//! Pure. What a container is to be, from its configuration, its image and what the engine found on the host: the launch
+//! document for the shim.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use stack_shim::launch::{
+    Capabilities, Cgroups, DeviceKind, DeviceNode, Launch, Limit, LogFiles, Mount, MountSource, Namespaces, Process,
+    Propagation, Root,
+};
+
+use super::capability;
+use super::config::{
+    ContainerConfig, ContainerId, ContainerMountSource, ImageDefaults, Logging, NamespaceMode, NetworkMode,
+};
+use super::signals;
+use crate::cgroup::{DeviceRule, Hierarchies};
+
+/// `PATH` of a container whose image sets none, as Docker has it.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// `/dev/shm` unless said otherwise, in bytes.
+const DEFAULT_SHM: u64 = 64 << 20;
+/// Docker's masked paths.
+const MASKED: [&str; 11] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+/// Further ones that newer Docker masks.
+const MASKED_TOO: [&str; 1] = ["/sys/devices/virtual/powercap"];
+/// Docker's read-only paths.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Resource limits by name (getrlimit(2)); the position is the number on all processors that we run on.
+const LIMITS: [&str; 16] = [
+    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending",
+    "msgqueue", "nice", "rtprio", "rttime",
+];
+
+/// What is wrong with a configuration, so that no host could run it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// There is nothing to run.
+    #[error("the image {image} names no command and the container gives none: set `command` or `entrypoint`")]
+    NoCommand {
+        /// Which.
+        image: String,
+    },
+    /// A path that must be absolute is not.
+    #[error("{what} `{path}` must be an absolute path in the container, without `..`")]
+    Path {
+        /// Which path.
+        what: &'static str,
+        /// What was given.
+        path: String,
+    },
+    /// There is no such capability.
+    #[error("there is no capability `{name}`")]
+    Capability {
+        /// What was given.
+        name: String,
+    },
+    /// There is no such resource limit, or its numbers make no sense.
+    #[error("ulimit `{name}`: {reason}")]
+    Ulimit {
+        /// What was given.
+        name: String,
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// There is no such signal.
+    #[error("there is no signal `{text}`")]
+    Signal {
+        /// What was given.
+        text: String,
+    },
+    /// A kernel parameter that is not the container's own.
+    #[error("the kernel parameter `{name}` {reason}")]
+    Sysctl {
+        /// What was given.
+        name: String,
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// A propagation that does not exist.
+    #[error("mount at {target}: `{propagation}` is no propagation: expected rprivate, rslave or rshared")]
+    Propagation {
+        /// Where.
+        target: String,
+        /// What was given.
+        propagation: String,
+    },
+    /// Two mounts at one place.
+    #[error("two mounts have the target {target}")]
+    TwoMounts {
+        /// Where.
+        target: String,
+    },
+    /// The log driver or an option of it is unknown.
+    #[error("logging: {reason}")]
+    Logging {
+        /// What.
+        reason: String,
+    },
+    /// Out of range.
+    #[error("oom_score_adj {score} is outside -1000 to 1000")]
+    OomScore {
+        /// What was given.
+        score: i32,
+    },
+    /// The permissions of a device.
+    #[error("device {device}: permissions `{permissions}` must be of `r`, `w` and `m`")]
+    DevicePermissions {
+        /// Which.
+        device: String,
+        /// What was given.
+        permissions: String,
+    },
+    /// An environment variable that cannot be.
+    #[error("`{name}` cannot be the name of an environment variable: it must not be empty nor have `=`")]
+    Variable {
+        /// What was given.
+        name: String,
+    },
+    /// Something with a NUL byte in it.
+    #[error("{what} has a NUL byte")]
+    Nul {
+        /// Which.
+        what: &'static str,
+    },
+}
+
+/// A host device that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundDevice {
+    /// As it shall be in the container.
+    pub node: DeviceNode,
+    /// Any of `r`, `w`, `m`.
+    pub access: String,
+}
+
+/// What the engine found and made for one start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host<'a> {
+    /// The overlay's directories.
+    pub root: Root,
+    /// Where volumes lie, in the order of the mounts that are volumes, the image's own after the configured ones.
+    pub volumes: BTreeMap<String, PathBuf>,
+    /// Devices that the configuration names, or all of the host's when privileged.
+    pub devices: Vec<FoundDevice>,
+    /// The container's directory on the host with `hosts`, `hostname` and `resolv.conf`; `None` leaves the image's.
+    pub network_files: Option<PathBuf>,
+    /// Control groups, as planned.
+    pub cgroups: Cgroups,
+    /// The host's hierarchies, which are shown in the container.
+    pub hierarchies: &'a Hierarchies,
+    /// The compiled filter.
+    pub seccomp: Option<PathBuf>,
+    /// Where the log goes.
+    pub log_directory: PathBuf,
+    /// Where the exit record goes.
+    pub exit_file: PathBuf,
+    /// Which start this is.
+    pub attempt: u64,
+}
+
+/// The host name of a container.
+#[must_use]
+pub fn hostname(id: &ContainerId, config: &ContainerConfig) -> String {
+    config.hostname.clone().unwrap_or_else(|| id.as_str().chars().take(12).collect())
+}
+
+/// What it runs: entrypoint and command. Docker's rule: an entrypoint of the container's own drops the image's command.
+///
+/// # Errors
+/// When that is nothing.
+pub fn arguments(config: &ContainerConfig, image: &ImageDefaults) -> Result<Vec<String>, SpecError> {
+    let entrypoint = config.entrypoint.as_ref().unwrap_or(&image.entrypoint);
+    let inherited = if config.entrypoint.is_some() { &[][..] } else { &image.command[..] };
+    let command = config.command.as_deref().unwrap_or(inherited);
+    let all: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
+    if all.first().is_none_or(String::is_empty) {
+        return Err(SpecError::NoCommand { image: config.image.clone() });
+    }
+    Ok(all)
+}
+
+/// The signal that asks it to end.
+///
+/// # Errors
+/// When there is no such signal.
+pub fn stop_signal(config: &ContainerConfig, image: &ImageDefaults) -> Result<i32, SpecError> {
+    match config.stop_signal.as_ref().or(image.stop_signal.as_ref()) {
+        None => Ok(libc::SIGTERM),
+        Some(text) => signals::number(text).ok_or_else(|| SpecError::Signal { text: text.clone() }),
+    }
+}
+
+fn environment(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) -> Result<Vec<String>, SpecError> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or("").to_owned();
+    let mut all: Vec<String> = Vec::new();
+    if !image.environment.iter().any(|entry| entry.starts_with("PATH=")) {
+        all.push(DEFAULT_PATH.to_owned());
+    }
+    all.push(format!("HOSTNAME={}", hostname(id, config)));
+    if config.tty {
+        all.push("TERM=xterm".to_owned());
+    }
+    for entry in &image.environment {
+        all.retain(|other| name(other) != name(entry));
+        all.push(entry.clone());
+    }
+    for (key, value) in &config.environment {
+        if key.is_empty() || key.contains('=') {
+            return Err(SpecError::Variable { name: key.clone() });
+        }
+        all.retain(|other| name(other) != *key);
+        all.push(format!("{key}={value}"));
+    }
+    all.retain(|entry| !config.environment_removed.contains(&name(entry)));
+    Ok(all)
+}
+
+fn absolute(what: &'static str, path: &str) -> Result<String, SpecError> {
+    let climbs = path.split('/').any(|part| part == "..");
+    if !path.starts_with('/') || climbs || path.contains('\0') {
+        return Err(SpecError::Path { what, path: path.to_owned() });
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    Ok(format!("/{}", parts.join("/")))
+}
+
+fn limits(config: &ContainerConfig) -> Result<Vec<Limit>, SpecError> {
+    let number = |value: i64| u64::try_from(value).unwrap_or(libc::RLIM_INFINITY);
+    config
+        .ulimits
+        .iter()
+        .map(|(name, limit)| {
+            let refuse = |reason| SpecError::Ulimit { name: name.clone(), reason };
+            let resource = LIMITS
+                .iter()
+                .position(|known| known == name)
+                .and_then(|position| u32::try_from(position).ok())
+                .ok_or_else(|| refuse("there is no such limit"))?;
+            let (soft, hard) = (number(limit.soft), number(limit.hard));
+            if soft > hard {
+                return Err(refuse("the soft limit is above the hard one"));
+            }
+            Ok(Limit { resource, name: name.clone(), soft, hard })
+        })
+        .collect()
+}
+
+/// Kernel parameters that belong to a namespace of the container's own; others would change the host.
+fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecError> {
+    let ipc = ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+        "kernel.shmmni", "kernel.shm_rmid_forced"];
+    let own_network = config.network_mode != NetworkMode::Host;
+    for (name, value) in &config.sysctls {
+        let refuse = |reason| Err(SpecError::Sysctl { name: name.clone(), reason });
+        if name.contains(['/', '\0']) || name.split('.').any(str::is_empty) || value.contains('\0') {
+            return refuse("is not written with dots between its parts");
+        }
+        if name.starts_with("net.") {
+            if !own_network {
+                return refuse("would change the host, whose network this container has");
+            }
+        } else if ipc.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
+            if config.ipc_mode == NamespaceMode::Host {
+                return refuse("would change the host, whose IPC objects this container has");
+            }
+        } else {
+            return refuse("is not separate for each container");
+        }
+    }
+    let mut all = config.sysctls.clone();
+    if own_network && !config.privileged {
+        // As Docker: anybody in the container may use low ports and send pings.
+        for (name, value) in [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")] {
+            all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    }
+    Ok(all)
+}
+
+fn filesystem(target: &str, kind: &str, attributes: u64, options: &[(&str, Option<String>)]) -> Mount {
+    Mount {
+        target: target.to_owned(),
+        source: MountSource::Filesystem {
+            kind: kind.to_owned(),
+            source: kind.to_owned(),
+            options: options.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+            strict_target: true,
+        },
+        attributes,
+        propagation: Propagation::Private,
+    }
+}
+
+const CLOSED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
+fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies) -> Vec<Mount> {
+    let some = |text: &str| Some(text.to_owned());
+    let protected = if config.privileged { 0 } else { libc::MOUNT_ATTR_RDONLY };
+    let mut all = vec![
+        filesystem("/proc", "proc", CLOSED, &[]),
+        filesystem(
+            "/dev",
+            "tmpfs",
+            libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_STRICTATIME,
+            &[("mode", some("755")), ("size", some("65536k"))],
+        ),
+        filesystem(
+            "/dev/pts",
+            "devpts",
+            libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
+            &[("newinstance", None), ("ptmxmode", some("0666")), ("mode", some("0620")), ("gid", some("5"))],
+        ),
+        filesystem("/sys", "sysfs", CLOSED | protected, &[]),
+    ];
+    if hierarchies.legacy.is_empty() {
+        if hierarchies.unified.is_some() {
+            all.push(filesystem("/sys/fs/cgroup", "cgroup2", CLOSED | protected, &[]));
+        }
+    } else {
+        all.push(filesystem("/sys/fs/cgroup", "tmpfs", CLOSED, &[("mode", some("755"))]));
+        for legacy in &hierarchies.legacy {
+            let target = format!("/sys/fs/cgroup/{}", legacy.controllers.join(","));
+            let options: Vec<(&str, Option<String>)> =
+                legacy.controllers.iter().map(|controller| (controller.as_str(), None)).collect();
+            all.push(filesystem(&target, "cgroup", CLOSED | protected, &options));
+        }
+    }
+    if config.ipc_mode == NamespaceMode::Private {
+        let shm = config.shm_size.unwrap_or(DEFAULT_SHM).to_string();
+        all.push(filesystem("/dev/mqueue", "mqueue", CLOSED, &[]));
+        all.push(filesystem("/dev/shm", "tmpfs", CLOSED, &[("mode", some("1777")), ("size", Some(shm))]));
+    } else {
+        for target in ["/dev/mqueue", "/dev/shm"] {
+            all.push(bind(target, PathBuf::from(target), 0, Propagation::Private));
+        }
+    }
+    all
+}
+
+fn bind(target: &str, path: PathBuf, attributes: u64, propagation: Propagation) -> Mount {
+    Mount {
+        target: target.to_owned(),
+        source: MountSource::Bind { path, subpath: None, recursive: true, copy_up: false },
+        attributes,
+        propagation,
+    }
+}
+
+/// The volumes that a container has: target and name. Volumes of its own get a name made of its id, so that the same
+/// configuration always means the same volume.
+#[must_use]
+pub fn volumes(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) -> Vec<ContainerVolume> {
+    let own = |target: &str| {
+        let plain: String =
+            target.chars().map(|character| if character.is_ascii_alphanumeric() { character } else { '_' }).collect();
+        format!("{id}.own{plain}")
+    };
+    let mut all = Vec::new();
+    for mount in &config.mounts {
+        if let ContainerMountSource::Volume { name, .. } = &mount.source {
+            all.push(ContainerVolume {
+                target: mount.target.clone(),
+                name: name.clone().unwrap_or_else(|| own(&mount.target)),
+                anonymous: name.is_none(),
+            });
+        }
+    }
+    for target in &image.volumes {
+        if !config.mounts.iter().any(|mount| mount.target.trim_end_matches('/') == target.trim_end_matches('/')) {
+            all.push(ContainerVolume { target: target.clone(), name: own(target), anonymous: true });
+        }
+    }
+    all
+}
+
+/// A volume that a container has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerVolume {
+    /// Where.
+    pub target: String,
+    /// Which.
+    pub name: String,
+    /// It belongs to the container alone.
+    pub anonymous: bool,
+}
+
+fn propagation(target: &str, text: Option<&str>) -> Result<Propagation, SpecError> {
+    match text.unwrap_or("rprivate") {
+        "private" | "rprivate" | "" => Ok(Propagation::Private),
+        "slave" | "rslave" => Ok(Propagation::Slave),
+        "shared" | "rshared" => Ok(Propagation::Shared),
+        other => Err(SpecError::Propagation { target: target.to_owned(), propagation: other.to_owned() }),
+    }
+}
+
+fn chosen_mounts(
+    id: &ContainerId,
+    config: &ContainerConfig,
+    image: &ImageDefaults,
+    host: &Host<'_>,
+) -> Result<Vec<Mount>, SpecError> {
+    let mut all = Vec::new();
+    for mount in &config.mounts {
+        let target = absolute("the target of a mount", &mount.target)?;
+        let attributes = if mount.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+        let made = match &mount.source {
+            ContainerMountSource::Bind { path, propagation: text, .. } => {
+                bind(&target, path.clone(), attributes, propagation(&target, text.as_deref())?)
+            }
+            ContainerMountSource::Tmpfs { size, mode } => {
+                let mut options = vec![("mode", Some(format!("{:o}", mode.unwrap_or(0o1777) & 0o7777)))];
+                if let Some(size) = size {
+                    options.push(("size", Some(size.to_string())));
+                }
+                let mut made = filesystem(&target, "tmpfs", CLOSED | attributes, &options);
+                if let MountSource::Filesystem { strict_target, .. } = &mut made.source {
+                    *strict_target = false;
+                }
+                made
+            }
+            ContainerMountSource::Volume { no_copy, subpath, .. } => Mount {
+                target,
+                source: MountSource::Bind {
+                    path: host.volumes.get(&mount.target).cloned().unwrap_or_default(),
+                    subpath: subpath.clone(),
+                    recursive: false,
+                    copy_up: !no_copy && subpath.is_none(),
+                },
+                attributes,
+                propagation: Propagation::Private,
+            },
+        };
+        all.push(made);
+    }
+    let configured = config.mounts.len();
+    for volume in volumes(id, config, image).into_iter().skip(
+        config.mounts.iter().filter(|mount| matches!(mount.source, ContainerMountSource::Volume { .. })).count(),
+    ) {
+        all.push(Mount {
+            target: absolute("a volume of the image", &volume.target)?,
+            source: MountSource::Bind {
+                path: host.volumes.get(&volume.target).cloned().unwrap_or_default(),
+                subpath: None,
+                recursive: false,
+                copy_up: true,
+            },
+            attributes: 0,
+            propagation: Propagation::Private,
+        });
+    }
+    debug_assert!(all.len() >= configured, "every configured mount has become one");
+    // Outer ones first, or they would hide those below them.
+    all.sort_by_key(|mount| mount.target.matches('/').count());
+    let mut targets: Vec<&str> = all.iter().map(|mount| mount.target.as_str()).collect();
+    targets.sort_unstable();
+    if let Some(two) = targets.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(SpecError::TwoMounts { target: two[0].to_owned() });
+    }
+    Ok(all)
+}
+
+fn default_devices() -> Vec<DeviceNode> {
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+        .map(|(name, major, minor)| DeviceNode {
+            path: format!("/dev/{name}"),
+            kind: DeviceKind::Character,
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        })
+        .to_vec()
+}
+
+/// What the device rules of a container allow.
+#[must_use]
+pub fn device_rules(config: &ContainerConfig, devices: &[FoundDevice]) -> Vec<DeviceRule> {
+    let rule = |kind, major, minor, access: &str| DeviceRule { kind, major, minor, access: access.to_owned() };
+    if config.privileged {
+        return vec![rule('a', None, None, "rwm")];
+    }
+    // Any node may be made; only these may be opened.
+    let mut all = vec![rule('c', None, None, "m"), rule('b', None, None, "m")];
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+        all.push(rule('c', Some(major), Some(minor), "rwm"));
+    }
+    all.push(rule('c', Some(136), None, "rwm"));
+    for device in devices {
+        let kind = match device.node.kind {
+            DeviceKind::Character => 'c',
+            DeviceKind::Block => 'b',
+        };
+        all.push(rule(kind, Some(device.node.major), Some(device.node.minor), &device.access));
+    }
+    all
+}
+
+/// Where the log goes and how long it grows.
+fn log_files(logging: &Logging, directory: &std::path::Path) -> Result<Option<LogFiles>, SpecError> {
+    let refuse = |reason: String| SpecError::Logging { reason };
+    match logging.driver.as_deref().unwrap_or("local") {
+        "none" => return Ok(None),
+        "local" | "json-file" => {}
+        other => return Err(refuse(format!("there is no driver `{other}` here: `local`, `json-file` and `none` are"))),
+    }
+    let mut files = LogFiles { directory: directory.to_owned(), max_bytes: 20 << 20, max_files: 5 };
+    for (key, value) in &logging.options {
+        match key.as_str() {
+            "max-size" => {
+                files.max_bytes = size(value)
+                    .filter(|&bytes| bytes > 0)
+                    .ok_or_else(|| refuse(format!("max-size `{value}` is no size, such as 10m")))?;
+            }
+            "max-file" => {
+                files.max_files = value
+                    .parse()
+                    .ok()
+                    .filter(|&count| count > 0)
+                    .ok_or_else(|| refuse(format!("max-file `{value}` is no number above 0")))?;
+            }
+            other => return Err(refuse(format!("there is no option `{other}`: `max-size` and `max-file` are"))),
+        }
+    }
+    Ok(Some(files))
+}
+
+/// A size in bytes: a number with `k`, `m` or `g`, powers of 1024, as Docker reads it.
+fn size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let unit = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// The process of the configuration, or another one in the same container.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn process(
+    id: &ContainerId,
+    config: &ContainerConfig,
+    image: &ImageDefaults,
+    arguments: Vec<String>,
+    seccomp: Option<PathBuf>,
+) -> Result<Process, SpecError> {
+    let set = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged)
+        .map_err(|name| SpecError::Capability { name })?;
+    let given = config.working_dir.as_deref().unwrap_or(&image.working_dir);
+    let working_dir = absolute("the working directory", if given.is_empty() { "/" } else { given })?;
+    if let Some(score) = config.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
+        return Err(SpecError::OomScore { score });
+    }
+    let environment = environment(id, config, image)?;
+    if arguments.iter().chain(&environment).any(|text| text.contains('\0')) {
+        return Err(SpecError::Nul { what: "the command or the environment" });
+    }
+    Ok(Process {
+        arguments,
+        environment,
+        make_working_dir: working_dir != "/",
+        working_dir,
+        user: config.user.clone().unwrap_or_else(|| image.user.clone()),
+        groups: config.group_add.clone(),
+        capabilities: Capabilities { bounding: set, permitted: set, ambient: 0 },
+        no_new_privileges: config.no_new_privileges,
+        limits: limits(config)?,
+        oom_score_adj: config.oom_score_adj,
+        terminal: config.tty,
+        seccomp,
+    })
+}
+
+/// Everything that can be wrong with a configuration whatever the host.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) -> Result<(), SpecError> {
+    process(id, config, image, arguments(config, image)?, None)?;
+    stop_signal(config, image)?;
+    sysctls(config)?;
+    log_files(&config.logging, std::path::Path::new("/"))?;
+    for device in &config.devices {
+        absolute("the path of a device", &device.target)?;
+        let known = device.permissions.chars().all(|character| matches!(character, 'r' | 'w' | 'm'));
+        if !known || device.permissions.is_empty() {
+            return Err(SpecError::DevicePermissions {
+                device: device.target.clone(),
+                permissions: device.permissions.clone(),
+            });
+        }
+    }
+    for mount in &config.mounts {
+        absolute("the target of a mount", &mount.target)?;
+        if let ContainerMountSource::Bind { path, propagation: text, .. } = &mount.source {
+            absolute("the source of a mount", &path.to_string_lossy())?;
+            propagation(&mount.target, text.as_deref())?;
+        }
+    }
+    Ok(())
+}
+
+/// The launch document.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn launch(
+    id: &ContainerId,
+    config: &ContainerConfig,
+    image: &ImageDefaults,
+    host: &Host<'_>,
+) -> Result<Launch, SpecError> {
+    check(id, config, image)?;
+    let process = process(id, config, image, arguments(config, image)?, host.seccomp.clone())?;
+    let mut mounts = system_mounts(config, host.hierarchies);
+    let chosen = chosen_mounts(id, config, image, host)?;
+    // What is asked for at a place of ours replaces ours, as a tmpfs of another size at /dev/shm.
+    mounts.retain(|mount| !chosen.iter().any(|other| other.target == mount.target && mount.target != "/dev"));
+    if let Some(directory) = &host.network_files {
+        for name in ["resolv.conf", "hostname", "hosts"] {
+            let target = format!("/etc/{name}");
+            if !chosen.iter().any(|mount| mount.target == target) {
+                mounts.push(bind(&target, directory.join(name), 0, Propagation::Private));
+            }
+        }
+    }
+    mounts.extend(chosen);
+    let listed = |paths: &[&str]| -> Vec<String> {
+        if config.privileged { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect() }
+    };
+    let mut masked = listed(&MASKED);
+    masked.extend(listed(&MASKED_TOO));
+    let mut devices = default_devices();
+    for device in &host.devices {
+        devices.retain(|other| other.path != device.node.path);
+        devices.push(device.node.clone());
+    }
+    let symlinks = [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+        ("/dev/ptmx", "pts/ptmx"),
+        ("/dev/core", "/proc/kcore"),
+    ];
+    Ok(Launch {
+        id: id.to_string(),
+        attempt: host.attempt,
+        namespaces: Namespaces {
+            pid: config.pid_mode == NamespaceMode::Private,
+            network: config.network_mode != NetworkMode::Host,
+            ipc: config.ipc_mode == NamespaceMode::Private,
+            uts: true,
+            cgroup: true,
+        },
+        cgroups: host.cgroups.clone(),
+        root: Root { read_only: config.read_only, ..host.root.clone() },
+        mounts,
+        devices,
+        symlinks: symlinks.map(|(path, target)| (path.to_owned(), target.to_owned())).to_vec(),
+        masked_paths: masked,
+        read_only_paths: listed(&READ_ONLY),
+        hostname: Some(hostname(id, config)),
+        domainname: config.domainname.clone(),
+        sysctls: sysctls(config)?,
+        process,
+        init: config.init,
+        stdin_open: config.stdin_open,
+        log: log_files(&config.logging, &host.log_directory)?,
+        exit_file: host.exit_file.clone(),
+    })
+}
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

@@ -1,0 +1,139 @@
+use std::path::Path;
+
+use super::*;
+use crate::cgroup;
+use crate::container::config::{ContainerMount, SeccompChoice, Ulimit};
+
+fn host(hierarchies: &Hierarchies) -> Host<'_> {
+    Host {
+        root: Root {
+            lower: vec!["/state/layers/b".into(), "/state/layers/a".into()],
+            upper: "/state/snapshots/web/upper".into(),
+            work: "/state/snapshots/web/work".into(),
+            mountpoint: "/run/web/root".into(),
+            read_only: false,
+        },
+        volumes: BTreeMap::from([("/data".to_owned(), "/state/volumes/v/_data".into())]),
+        devices: vec![],
+        network_files: Some("/state/containers/web".into()),
+        cgroups: Cgroups::default(),
+        hierarchies,
+        seccomp: Some("/state/seccomp/filter.bpf".into()),
+        log_directory: "/state/containers/web/logs".into(),
+        exit_file: "/state/containers/web/exit.json".into(),
+        attempt: 1,
+    }
+}
+
+fn image() -> ImageDefaults {
+    ImageDefaults {
+        entrypoint: vec!["/entry".to_owned()],
+        command: vec!["serve".to_owned()],
+        environment: vec!["PATH=/bin".to_owned(), "LANG=C".to_owned(), "DEBUG=1".to_owned()],
+        user: "web".to_owned(),
+        working_dir: "/srv".to_owned(),
+        ..ImageDefaults::default()
+    }
+}
+
+fn version_2() -> Hierarchies {
+    cgroup::read("30 20 0:26 / /sys/fs/cgroup rw - cgroup2 c rw\n", "0::/x\n", Path::new("/stack"))
+}
+
+fn id() -> ContainerId {
+    "web".parse().unwrap()
+}
+
+#[test]
+fn a_container_that_asks_for_nothing() {
+    let hierarchies = version_2();
+    let made = launch(&id(), &ContainerConfig::default(), &image(), &host(&hierarchies)).unwrap();
+    insta::assert_json_snapshot!(made);
+}
+
+#[test]
+fn a_container_that_asks_for_much() {
+    let hierarchies = version_2();
+    let config = ContainerConfig {
+        entrypoint: Some(vec!["/other".to_owned()]),
+        environment: BTreeMap::from([("LANG".to_owned(), "de".to_owned())]),
+        environment_removed: vec!["DEBUG".to_owned()],
+        hostname: Some("name".to_owned()),
+        user: Some("0:0".to_owned()),
+        read_only: true,
+        init: true,
+        tty: true,
+        cap_add: vec!["NET_ADMIN".to_owned()],
+        cap_drop: vec!["ALL".to_owned()],
+        no_new_privileges: true,
+        seccomp: SeccompChoice::Unconfined,
+        network_mode: NetworkMode::Host,
+        pid_mode: NamespaceMode::Host,
+        ipc_mode: NamespaceMode::Host,
+        shm_size: Some(1 << 20),
+        ulimits: BTreeMap::from([("nofile".to_owned(), Ulimit { soft: 10, hard: -1 })]),
+        mounts: vec![
+            ContainerMount {
+                target: "/data".to_owned(),
+                read_only: true,
+                source: ContainerMountSource::Volume { name: Some("v".to_owned()), no_copy: false, subpath: None },
+            },
+            ContainerMount {
+                target: "/cache/".to_owned(),
+                read_only: false,
+                source: ContainerMountSource::Tmpfs { size: Some(4096), mode: Some(0o700) },
+            },
+            ContainerMount {
+                target: "/etc/hosts".to_owned(),
+                read_only: false,
+                source: ContainerMountSource::Bind {
+                    path: "/srv/hosts".into(),
+                    create_host_path: false,
+                    propagation: Some("rslave".to_owned()),
+                },
+            },
+        ],
+        ..ContainerConfig::default()
+    };
+    let made = launch(&id(), &config, &image(), &host(&hierarchies)).unwrap();
+    insta::assert_json_snapshot!(made);
+}
+
+#[test]
+fn a_privileged_container_has_nothing_masked_and_every_device() {
+    let hierarchies = version_2();
+    let config = ContainerConfig { privileged: true, ..ContainerConfig::default() };
+    let made = launch(&id(), &config, &image(), &host(&hierarchies)).unwrap();
+    assert!(made.masked_paths.is_empty() && made.read_only_paths.is_empty());
+    assert_eq!(made.process.capabilities.permitted, capability::ALL);
+    assert_eq!(device_rules(&config, &[])[0].text(), "a");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_name() {
+    let with = |change: &dyn Fn(&mut ContainerConfig)| {
+        let mut config = ContainerConfig::default();
+        change(&mut config);
+        check(&id(), &config, &image()).unwrap_err().to_string()
+    };
+    insta::assert_snapshot!([
+        with(&|config| config.entrypoint = Some(vec![])),
+        with(&|config| config.working_dir = Some("srv".to_owned())),
+        with(&|config| config.cap_add = vec!["FLY".to_owned()]),
+        with(&|config| config.stop_signal = Some("SIGNOTHING".to_owned())),
+        with(&|config| config.oom_score_adj = Some(2000)),
+        with(&|config| { config.sysctls.insert("kernel.hostname".to_owned(), "x".to_owned()); }),
+        with(&|config| { config.sysctls.insert("net/../x".to_owned(), "x".to_owned()); }),
+        with(&|config| { config.ulimits.insert("legs".to_owned(), Ulimit { soft: 1, hard: 2 }); }),
+        with(&|config| { config.ulimits.insert("nofile".to_owned(), Ulimit { soft: -1, hard: 2 }); }),
+        with(&|config| config.logging.driver = Some("gelf".to_owned())),
+        with(&|config| { config.logging.options.insert("max-size".to_owned(), "-3".to_owned()); }),
+        with(&|config| config.command = Some(vec!["a\0b".to_owned()])),
+        with(&|config| { config.environment.insert("A=B".to_owned(), "x".to_owned()); }),
+        with(&|config| config.mounts = vec![ContainerMount {
+            target: "/a/../../b".to_owned(),
+            read_only: false,
+            source: ContainerMountSource::Tmpfs { size: None, mode: None },
+        }]),
+    ].join("\n"));
+}

@@ -1,0 +1,797 @@
+//! The engine: the containers of one host, from their records on disk to their running shims.
+//!
+//! A container's operations that change it (start, the clearing up after its end, remove) take turns; signals, waiting,
+//! logs and exec do not wait for them. Whatever happens to this process, the next one finds the truth by asking the shims.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use stack_shim::protocol::{Request, Response, State};
+use tokio::sync::{broadcast, watch};
+
+use crate::cgroup::{self, Hierarchies, Usage};
+use crate::container::{
+    Container, ContainerConfig, ContainerId, ContainerState, CreateError, Event, EventKind, ExecCommand, ExecError,
+    ExecOutcome, ExitStatus, HealthState, KillError, Launched, Launcher, OpenError, Prober, Record, RecordedState,
+    Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError,
+};
+use crate::logs::{self, LogError, LogQuery, LogStream};
+use crate::metrics::Metrics;
+use crate::image::{ImageStore, RegistryConfig};
+use crate::image_roots::ImageRoots;
+use crate::network::{NetworkConfig, Networks};
+use crate::snapshot::Snapshots;
+use crate::volume::{VolumeError, Volumes};
+
+/// How long a killed container may take to end.
+const KILLED: Duration = Duration::from_secs(30);
+/// How long a container may take to end after its stop signal, unless it says otherwise.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Where an engine keeps its things, and how its containers are made.
+#[derive(Debug, Clone)]
+pub struct ContainersConfig {
+    /// What outlives a reboot: `/var/lib/stack`.
+    pub root: PathBuf,
+    /// What does not: `/run/stack`.
+    pub run: PathBuf,
+    /// The program `stack-shim`.
+    pub shim: PathBuf,
+    /// The control group above the containers'. Relative: below the groups of this process.
+    pub cgroup_parent: PathBuf,
+}
+
+/// How a container is removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoveOptions {
+    /// Kill it first if it runs.
+    pub force: bool,
+    /// Remove the volumes that belong to it alone.
+    pub volumes: bool,
+}
+
+/// The container engine of one host. Clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    launcher: Launcher,
+    images: ImageStore,
+    roots: Arc<dyn Roots>,
+    containers: Mutex<BTreeMap<ContainerId, Arc<Slot>>>,
+    events: broadcast::Sender<Event>,
+    metrics: Metrics,
+    warnings: Vec<String>,
+}
+
+/// One container in memory.
+struct Slot {
+    /// Held by whoever changes the container.
+    turn: tokio::sync::Mutex<()>,
+    data: Mutex<Data>,
+    state: watch::Sender<ContainerState>,
+    /// Whether its output may still grow.
+    writing: watch::Sender<bool>,
+}
+
+struct Data {
+    record: Arc<Record>,
+    health: Option<HealthState>,
+    prober: Option<Prober>,
+    notes: Vec<String>,
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is a single assignment, so a panic elsewhere leaves the value whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Slot {
+    fn new(record: Record, state: ContainerState) -> Self {
+        let data = Data { record: Arc::new(record), health: None, prober: None, notes: Vec::new() };
+        let running = matches!(state, ContainerState::Running { .. });
+        Self {
+            turn: tokio::sync::Mutex::new(()),
+            data: Mutex::new(data),
+            state: watch::channel(state).0,
+            writing: watch::channel(running).0,
+        }
+    }
+
+    fn record(&self) -> Arc<Record> {
+        Arc::clone(&locked(&self.data).record)
+    }
+
+    fn current(&self) -> ContainerState {
+        self.state.borrow().clone()
+    }
+
+    fn set(&self, state: ContainerState) {
+        // The log of a container that has not ended goes on.
+        self.writing.send_replace(matches!(state, ContainerState::Starting | ContainerState::Running { .. }));
+        self.state.send_replace(state);
+    }
+}
+
+/// All that an engine is told.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// What outlives a reboot: `/var/lib/stack`.
+    pub root: PathBuf,
+    /// What does not: `/run/stack`.
+    pub run: PathBuf,
+    /// The program `stack-shim`.
+    pub shim: PathBuf,
+    /// The control group above the containers'. Relative: below the groups of this process.
+    pub cgroup_parent: PathBuf,
+    /// How images are fetched.
+    pub registry: RegistryConfig,
+    /// How networks are made.
+    pub network: NetworkConfig,
+}
+
+impl Engine {
+    /// Opens images, networks and containers below `config.root`, and takes over what runs.
+    ///
+    /// # Errors
+    /// What cannot be had, and where.
+    pub async fn open(config: EngineConfig) -> Result<Self, OpenError> {
+        let images_root = config.root.join("images");
+        let images = ImageStore::open(&images_root, config.registry).map_err(|error| OpenError::Images(Box::new(error)))?;
+        let snapshots =
+            Snapshots::open(&config.root.join("snapshots")).map_err(|error| OpenError::Images(Box::new(error)))?;
+        let networks = Networks::open(&config.root.join("networks"), config.network).await?;
+        let containers = ContainersConfig {
+            root: config.root,
+            run: config.run,
+            shim: config.shim,
+            cgroup_parent: config.cgroup_parent,
+        };
+        let roots = Arc::new(ImageRoots::new(images.clone(), snapshots));
+        Self::open_with(containers, roots, Arc::new(networks), images).await
+    }
+
+    /// The images.
+    #[must_use]
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.images
+    }
+
+    /// Opens the containers below `config.root` with these images and networks, and takes over what runs.
+    ///
+    /// # Errors
+    /// When a directory, the shim's program or the control groups cannot be had.
+    pub async fn open_with(
+        config: ContainersConfig,
+        roots: Arc<dyn Roots>,
+        networks: Arc<Networks>,
+        images: ImageStore,
+    ) -> Result<Self, OpenError> {
+        for directory in [&config.root, &config.run] {
+            make_directory(directory, 0o711)?;
+        }
+        let run = config.run.join("containers");
+        make_directory(&run, 0o700)?;
+        let program = ShimProgram::load(&config.shim)
+            .map_err(|source| OpenError::ShimProgram { path: config.shim.clone(), source })?;
+        let volumes_root = config.root.join("volumes");
+        let volumes = Volumes::open(&volumes_root)
+            .map_err(|source| OpenError::Directory { path: volumes_root.clone(), source })?;
+        let records = Records::open(config.root.join("containers"))?;
+        let hierarchies = Arc::new(cgroup::detect(&config.cgroup_parent)?);
+        let (known, warnings) = records.load()?;
+        let launcher = Launcher {
+            program,
+            hierarchies,
+            networks,
+            volumes,
+            records,
+            run,
+            filters: config.root.join("seccomp"),
+        };
+        let inner = Inner {
+            launcher,
+            images,
+            roots,
+            containers: Mutex::new(BTreeMap::new()),
+            events: broadcast::channel(1024).0,
+            metrics: Metrics::new(),
+            warnings,
+        };
+        let engine = Self { inner: Arc::new(inner) };
+        engine.adopt(known).await;
+        Ok(engine)
+    }
+
+    /// Finds the truth about every recorded container.
+    async fn adopt(&self, known: Vec<Record>) {
+        let mut live = Vec::new();
+        let mut ended = Vec::new();
+        for record in known {
+            match &record.state {
+                RecordedState::Started => match self.running_shim(&record).await {
+                    Some((shim, pid, started_at)) => live.push((record, shim, pid, started_at)),
+                    None => ended.push(record),
+                },
+                RecordedState::Created | RecordedState::Exited(_) | RecordedState::Removing => ended.push(record),
+            }
+        }
+        let ids: Vec<String> = live.iter().map(|(record, ..)| record.id.to_string()).collect();
+        if let Err(error) = self.inner.launcher.networks.adopt(&ids).await {
+            tracing::warn!(error = crate::container::text_of(&error), "not everything about the networks could be adopted");
+        }
+        for (record, shim, pid, started_at) in live {
+            let state = ContainerState::Running { pid, started_at: started_at / 1_000_000 };
+            tracing::info!(container = %record.id, pid, "adopted");
+            let slot = Arc::new(Slot::new(record, state));
+            let id = slot.record().id.clone();
+            locked(&self.inner.containers).insert(id, Arc::clone(&slot));
+            self.supervise(slot, shim, None, pid, started_at);
+        }
+        for mut record in ended {
+            let removing = record.state == RecordedState::Removing;
+            let before = record.state.clone();
+            if record.state == RecordedState::Started {
+                let status = match self.inner.launcher.records.exit(&record.id, record.starts) {
+                    Some(exit) => crate::container::exit_status(&exit),
+                    None => Record::unknown_end(now()),
+                };
+                record.state = RecordedState::Exited(status);
+            }
+            let failures = self.inner.launcher.clear(&record.id, &record.cgroups).await;
+            report(&record.id, &failures);
+            if record.state != before
+                && let Err(error) = self.inner.launcher.records.save(&record)
+            {
+                tracing::warn!(container = %record.id, error = crate::container::text_of(&error), "could not record the end");
+            }
+            let state = match &record.state {
+                RecordedState::Exited(status) => ContainerState::Exited(status.clone()),
+                RecordedState::Removing => ContainerState::Removing,
+                RecordedState::Created | RecordedState::Started => ContainerState::Created,
+            };
+            let id = record.id.clone();
+            locked(&self.inner.containers).insert(id.clone(), Arc::new(Slot::new(record, state)));
+            if removing && let Err(error) = self.remove(&id, RemoveOptions { force: true, volumes: true }).await {
+                tracing::warn!(container = %id, error = crate::container::text_of(&error), "a removal could not be completed");
+            }
+        }
+    }
+
+    /// The shim of a container that runs. One whose program was never started is of a start that was cut short: it is
+    /// cleared away, and the container counts as ended.
+    async fn running_shim(&self, record: &Record) -> Option<(Shim, i32, u64)> {
+        let mut shim = Shim::connect(&self.inner.launcher.run_directory(&record.id)).await.ok()?;
+        match shim.ask(&Request::Describe).await {
+            Ok(Some(Response::State(State::Running { pid, started_at }))) => Some((shim, pid, started_at)),
+            _ => None,
+        }
+    }
+
+    /// What could not be read when the engine was opened.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// The networks.
+    #[must_use]
+    pub fn networks(&self) -> &Networks {
+        &self.inner.launcher.networks
+    }
+
+    /// The volumes.
+    #[must_use]
+    pub fn volumes(&self) -> &Volumes {
+        &self.inner.launcher.volumes
+    }
+
+    /// The control group hierarchies of this host.
+    #[must_use]
+    pub fn hierarchies(&self) -> &Hierarchies {
+        &self.inner.launcher.hierarchies
+    }
+
+    /// Adds the engine's counters to a registry.
+    pub fn register_metrics(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.inner.metrics.register(registry);
+    }
+
+    /// What happens from now on. A receiver that falls behind by more than 1024 is told so, and lists anew.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.inner.events.subscribe()
+    }
+
+    fn tell(&self, id: &ContainerId, kind: EventKind) {
+        // Nobody listening is no error.
+        let _ = self.inner.events.send(Event { id: id.clone(), time: now(), kind });
+    }
+
+    fn slot(&self, id: &ContainerId) -> Option<Arc<Slot>> {
+        locked(&self.inner.containers).get(id).cloned()
+    }
+
+    /// Makes a container: its record and its root file system. Nothing runs yet. Without an id one is drawn.
+    ///
+    /// # Errors
+    /// When there is such a container, the configuration makes no sense, or the image is not there.
+    pub async fn create(&self, id: Option<ContainerId>, config: ContainerConfig) -> Result<ContainerId, CreateError> {
+        let id = match id {
+            Some(id) => id,
+            None => format!("{:032x}", rand::random::<u128>()).parse()?,
+        };
+        let root = |source| CreateError::Root { id: id.clone(), source };
+        if self.slot(&id).is_some() {
+            return Err(CreateError::Exists { id });
+        }
+        let image = self.inner.roots.image(&config.image).await.map_err(root)?;
+        crate::container::check(&id, &config, &image.defaults)
+            .map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        let mut record = Record {
+            id: id.clone(),
+            config,
+            image_digest: image.digest.clone(),
+            image: image.defaults,
+            overlay: crate::container::OverlayDirectories {
+                lower: Vec::new(),
+                upper: PathBuf::new(),
+                work: PathBuf::new(),
+            },
+            created_at: now(),
+            starts: 0,
+            cgroups: stack_shim::launch::Cgroups::default(),
+            state: RecordedState::Removing,
+        };
+        let slot = Arc::new(Slot::new(record.clone(), ContainerState::Created));
+        let _turn = slot.turn.lock().await;
+        {
+            let mut containers = locked(&self.inner.containers);
+            if containers.contains_key(&id) {
+                return Err(CreateError::Exists { id });
+            }
+            containers.insert(id.clone(), Arc::clone(&slot));
+        }
+        // Recorded as being removed until it is whole: what a crash leaves is then cleared away.
+        let made = async {
+            self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })?;
+            record.overlay = self.inner.roots.prepare(id.as_str(), &image.digest).await.map_err(root)?;
+            record.state = RecordedState::Created;
+            self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })
+        }
+        .await;
+        if let Err(error) = made {
+            locked(&self.inner.containers).remove(&id);
+            if let Err(left) = self.inner.roots.remove(id.as_str()).await {
+                tracing::warn!(container = %id, error = crate::container::text_of(&left), "could not remove its snapshot");
+            }
+            if let Err(left) = self.inner.launcher.records.remove(&id) {
+                tracing::warn!(container = %id, error = crate::container::text_of(&left), "could not remove its record");
+            }
+            return Err(error);
+        }
+        locked(&slot.data).record = Arc::new(record);
+        self.tell(&id, EventKind::Created);
+        Ok(id)
+    }
+
+    async fn save(&self, record: &Record) -> Result<(), crate::container::RecordError> {
+        let (records, record) = (self.inner.launcher.records.clone(), record.clone());
+        let path = records.directory(&record.id);
+        tokio::task::spawn_blocking(move || records.save(&record)).await.unwrap_or_else(|error| {
+            Err(crate::container::RecordError::Disk { what: "write", path, source: io::Error::other(error) })
+        })
+    }
+
+    /// Starts a container and returns when its program runs.
+    ///
+    /// # Errors
+    /// Why it does not. The container has then ended with an error, and nothing of the attempt is left.
+    pub async fn start(&self, id: &ContainerId) -> Result<(), StartError> {
+        // On a task of its own: a caller that goes away must not leave a start half done.
+        let (engine, id) = (self.clone(), id.clone());
+        let task = {
+            let id = id.clone();
+            tokio::spawn(async move { engine.start_now(&id).await })
+        };
+        task.await.unwrap_or_else(|error| {
+            Err(StartError::Shim { id, what: "complete the start", source: io::Error::other(error) })
+        })
+    }
+
+    async fn start_now(&self, id: &ContainerId) -> Result<(), StartError> {
+        let began = std::time::Instant::now();
+        let slot = self.slot(id).ok_or_else(|| StartError::Missing { id: id.clone() })?;
+        let _turn = slot.turn.lock().await;
+        match slot.current() {
+            ContainerState::Created | ContainerState::Exited(_) => {}
+            ContainerState::Running { .. } | ContainerState::Starting => {
+                return Err(StartError::State { id: id.clone(), state: "running" });
+            }
+            ContainerState::Removing => return Err(StartError::State { id: id.clone(), state: "being removed" }),
+        }
+        let mut record = (*slot.record()).clone();
+        record.starts += 1;
+        record.state = RecordedState::Started;
+        slot.set(ContainerState::Starting);
+        let mut notes = Vec::new();
+        let launched = self.launch(&slot, &mut record, &mut notes).await;
+        locked(&slot.data).notes = notes;
+        match launched {
+            Ok((launched, shim)) => {
+                self.inner.metrics.starts.inc();
+                self.inner.metrics.start_seconds.observe(began.elapsed().as_secs_f64());
+                let Launched { pid, started_at, child } = launched;
+                slot.set(ContainerState::Running { pid, started_at: started_at / 1_000_000 });
+                self.tell(id, EventKind::Started);
+                self.supervise(Arc::clone(&slot), shim, Some(child), pid, started_at);
+                Ok(())
+            }
+            Err(error) => {
+                self.inner.metrics.start_failures.inc();
+                let failures = self.inner.launcher.clear(id, &record.cgroups).await;
+                report(id, &failures);
+                let status = ExitStatus {
+                    code: error.exit_code(),
+                    signal: None,
+                    oom: false,
+                    started_at: None,
+                    finished_at: now(),
+                    error: Some(error.full_text()),
+                };
+                self.record_end(&slot, status).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn launch(
+        &self,
+        slot: &Slot,
+        record: &mut Record,
+        notes: &mut Vec<String>,
+    ) -> Result<(Launched, Shim), StartError> {
+        let id = record.id.clone();
+        let prepared = {
+            let (launcher, record) = (self.inner.launcher.clone(), record.clone());
+            tokio::task::spawn_blocking(move || launcher.prepare(&record))
+                .await
+                .map_err(|error| StartError::Shim {
+                    id: id.clone(),
+                    what: "prepare the start",
+                    source: io::Error::other(error),
+                })??
+        };
+        // What is about to be made is on disk before it is made.
+        record.cgroups = prepared.cgroups().clone();
+        self.save(record).await.map_err(|source| StartError::Record { id: id.clone(), source })?;
+        locked(&slot.data).record = Arc::new(record.clone());
+        let launched = self.inner.launcher.execute(record, prepared, notes).await?;
+        let shim = Shim::connect(&self.inner.launcher.run_directory(&id)).await;
+        match shim {
+            Ok(shim) => Ok((launched, shim)),
+            // It has ended in the meantime: whoever supervises it finds that out at once.
+            Err(_) => Ok((launched, Shim::gone().map_err(|source| StartError::Shim { id, what: "reach its shim", source })?)),
+        }
+    }
+
+    /// Waits for the end of a running container, then records it and clears up.
+    fn supervise(&self, slot: Arc<Slot>, mut shim: Shim, child: Option<tokio::process::Child>, pid: i32, started: u64) {
+        let engine = self.clone();
+        let record = slot.record();
+        let running_for = Duration::from_millis(now().saturating_sub(started / 1_000_000));
+        let reporter = {
+            let (engine, slot, id) = (engine.clone(), Arc::downgrade(&slot), record.id.clone());
+            move |state: HealthState| {
+                let Some(slot) = slot.upgrade() else { return };
+                let before = locked(&slot.data).health.replace(state.clone());
+                if before.is_none_or(|before| before.health != state.health) {
+                    engine.tell(&id, EventKind::Health(state.health));
+                }
+            }
+        };
+        let prober = Prober::start(self.inner.launcher.clone(), record, pid, running_for, reporter);
+        {
+            let mut data = locked(&slot.data);
+            data.health = prober.is_some().then(HealthState::starting_now);
+            data.prober = prober;
+        }
+        tokio::spawn(async move {
+            // Whatever the answer, or none: the record says how it ended.
+            if let Err(error) = shim.ask(&Request::Wait).await {
+                tracing::debug!(%error, "the conversation with a shim broke");
+            }
+            let reaper = tokio::spawn(async move {
+                if let Some(mut child) = child
+                    && let Err(error) = child.wait().await
+                {
+                    tracing::debug!(%error, "could not reap a shim");
+                }
+            });
+            engine.finish(&slot).await;
+            // It has told or died; its own end takes a moment more.
+            let _ = reaper.await;
+        });
+    }
+
+    async fn finish(&self, slot: &Arc<Slot>) {
+        let _turn = slot.turn.lock().await;
+        let record = slot.record();
+        let exit = self.inner.launcher.records.exit(&record.id, record.starts);
+        if exit.is_none() {
+            // The shim is gone without a word, so its container must not go on unsupervised.
+            cgroup::kill_all(&record.cgroups);
+        }
+        let status = exit.map_or_else(|| Record::unknown_end(now()), |exit| crate::container::exit_status(&exit));
+        self.inner.metrics.exits.inc();
+        if status.oom {
+            self.inner.metrics.out_of_memory.inc();
+        }
+        {
+            let mut data = locked(&slot.data);
+            data.prober = None;
+            data.health = None;
+        }
+        // Told before the clearing up, which takes longer; a new start waits for its turn.
+        self.record_end(slot, status).await;
+        let failures = self.inner.launcher.clear(&record.id, &record.cgroups).await;
+        report(&record.id, &failures);
+    }
+
+    async fn record_end(&self, slot: &Slot, status: ExitStatus) {
+        let record = Record { state: RecordedState::Exited(status.clone()), ..(*slot.record()).clone() };
+        let id = record.id.clone();
+        locked(&slot.data).record = Arc::new(record.clone());
+        slot.set(ContainerState::Exited(status.clone()));
+        self.tell(&id, EventKind::Exited(status));
+        if let Err(error) = self.save(&record).await {
+            // The next engine reads the shim's record instead.
+            tracing::warn!(container = %id, error = crate::container::text_of(&error), "could not record the end");
+        }
+    }
+
+    /// Sends a signal to a container's first process.
+    ///
+    /// # Errors
+    /// When it does not run, or there is no such signal.
+    pub async fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), KillError> {
+        let slot = self.slot(id).ok_or_else(|| KillError::Missing { id: id.clone() })?;
+        let not_running = || KillError::NotRunning { id: id.clone() };
+        if !matches!(slot.current(), ContainerState::Running { .. }) {
+            return Err(not_running());
+        }
+        let failed = |source| KillError::Shim { id: id.clone(), signal, source };
+        let mut shim = match Shim::connect(&self.inner.launcher.run_directory(id)).await {
+            Err(error) if crate::container::is_absent(&error) => return Err(not_running()),
+            result => result.map_err(failed)?,
+        };
+        match shim.ask(&Request::Signal { number: signal }).await.map_err(failed)? {
+            Some(Response::Done) => Ok(()),
+            Some(Response::BadRequest { reason }) => Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason))),
+            _ => Err(not_running()),
+        }
+    }
+
+    /// Asks a container to end, and kills it if it has not after `grace` (its own, or 10 s).
+    ///
+    /// # Errors
+    /// When there is none, or it does not end though it was killed.
+    pub async fn stop(&self, id: &ContainerId, grace: Option<Duration>) -> Result<(), StopError> {
+        let slot = self.slot(id).ok_or_else(|| StopError::Missing { id: id.clone() })?;
+        // A start that is under way is let through first.
+        drop(slot.turn.lock().await);
+        if !matches!(slot.current(), ContainerState::Running { .. }) {
+            return Ok(());
+        }
+        let record = slot.record();
+        let signal = crate::container::stop_signal(&record.config, &record.image)
+            .map_err(|source| StopError::Signal { id: id.clone(), source })?;
+        let grace = grace.or(record.config.stop_grace).unwrap_or(GRACE);
+        match self.kill(id, signal).await {
+            Ok(()) if ended_within(&slot, grace).await => return Ok(()),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(container = %id, %error, "the stop signal could not be sent"),
+        }
+        if let Err(error) = self.kill(id, libc::SIGKILL).await {
+            tracing::debug!(container = %id, %error, "could not kill by the shim");
+        }
+        if ended_within(&slot, Duration::from_secs(2)).await {
+            return Ok(());
+        }
+        // The shim does not do it, so everything in the control groups goes.
+        let cgroups = record.cgroups.clone();
+        let _ = tokio::task::spawn_blocking(move || cgroup::kill_all(&cgroups)).await;
+        if ended_within(&slot, KILLED).await {
+            return Ok(());
+        }
+        Err(StopError::Hangs { id: id.clone(), seconds: KILLED.as_secs() })
+    }
+
+    /// Removes a container and everything that is its own. Trying again completes a removal that failed.
+    ///
+    /// # Errors
+    /// When it runs and `force` is not set, or something could not be removed.
+    pub async fn remove(&self, id: &ContainerId, options: RemoveOptions) -> Result<(), RemoveError> {
+        let slot = self.slot(id).ok_or_else(|| RemoveError::Missing { id: id.clone() })?;
+        if options.force {
+            self.stop(id, Some(Duration::ZERO))
+                .await
+                .map_err(|source| RemoveError::Stop { id: id.clone(), source })?;
+        }
+        let _turn = slot.turn.lock().await;
+        if matches!(slot.current(), ContainerState::Running { .. } | ContainerState::Starting) {
+            return Err(RemoveError::Running { id: id.clone() });
+        }
+        if self.slot(id).is_none() {
+            return Err(RemoveError::Missing { id: id.clone() });
+        }
+        slot.set(ContainerState::Removing);
+        let record = Record { state: RecordedState::Removing, ..(*slot.record()).clone() };
+        locked(&slot.data).record = Arc::new(record.clone());
+        let mut failures = Vec::new();
+        if let Err(error) = self.save(&record).await {
+            failures.push(crate::container::text_of(&error));
+        }
+        failures.extend(self.inner.launcher.clear(id, &record.cgroups).await);
+        if let Err(error) = self.inner.roots.remove(id.as_str()).await {
+            failures.push(crate::container::text_of(&error));
+        }
+        if options.volumes {
+            for volume in crate::container::volumes(id, &record.config, &record.image) {
+                match self.volumes().remove(&volume.name, Vec::new()) {
+                    _ if !volume.anonymous => {}
+                    Ok(()) | Err(VolumeError::Missing { .. }) => {}
+                    Err(error) => failures.push(crate::container::text_of(&error)),
+                }
+            }
+        }
+        if failures.is_empty()
+            && let Err(error) = self.inner.launcher.records.remove(id)
+        {
+            failures.push(crate::container::text_of(&error));
+        }
+        if !failures.is_empty() {
+            return Err(RemoveError::Left { id: id.clone(), failures });
+        }
+        locked(&self.inner.containers).remove(id);
+        self.tell(id, EventKind::Removed);
+        Ok(())
+    }
+
+    fn view(&self, slot: &Slot) -> Container {
+        let state = slot.current();
+        let data = locked(&slot.data);
+        let record = Arc::clone(&data.record);
+        let (health, notes) = (data.health.clone(), data.notes.clone());
+        drop(data);
+        let attachment = self.inner.launcher.networks.attachment(record.id.as_str()).unwrap_or_default();
+        let mut labels = record.image.labels.clone();
+        labels.extend(record.config.labels.clone());
+        Container {
+            id: record.id.clone(),
+            name: record.config.name.clone().unwrap_or_else(|| record.id.to_string()),
+            labels,
+            image_digest: record.image_digest.clone(),
+            config: record.config.clone(),
+            created_at: record.created_at,
+            state,
+            health,
+            addresses: attachment.endpoints.iter().map(|endpoint| endpoint.address.addr()).collect(),
+            ports: attachment.ports,
+            starts: record.starts,
+            notes,
+        }
+    }
+
+    /// All containers, by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<Container> {
+        let slots: Vec<Arc<Slot>> = locked(&self.inner.containers).values().cloned().collect();
+        slots.iter().map(|slot| self.view(slot)).collect()
+    }
+
+    /// One container.
+    #[must_use]
+    pub fn inspect(&self, id: &ContainerId) -> Option<Container> {
+        self.slot(id).map(|slot| self.view(&slot))
+    }
+
+    /// Waits until a container has ended; at once if it has. One that was never started is waited for, too.
+    ///
+    /// # Errors
+    /// When there is none, or it is removed.
+    pub async fn wait(&self, id: &ContainerId) -> Result<ExitStatus, WaitError> {
+        let missing = || WaitError::Missing { id: id.clone() };
+        let slot = self.slot(id).ok_or_else(missing)?;
+        let mut state = slot.state.subscribe();
+        let ended = |state: &ContainerState| matches!(state, ContainerState::Exited(_) | ContainerState::Removing);
+        let seen = state.wait_for(ended).await.map_err(|_| missing())?.clone();
+        match seen {
+            ContainerState::Exited(status) => Ok(status),
+            _ => Err(missing()),
+        }
+    }
+
+    /// Runs a further process in a running container.
+    ///
+    /// # Errors
+    /// When the container does not run or the program cannot be run.
+    pub async fn exec(&self, id: &ContainerId, command: ExecCommand) -> Result<ExecOutcome, ExecError> {
+        let slot = self.slot(id).ok_or_else(|| ExecError::Missing { id: id.clone() })?;
+        let ContainerState::Running { pid, .. } = slot.current() else {
+            return Err(ExecError::NotRunning { id: id.clone() });
+        };
+        crate::container::exec(&self.inner.launcher, &slot.record(), pid, command).await
+    }
+
+    /// A container's output.
+    pub fn logs(&self, id: &ContainerId, query: LogQuery) -> LogStream {
+        match self.slot(id) {
+            None => logs::refused(LogError::Missing { id: id.to_string() }),
+            Some(slot) => {
+                let directory = self.inner.launcher.records.directory(id).join("logs");
+                logs::read(directory, query, slot.writing.subscribe())
+            }
+        }
+    }
+
+    /// What a container uses now; `None` when it does not run.
+    #[must_use]
+    pub fn usage(&self, id: &ContainerId) -> Option<Usage> {
+        let slot = self.slot(id)?;
+        matches!(slot.current(), ContainerState::Running { .. }).then(|| cgroup::usage(&slot.record().cgroups))
+    }
+
+    /// Which containers have a volume, by its name.
+    #[must_use]
+    pub fn volume_users(&self) -> HashMap<String, Vec<String>> {
+        let mut users: HashMap<String, Vec<String>> = HashMap::new();
+        for slot in locked(&self.inner.containers).values() {
+            let record = slot.record();
+            for volume in crate::container::volumes(&record.id, &record.config, &record.image) {
+                users.entry(volume.name).or_default().push(record.id.to_string());
+            }
+        }
+        users
+    }
+
+    /// Removes a volume that no container has.
+    ///
+    /// # Errors
+    /// When there is none or a container has it.
+    pub fn remove_volume(&self, name: &str) -> Result<(), VolumeError> {
+        self.volumes().remove(name, self.volume_users().remove(name).unwrap_or_default())
+    }
+}
+
+async fn ended_within(slot: &Slot, span: Duration) -> bool {
+    let mut state = slot.state.subscribe();
+    let ended = state.wait_for(|state| !matches!(state, ContainerState::Running { .. }));
+    tokio::time::timeout(span, ended).await.is_ok()
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), OpenError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|source| OpenError::Directory { path: path.to_owned(), source })
+}
+
+fn report(id: &ContainerId, failures: &[String]) {
+    for failure in failures {
+        tracing::warn!(container = %id, failure, "not everything could be cleared away");
+    }
+}

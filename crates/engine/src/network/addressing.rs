@@ -1,0 +1,142 @@
+//! Pure. Which subnet a network gets and which address a container gets.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// The first subnet of the pools that meets neither another network nor a route of the host.
+#[must_use]
+pub fn choose_subnet(pools: &[Ipv4Net], subnet_length: u8, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
+    pools.iter().find_map(|pool| {
+        let subnets = pool.trunc().subnets(subnet_length).ok()?;
+        first_free(subnets, taken)
+    })
+}
+
+fn first_free(subnets: impl Iterator<Item = Ipv4Net>, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
+    let mut beyond: Option<u32> = None;
+    for subnet in subnets {
+        // A route that covers many subnets is stepped over at once, not compared with each of them.
+        if beyond.is_some_and(|last| u32::from(subnet.network()) <= last) {
+            continue;
+        }
+        match taken.iter().find(|other| overlap(**other, subnet)) {
+            None => return Some(subnet),
+            Some(other) => beyond = Some(u32::from(other.broadcast())),
+        }
+    }
+    None
+}
+
+/// Whether two subnets have an address in common. A default route covers everything and therefore counts for nothing.
+#[must_use]
+pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.prefix_len() > 0 && other.prefix_len() > 0 && (one.contains(&other.network()) || other.contains(&one.network()))
+}
+
+/// The bridge's address: the first of the subnet.
+#[must_use]
+pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(subnet.network()).saturating_add(1))
+}
+
+/// The next free address after `last`, starting again at the front. An address that was given back is thereby the last
+/// to be given out again, so that nothing that still remembers its former owner reaches the new one.
+#[must_use]
+pub fn choose_address(subnet: Ipv4Net, taken: &BTreeSet<Ipv4Addr>, last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    let first = u32::from(subnet.network()).saturating_add(2);
+    let end = u32::from(subnet.broadcast());
+    let start = last.map_or(first, |last| u32::from(last).saturating_add(1)).clamp(first, end);
+    (start..end).chain(first..start).map(Ipv4Addr::from).find(|address| !taken.contains(address))
+}
+
+/// The link-layer address of an interface with this address: locally administered, so that the same address always
+/// has the same one and no neighbour's cache is ever wrong.
+#[must_use]
+pub const fn link_address(address: Ipv4Addr) -> [u8; 6] {
+    let [first, second, third, fourth] = address.octets();
+    [0x02, 0x53, first, second, third, fourth]
+}
+
+/// As six pairs of hexadecimal digits.
+#[must_use]
+pub fn format_link_address(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// The name of the host's end of the link to the interface with this address: unique as the address is.
+#[must_use]
+pub fn link_name(prefix: &str, address: Ipv4Addr) -> String {
+    format!("{prefix}{:08x}", u32::from(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_subnet_that_meets_a_route_is_passed_over() {
+        let pools = [net("172.30.0.0/16"), net("172.29.0.0/16")];
+        assert_eq!(choose_subnet(&pools, 24, &[]), Some(net("172.30.0.0/24")));
+        assert_eq!(choose_subnet(&pools, 24, &[net("172.30.0.128/25")]), Some(net("172.30.1.0/24")));
+        assert_eq!(choose_subnet(&pools, 24, &[net("172.30.0.0/15")]), Some(net("172.29.0.0/24")));
+        assert_eq!(choose_subnet(&pools, 24, &[net("0.0.0.0/0")]), Some(net("172.30.0.0/24")));
+        assert_eq!(choose_subnet(&pools, 24, &[net("172.16.0.0/12")]), None);
+    }
+
+    #[test]
+    fn an_address_given_back_is_given_out_last() {
+        let subnet = net("10.0.0.0/29");
+        let mut taken = BTreeSet::new();
+        let mut last = None;
+        let mut seen = Vec::new();
+        for _ in 0..7 {
+            last = choose_address(subnet, &taken, last);
+            seen.push(last.unwrap().octets()[3]);
+        }
+        assert_eq!(seen, [2, 3, 4, 5, 6, 2, 3]);
+        taken.extend((2..=6).map(|host| Ipv4Addr::new(10, 0, 0, host)));
+        assert_eq!(choose_address(subnet, &taken, last), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_chosen_subnet_meets_nothing(routes in prop::collection::vec((any::<u32>(), 8u8..=30), 0..40), length in 16u8..=29) {
+            let pool = net("172.30.0.0/16");
+            // Half of the routes are moved into the pool, where they matter.
+            let taken: Vec<Ipv4Net> = routes
+                .iter()
+                .enumerate()
+                .map(|(index, &(bits, prefix))| {
+                    let bits = if index % 2 == 0 { (bits & 0xffff) | 0xac1e_0000 } else { bits };
+                    Ipv4Net::new(Ipv4Addr::from(bits), prefix).unwrap().trunc()
+                })
+                .collect();
+            let free = |subnet: &Ipv4Net| taken.iter().all(|other| !overlap(*other, *subnet));
+            // Against the plain search: the same answer, and the first one.
+            let plain = pool.subnets(length).unwrap().find(|subnet| free(subnet));
+            prop_assert_eq!(choose_subnet(&[pool], length, &taken), plain);
+        }
+
+        #[test]
+        fn an_address_is_free_inside_and_neither_gateway_nor_broadcast(hosts in prop::collection::btree_set(0u32..64, 0..64), last in 0u32..64) {
+            let subnet = net("10.1.2.0/26");
+            let at = |host: u32| Ipv4Addr::from(u32::from(subnet.network()) + host);
+            let taken: BTreeSet<Ipv4Addr> = hosts.iter().map(|&host| at(host)).collect();
+            match choose_address(subnet, &taken, Some(at(last))) {
+                Some(address) => {
+                    prop_assert!(subnet.contains(&address) && !taken.contains(&address));
+                    prop_assert!(address != gateway(subnet) && address != subnet.broadcast() && address != subnet.network());
+                }
+                None => prop_assert!((2..63).all(|host| taken.contains(&at(host)))),
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Why something of the networks could not be done: one type for each operation.
+
+use ipnet::Ipv4Net;
+
+use super::forwarding::SettingError;
+use super::kernel::KernelError;
+use super::ports::PortError;
+use super::records::RecordError;
+use super::request::NetworkConfigError;
+use super::reservation::ReservationError;
+
+/// Why the networks of a host cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] NetworkConfigError),
+    /// The records cannot be read.
+    #[error("could not open the networks")]
+    Records(#[from] RecordError),
+}
+
+/// Why a network cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// Not a name.
+    #[error("`{name}` cannot be the name of a network: expected 1 to 128 letters, digits, `-`, `_` and `.`")]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// Every subnet of the pools is used here or routed elsewhere.
+    #[error(
+        "no subnet of /{subnet_length} is free in {pools} for the network `{name}`; add a pool to the configuration"
+    )]
+    NoSubnet {
+        /// The network.
+        name: String,
+        /// The size that was looked for.
+        subnet_length: u8,
+        /// Where.
+        pools: String,
+    },
+    /// Containers are on it.
+    #[error("the network `{name}` has {count} containers; remove them first")]
+    InUse {
+        /// The network.
+        name: String,
+        /// How many.
+        count: usize,
+    },
+    /// Its record.
+    #[error("could not keep the network `{name}`")]
+    Record {
+        /// The network.
+        name: String,
+        /// Why.
+        source: RecordError,
+    },
+    /// A setting of the host.
+    #[error("could not make the network `{name}`")]
+    Setting {
+        /// The network.
+        name: String,
+        /// Why.
+        source: SettingError,
+    },
+    /// The kernel.
+    #[error("could not make the network `{name}`")]
+    Kernel {
+        /// The network.
+        name: String,
+        /// Why.
+        source: KernelError,
+    },
+}
+
+/// Why a container cannot be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The id would not do as a file name.
+    #[error("`{id}` cannot be the id of a container: expected 1 to 128 letters, digits, `-` and `_`")]
+    Id {
+        /// What was given.
+        id: String,
+    },
+    /// It is attached.
+    #[error("container {id} is attached to its networks already; detach it first")]
+    AlreadyAttached {
+        /// The container.
+        id: String,
+    },
+    /// One network twice.
+    #[error("container {id} names the network `{network}` twice")]
+    NetworkTwice {
+        /// The container.
+        id: String,
+        /// The network.
+        network: String,
+    },
+    /// Ports without a network to reach them by.
+    #[error("container {id} publishes ports but is on no network")]
+    PortsWithoutNetwork {
+        /// The container.
+        id: String,
+    },
+    /// Every address of a network is in use.
+    #[error("the network `{network}` ({subnet}) has no free address; {count} are in use")]
+    NoAddress {
+        /// The network.
+        network: String,
+        /// Its subnet.
+        subnet: Ipv4Net,
+        /// How many addresses it gave out.
+        count: usize,
+    },
+    /// A port cannot be published beside those of others.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A port is taken outside of the engine.
+    #[error(transparent)]
+    Reservation(#[from] ReservationError),
+    /// A network could not be made.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The record could not be written.
+    #[error("could not attach container {id} to its networks")]
+    Record {
+        /// The container.
+        id: String,
+        /// Why.
+        source: RecordError,
+    },
+    /// The kernel refused.
+    #[error("could not attach container {id} to its networks")]
+    Kernel {
+        /// The container.
+        id: String,
+        /// Why.
+        source: KernelError,
+    },
+}
+
+/// One of several things that did not work while something was taken down.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A setting of the host.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+}
+
+/// Everything that did not work; the rest was done.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {}", list(failures))]
+pub struct Failures {
+    /// What was to be done.
+    pub what: String,
+    /// Each failure, with its cause in its text.
+    pub failures: Vec<Failure>,
+}
+
+fn list(failures: &[Failure]) -> String {
+    let texts: Vec<String> = failures.iter().map(with_causes).collect();
+    texts.join("; ")
+}
+
+fn with_causes(error: &Failure) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Success, or everything that did not work.
+pub(super) fn all_or(what: impl FnOnce() -> String, failures: Vec<Failure>) -> Result<(), Failures> {
+    if failures.is_empty() { Ok(()) } else { Err(Failures { what: what(), failures }) }
+}

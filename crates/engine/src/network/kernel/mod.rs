@@ -1,0 +1,58 @@
+//! The only place that speaks netlink. It has no choice to make: links, addresses, routes and rules come decided.
+//!
+//! Every function opens its own socket in the network namespace of the calling thread, or in the one that is passed.
+
+mod firewall;
+mod links;
+mod nftables;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+pub use firewall::{close_firewalls, open_firewalls};
+pub use links::{
+    LinkPlan, container_link_address, delete_link, ensure_bridge, forget_connections, host_routes, join_bridge,
+    link_index, loopback_up, make_link, open_in, own_links,
+};
+pub use nftables::{apply, remove_table, table_differs};
+
+/// A request to the kernel that it refused.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refused to {what}")]
+pub struct KernelError {
+    /// The request, as the end of a sentence.
+    pub what: String,
+    /// Why.
+    pub source: Refusal,
+}
+
+/// Why the kernel, or the way to it, refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// By netlink.
+    #[error(transparent)]
+    Netlink(#[from] nlink::Error),
+    /// By another system call.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Turns a refusal into an error that says what was asked.
+fn refused<E: Into<Refusal>>(what: impl FnOnce() -> String) -> impl FnOnce(E) -> KernelError {
+    move |source| KernelError { what: what(), source: source.into() }
+}
+
+/// Runs `work` on a thread of its own inside a network namespace; the caller's thread never leaves its own.
+///
+/// # Errors
+/// When the thread cannot be made or cannot enter, or what `work` says.
+pub fn inside<T: Send>(netns: &File, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().name("in-netns".to_owned()).spawn_scoped(scope, move || {
+            nix::sched::setns(netns.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET)?;
+            work()
+        })?;
+        worker.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the network namespace panicked")))
+    })
+}

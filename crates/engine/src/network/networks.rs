@@ -1,0 +1,642 @@
+//! The networks of this host: the state that decides, and the steps that make the kernel match it.
+//!
+//! What a container gets is decided under a short lock, written to disk, and then made; so a crash at any moment leaves
+//! a record to take down by. The ruleset is a function of the whole state and is replaced as a whole; of several callers
+//! at once, one replaces it for all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::addressing;
+use super::errors::{AttachError, Failure, Failures, NetworkError, OpenError, all_or};
+use super::forwarding;
+use super::kernel::{self, KernelError, LinkPlan};
+use super::ports;
+use super::records::Records;
+use super::request::{
+    Attachment, ContainerRecord, Endpoint, NetworkConfig, NetworkRecord, NetworkRequest, NetworkStatus, PortBinding,
+};
+use super::reservation::{ReservationError, Reservations};
+use super::ruleset::{Ruleset, ruleset};
+
+/// So many bridges an engine can have: their numbers are told from the addresses in link names by their length.
+const MOST_NETWORKS: u16 = 9999;
+
+/// The networks of this host.
+#[derive(Debug)]
+pub struct Networks {
+    config: NetworkConfig,
+    records: Records,
+    state: Mutex<State>,
+    /// Held while a network is made or removed, so that two callers do not choose the same subnet.
+    shaping: tokio::sync::Mutex<()>,
+    /// The ruleset that the kernel has.
+    applied: tokio::sync::Mutex<Option<Ruleset>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    networks: BTreeMap<String, NetworkRecord>,
+    containers: BTreeMap<String, Entry>,
+    /// The address given out last, by network.
+    last: BTreeMap<String, Ipv4Addr>,
+    reservations: Reservations,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: ContainerRecord,
+    /// Its links are made, so that its ports can be served.
+    linked: bool,
+}
+
+/// What adopting found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Containers that were remembered and are gone.
+    pub forgotten: Vec<String>,
+    /// Containers that are alive and were remembered.
+    pub kept: Vec<String>,
+}
+
+impl Networks {
+    /// Reads what is remembered under `root`. Nothing is asked of the kernel before [`Networks::adopt`].
+    ///
+    /// # Errors
+    /// When the configuration makes no sense or the records cannot be read.
+    pub async fn open(root: &Path, config: NetworkConfig) -> Result<Self, OpenError> {
+        config.check()?;
+        let records = Records::open(root)?;
+        let remembered = records.load()?;
+        let mut state = State { warnings: remembered.warnings, ..State::default() };
+        for network in remembered.networks {
+            state.networks.insert(network.name.clone(), network);
+        }
+        for record in remembered.containers {
+            state.containers.insert(record.id.clone(), Entry { record, linked: true });
+        }
+        for warning in &state.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Self {
+            config,
+            records,
+            state: Mutex::new(state),
+            shaping: tokio::sync::Mutex::default(),
+            applied: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// What a person should know of: records that could not be read, ports that others took, firewalls in the way.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.lock().warnings.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is a single assignment or insertion, so a panic elsewhere leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn warn(&self, warning: String) {
+        tracing::warn!("{warning}");
+        let mut state = self.lock();
+        if !state.warnings.contains(&warning) {
+            state.warnings.push(warning);
+        }
+    }
+
+    /// Gives a container its interfaces, addresses, routes and published ports, and makes networks that do not exist
+    /// yet. `netns` is its network namespace, e.g. an open `/proc/PID/ns/net`. A caller that gives up half-way calls
+    /// [`Networks::detach`].
+    ///
+    /// # Errors
+    /// Why it cannot be; nothing is left of the attempt then.
+    pub async fn attach(&self, id: &str, netns: &File, request: &NetworkRequest) -> Result<Attachment, AttachError> {
+        check_request(id, request)?;
+        let kernel_refused = |source| AttachError::Kernel { id: id.to_owned(), source };
+        {
+            let inside = kernel::open_in(netns).map_err(kernel_refused)?;
+            kernel::loopback_up(&inside).await.map_err(kernel_refused)?;
+        }
+        let mut bridges = Vec::new();
+        for network in &request.networks {
+            bridges.push(self.ensure_network(&network.name).await?);
+        }
+        let record = self.decide(id, request)?;
+        let made = self.make_links(&record, netns, &bridges).await;
+        let made = match made {
+            Ok(()) => {
+                if let Some(entry) = self.lock().containers.get_mut(id) {
+                    entry.linked = true;
+                }
+                self.apply().await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(source) = made {
+            if let Err(failures) = self.detach(id).await {
+                tracing::warn!(%failures, id, "an attempt to attach a container left something behind");
+            }
+            return Err(AttachError::Kernel { id: id.to_owned(), source });
+        }
+        Ok(record.attachment)
+    }
+
+    /// Chooses addresses and ports, holds them and writes them down.
+    fn decide(&self, id: &str, request: &NetworkRequest) -> Result<ContainerRecord, AttachError> {
+        let mut state = self.lock();
+        if state.containers.contains_key(id) {
+            return Err(AttachError::AlreadyAttached { id: id.to_owned() });
+        }
+        let mut record = ContainerRecord {
+            id: id.to_owned(),
+            hostname: request.hostname.clone(),
+            attachment: Attachment::default(),
+            links: Vec::new(),
+            aliases: request.networks.iter().map(|network| network.aliases.clone()).collect(),
+            ready: true,
+        };
+        for (index, network) in request.networks.iter().enumerate() {
+            let (endpoint, address) = state.choose_endpoint(&network.name, index)?;
+            record.links.push(addressing::link_name(&self.config.prefix, address));
+            record.attachment.endpoints.push(endpoint);
+            state.last.insert(network.name.clone(), address);
+        }
+        ports::check(&request.ports, state.containers.values().map(|entry| &entry.record))?;
+        let held = state.hold_ports(&request.ports).map_err(AttachError::from).and_then(|ports| {
+            record.attachment.ports = ports;
+            self.records.put_container(&record).map_err(|source| AttachError::Record { id: id.to_owned(), source })
+        });
+        if let Err(error) = held {
+            state.release_ports();
+            return Err(error);
+        }
+        state.containers.insert(id.to_owned(), Entry { record: record.clone(), linked: false });
+        Ok(record)
+    }
+
+    async fn make_links(&self, record: &ContainerRecord, netns: &File, bridges: &[u32]) -> Result<(), KernelError> {
+        let endpoints = record.attachment.endpoints.iter().zip(&record.links).zip(bridges);
+        for (index, ((endpoint, link), &bridge)) in endpoints.enumerate() {
+            let (IpNet::V4(address), IpAddr::V4(gateway)) = (endpoint.address, endpoint.gateway) else { continue };
+            let plan = LinkPlan {
+                host: link.clone(),
+                interface: endpoint.interface.clone(),
+                address: address.addr(),
+                subnet: address,
+                gateway: (index == 0).then_some(gateway),
+                mtu: self.config.mtu,
+            };
+            kernel::make_link(netns, &plan).await?;
+            kernel::join_bridge(link, bridge).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a container off its networks: first its published ports, then its links, then its record. One that is not
+    /// attached is no error.
+    ///
+    /// # Errors
+    /// Everything that did not work. The record is kept then, so that it can be tried again.
+    pub async fn detach(&self, id: &str) -> Result<(), Failures> {
+        let Some(record) = self.lock().containers.get_mut(id).map(|entry| {
+            entry.linked = false;
+            entry.record.clone()
+        }) else {
+            return Ok(());
+        };
+        let mut failures: Vec<Failure> = Vec::new();
+        failures.extend(self.apply().await.err().map(Failure::from));
+        for link in &record.links {
+            failures.extend(kernel::delete_link(link).await.err().map(Failure::from));
+        }
+        if let Some(address) = record.serving_address().filter(|_| !record.attachment.ports.is_empty()) {
+            failures.extend(kernel::forget_connections(address).await.err().map(Failure::from));
+        }
+        if failures.is_empty() {
+            match self.records.remove_container(id) {
+                Ok(()) => {
+                    let mut state = self.lock();
+                    state.containers.remove(id);
+                    state.release_ports();
+                }
+                Err(error) => failures.push(error.into()),
+            }
+        }
+        all_or(|| format!("could not take container {id} off its networks"), failures)
+    }
+
+    /// Whether new connections to a container's published ports go to it. Those that exist are not touched. A container
+    /// that is not attached is no error.
+    ///
+    /// # Errors
+    /// What did not work.
+    pub async fn set_ready(&self, id: &str, ready: bool) -> Result<(), Failures> {
+        let changed = {
+            let mut state = self.lock();
+            match state.containers.get_mut(id) {
+                Some(entry) if entry.record.ready != ready => {
+                    entry.record.ready = ready;
+                    Some(entry.record.clone())
+                }
+                _ => None,
+            }
+        };
+        let Some(record) = changed else { return Ok(()) };
+        let mut failures: Vec<Failure> = Vec::new();
+        failures.extend(self.apply().await.err().map(Failure::from));
+        failures.extend(self.records.put_container(&record).err().map(Failure::from));
+        all_or(|| format!("could not set whether container {id} is served"), failures)
+    }
+
+    /// Makes a network unless it exists.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    pub async fn create_network(&self, name: &str) -> Result<NetworkRecord, NetworkError> {
+        self.ensure_network(name).await?;
+        let known = self.lock().networks.get(name).cloned();
+        known.ok_or_else(|| NetworkError::Name { name: name.to_owned() })
+    }
+
+    /// The index of the bridge of a network that exists now.
+    async fn ensure_network(&self, name: &str) -> Result<u32, NetworkError> {
+        let kernel_refused = |source| NetworkError::Kernel { name: name.to_owned(), source };
+        let known = self.lock().networks.get(name).cloned();
+        if let Some(network) = known {
+            if let Some(index) = kernel::link_index(&network.bridge).await.map_err(kernel_refused)? {
+                return Ok(index);
+            }
+            return self.make_bridge(&network).await;
+        }
+        let _shaping = self.shaping.lock().await;
+        let known = self.lock().networks.get(name).cloned();
+        let network = match known {
+            Some(network) => network,
+            None => self.decide_network(name).await?,
+        };
+        self.make_bridge(&network).await
+    }
+
+    async fn make_bridge(&self, network: &NetworkRecord) -> Result<u32, NetworkError> {
+        let name = &network.name;
+        let setting = |source| NetworkError::Setting { name: name.clone(), source };
+        let kernel_refused = |source| NetworkError::Kernel { name: name.clone(), source };
+        forwarding::enable_forwarding().map_err(setting)?;
+        let index = kernel::ensure_bridge(network, self.config.mtu).await.map_err(kernel_refused)?;
+        forwarding::route_loopback(&network.bridge).map_err(setting)?;
+        self.apply().await.map_err(kernel_refused)?;
+        self.open_firewalls().await.map_err(kernel_refused)?;
+        Ok(index)
+    }
+
+    /// Lets our bridges through the host's firewalls where that can be, and warns where it cannot.
+    async fn open_firewalls(&self) -> Result<(), KernelError> {
+        let bridges: Vec<String> = self.lock().networks.values().map(|network| network.bridge.clone()).collect();
+        for warning in kernel::open_firewalls(&self.config.table, &bridges).await? {
+            self.warn(warning);
+        }
+        Ok(())
+    }
+
+    async fn decide_network(&self, name: &str) -> Result<NetworkRecord, NetworkError> {
+        check_network_name(name)?;
+        let (bridges, mut taken): (Vec<String>, Vec<Ipv4Net>) = {
+            let state = self.lock();
+            state.networks.values().map(|network| (network.bridge.clone(), network.subnet)).unzip()
+        };
+        let routes = kernel::host_routes(&bridges)
+            .await
+            .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
+        taken.extend(routes);
+        let subnet = addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken);
+        let bridge = (0..=MOST_NETWORKS)
+            .map(|number| format!("{}{number}", self.config.prefix))
+            .find(|candidate| !bridges.contains(candidate));
+        let (Some(subnet), Some(bridge)) = (subnet, bridge) else {
+            let pools: Vec<String> = self.config.pools.iter().map(Ipv4Net::to_string).collect();
+            return Err(NetworkError::NoSubnet {
+                name: name.to_owned(),
+                subnet_length: self.config.subnet_length,
+                pools: pools.join(", "),
+            });
+        };
+        let network = NetworkRecord { name: name.to_owned(), bridge, subnet, gateway: addressing::gateway(subnet) };
+        self.records.put_network(&network).map_err(|source| NetworkError::Record { name: name.to_owned(), source })?;
+        self.lock().networks.insert(name.to_owned(), network.clone());
+        Ok(network)
+    }
+
+    /// Removes a network on which no container is. One that does not exist is no error.
+    ///
+    /// # Errors
+    /// When containers are on it, or what did not work.
+    pub async fn remove_network(&self, name: &str) -> Result<(), NetworkError> {
+        let _shaping = self.shaping.lock().await;
+        let network = {
+            let mut state = self.lock();
+            let count = state.on_network(name).count();
+            if count > 0 {
+                return Err(NetworkError::InUse { name: name.to_owned(), count });
+            }
+            match state.networks.remove(name) {
+                Some(network) => network,
+                None => return Ok(()),
+            }
+        };
+        let removed = async {
+            self.apply().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
+            self.open_firewalls().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
+            kernel::delete_link(&network.bridge)
+                .await
+                .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
+            self.records
+                .remove_network(&network.bridge)
+                .map_err(|source| NetworkError::Record { name: name.to_owned(), source })
+        }
+        .await;
+        if removed.is_err() {
+            self.lock().networks.insert(name.to_owned(), network);
+        }
+        removed
+    }
+
+    /// Every network with the containers on it.
+    #[must_use]
+    pub fn list(&self) -> Vec<NetworkStatus> {
+        let state = self.lock();
+        state
+            .networks
+            .values()
+            .map(|network| NetworkStatus {
+                network: network.clone(),
+                containers: state.on_network(&network.name).cloned().collect(),
+            })
+            .collect()
+    }
+
+    /// The ruleset as it should be now, in the language of `nft`: for people who look into a host.
+    #[must_use]
+    pub fn ruleset_text(&self) -> String {
+        self.wanted().to_string()
+    }
+
+    /// What a container got, if it is attached.
+    #[must_use]
+    pub fn attachment(&self, id: &str) -> Option<Attachment> {
+        self.lock().containers.get(id).map(|entry| entry.record.attachment.clone())
+    }
+
+    /// After a start of `stackd`: forgets the containers that are not in `live`, keeps the others with their addresses
+    /// and ports, removes links that belong to nobody, and repairs what is missing.
+    ///
+    /// # Errors
+    /// Everything that did not work; the rest was done.
+    pub async fn adopt(&self, live: &[String]) -> Result<Adopted, Failures> {
+        let live: BTreeSet<&str> = live.iter().map(String::as_str).collect();
+        let remembered: Vec<String> = self.lock().containers.keys().cloned().collect();
+        let mut failures: Vec<Failure> = Vec::new();
+        let mut adopted = Adopted::default();
+        for id in remembered {
+            if live.contains(id.as_str()) {
+                adopted.kept.push(id);
+            } else {
+                match self.detach(&id).await {
+                    Ok(()) => {}
+                    Err(error) => failures.extend(error.failures),
+                }
+                adopted.forgotten.push(id);
+            }
+        }
+        let lost: Vec<String> = {
+            let mut state = self.lock();
+            let held = ports::held(state.containers.values().map(|entry| &entry.record));
+            held.into_iter()
+                .filter_map(|port| state.reservations.hold(port).err())
+                .map(|error| error.to_string())
+                .collect()
+        };
+        for reason in lost {
+            self.warn(format!("a published port could not be held again: {reason}"));
+        }
+        failures.extend(self.remove_strangers().await);
+        failures.extend(self.reconcile().await.err().into_iter().flat_map(|error| error.failures));
+        all_or(|| "could not take over all networks".to_owned(), failures)?;
+        Ok(adopted)
+    }
+
+    /// Removes links with our names that no record knows.
+    async fn remove_strangers(&self) -> Vec<Failure> {
+        let known: BTreeSet<String> = {
+            let state = self.lock();
+            let bridges = state.networks.values().map(|network| network.bridge.clone());
+            bridges.chain(state.containers.values().flat_map(|entry| entry.record.links.clone())).collect()
+        };
+        let mut failures = Vec::new();
+        match kernel::own_links(&self.config.prefix).await {
+            Ok(links) => {
+                for link in links.iter().filter(|link| !known.contains(*link)) {
+                    failures.extend(kernel::delete_link(link).await.err().map(Failure::from));
+                }
+            }
+            Err(error) => failures.push(error.into()),
+        }
+        failures
+    }
+
+    /// Makes the kernel match the records again: settings, bridges, the links on them, and the ruleset.
+    ///
+    /// # Errors
+    /// Everything that did not work; the rest was done.
+    pub async fn reconcile(&self) -> Result<(), Failures> {
+        let mut failures: Vec<Failure> = Vec::new();
+        let networks: Vec<NetworkRecord> = self.lock().networks.values().cloned().collect();
+        for network in &networks {
+            match self.make_bridge(network).await {
+                Ok(index) => {
+                    let links: Vec<String> = self.lock().links_on(&network.name);
+                    for link in links {
+                        match kernel::join_bridge(&link, index).await {
+                            Ok(()) => {}
+                            Err(error) => failures.push(error.into()),
+                        }
+                    }
+                }
+                Err(error) => failures.push(error.into()),
+            }
+        }
+        failures.extend(self.repair().await.err().map(Failure::from));
+        all_or(|| "could not repair all networks".to_owned(), failures)
+    }
+
+    fn wanted(&self) -> Ruleset {
+        let state = self.lock();
+        let networks: Vec<NetworkRecord> = state.networks.values().cloned().collect();
+        let containers: Vec<ContainerRecord> =
+            state.containers.values().filter(|entry| entry.linked).map(|entry| entry.record.clone()).collect();
+        ruleset(&self.config.table, &networks, &containers)
+    }
+
+    /// Replaces the ruleset unless the kernel has it. Callers that come while one works find theirs done.
+    async fn apply(&self) -> Result<(), KernelError> {
+        let mut applied = self.applied.lock().await;
+        let wanted = self.wanted();
+        if applied.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        // Unknown until the kernel has answered.
+        let present = applied.take();
+        kernel::apply(present.as_ref(), &wanted).await?;
+        *applied = Some(wanted);
+        Ok(())
+    }
+
+    /// Replaces the ruleset where somebody else changed it.
+    async fn repair(&self) -> Result<(), KernelError> {
+        let mut applied = self.applied.lock().await;
+        let wanted = self.wanted();
+        if applied.as_ref() != Some(&wanted) || kernel::table_differs(&wanted).await? {
+            *applied = None;
+            kernel::apply(None, &wanted).await?;
+            *applied = Some(wanted);
+        }
+        Ok(())
+    }
+
+    /// Removes every link, rule and record of this engine's networks, those of containers included.
+    ///
+    /// # Errors
+    /// Everything that did not work; the rest was done.
+    pub async fn remove_all(&self) -> Result<(), Failures> {
+        let _shaping = self.shaping.lock().await;
+        let mut applied = self.applied.lock().await;
+        let mut failures: Vec<Failure> = Vec::new();
+        *applied = None;
+        failures.extend(kernel::remove_table(&self.config.table).await.err().map(Failure::from));
+        failures.extend(kernel::close_firewalls(&self.config.table).await.err().map(Failure::from));
+        match kernel::own_links(&self.config.prefix).await {
+            Ok(links) => {
+                for link in links {
+                    failures.extend(kernel::delete_link(&link).await.err().map(Failure::from));
+                }
+            }
+            Err(error) => failures.push(error.into()),
+        }
+        let (bridges, containers): (Vec<String>, Vec<String>) = {
+            let mut state = self.lock();
+            let bridges = std::mem::take(&mut state.networks).into_values().map(|network| network.bridge).collect();
+            let containers = std::mem::take(&mut state.containers).into_keys().collect();
+            state.release_ports();
+            (bridges, containers)
+        };
+        for bridge in bridges {
+            failures.extend(self.records.remove_network(&bridge).err().map(Failure::from));
+        }
+        for id in containers {
+            failures.extend(self.records.remove_container(&id).err().map(Failure::from));
+        }
+        all_or(|| "could not remove all networks".to_owned(), failures)
+    }
+}
+
+impl State {
+    fn on_network<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a ContainerRecord> {
+        self.containers
+            .values()
+            .map(|entry| &entry.record)
+            .filter(move |record| record.attachment.endpoints.iter().any(|endpoint| endpoint.network == name))
+    }
+
+    fn links_on(&self, network: &str) -> Vec<String> {
+        let linked = self.containers.values().filter(|entry| entry.linked);
+        linked
+            .flat_map(|entry| entry.record.attachment.endpoints.iter().zip(&entry.record.links))
+            .filter(|(endpoint, _)| endpoint.network == network)
+            .map(|(_, link)| link.clone())
+            .collect()
+    }
+
+    fn choose_endpoint(&self, network: &str, index: usize) -> Result<(Endpoint, Ipv4Addr), AttachError> {
+        let Some(record) = self.networks.get(network) else {
+            return Err(NetworkError::Name { name: network.to_owned() }.into());
+        };
+        let taken: BTreeSet<Ipv4Addr> = self
+            .on_network(network)
+            .flat_map(|container| &container.attachment.endpoints)
+            .filter_map(|endpoint| match endpoint.address {
+                IpNet::V4(net) => Some(net.addr()),
+                IpNet::V6(_) => None,
+            })
+            .collect();
+        let last = self.last.get(network).copied();
+        let Some(address) = addressing::choose_address(record.subnet, &taken, last) else {
+            return Err(AttachError::NoAddress {
+                network: network.to_owned(),
+                subnet: record.subnet,
+                count: taken.len(),
+            });
+        };
+        // The chosen address is within the subnet, whose length is therefore a valid one.
+        let with_length = Ipv4Net::new_assert(address, record.subnet.prefix_len());
+        let endpoint = Endpoint {
+            network: network.to_owned(),
+            interface: format!("eth{index}"),
+            address: IpNet::V4(with_length),
+            gateway: IpAddr::V4(record.gateway),
+            mac: kernel::container_link_address(address),
+        };
+        Ok((endpoint, address))
+    }
+
+    fn hold_ports(&mut self, wanted: &[PortBinding]) -> Result<Vec<PortBinding>, ReservationError> {
+        let mut resolved = Vec::new();
+        for binding in wanted {
+            let mut binding = binding.clone();
+            if binding.host_port == 0 {
+                binding.host_port = self.reservations.hold_random(ports::host_port(&binding), rand::random())?.port;
+            } else {
+                self.reservations.hold(ports::host_port(&binding))?;
+            }
+            resolved.push(binding);
+        }
+        Ok(resolved)
+    }
+
+    fn release_ports(&mut self) {
+        let held = ports::held(self.containers.values().map(|entry| &entry.record));
+        self.reservations.keep_only(&held);
+    }
+}
+
+fn check_request(id: &str, request: &NetworkRequest) -> Result<(), AttachError> {
+    let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+    if id.is_empty() || id.len() > 128 || !id.chars().all(plain) {
+        return Err(AttachError::Id { id: id.chars().take(140).collect() });
+    }
+    let mut seen = BTreeSet::new();
+    for network in &request.networks {
+        check_network_name(&network.name)?;
+        if !seen.insert(network.name.as_str()) {
+            return Err(AttachError::NetworkTwice { id: id.to_owned(), network: network.name.clone() });
+        }
+    }
+    if request.networks.is_empty() && !request.ports.is_empty() {
+        return Err(AttachError::PortsWithoutNetwork { id: id.to_owned() });
+    }
+    Ok(())
+}
+
+fn check_network_name(name: &str) -> Result<(), NetworkError> {
+    let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 128 || !name.chars().all(plain) {
+        return Err(NetworkError::Name { name: name.chars().take(140).collect() });
+    }
+    Ok(())
+}

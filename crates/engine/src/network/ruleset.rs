@@ -1,0 +1,386 @@
+//! Pure. Everything that nftables is told, as one value: the ruleset of a host's networks and published ports.
+//!
+//! One table, replaced as a whole in one transaction. Its rules grow with the networks and the published ports, not with
+//! the containers, and a packet meets one look-up in a map whatever the number of ports.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use super::request::{ContainerRecord, NetworkRecord, Protocol};
+
+/// One table of the `inet` family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Its name.
+    pub table: String,
+    /// In the order in which they are made: a chain stands before those that go to it.
+    pub chains: Vec<Chain>,
+    /// The map `published`: which chain a published port goes to.
+    pub published: Vec<(Protocol, u16, String)>,
+}
+
+/// A chain and its rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Unique in the table.
+    pub name: String,
+    /// Where packets enter it; `None`: only from other chains.
+    pub hook: Option<Hook>,
+    /// In order.
+    pub rules: Vec<Rule>,
+}
+
+/// Where packets enter a chain. The policy is always to accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// A filter before connection tracking.
+    RawPrerouting,
+    /// Destinations of packets that arrive.
+    TranslatePrerouting,
+    /// Destinations of packets that the host sends.
+    TranslateOutput,
+    /// Sources of packets that leave.
+    TranslatePostrouting,
+    /// A filter of packets that the host passes on.
+    FilterForward,
+}
+
+/// What happens to packets that match every condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// All of them must hold.
+    pub conditions: Vec<Condition>,
+    /// What is then done.
+    pub action: Action,
+}
+
+/// A condition on a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// It came in through this link.
+    InputInterface(String),
+    /// It leaves through this link.
+    OutputInterface(String),
+    /// It leaves through another link.
+    OutputInterfaceNot(String),
+    /// It comes from this subnet.
+    Source(Ipv4Net),
+    /// It goes to this subnet.
+    Destination(Ipv4Net),
+    /// It goes to an address of the host.
+    DestinationIsLocal,
+    /// It belongs to a connection that is known.
+    Established,
+    /// Its connection's destination was translated.
+    DestinationTranslated,
+    /// Its transport protocol.
+    Protocol(Protocol),
+    /// Chance decides: one packet in so many.
+    OneIn(u32),
+}
+
+/// What is done with a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// It passes this chain.
+    Accept,
+    /// It is gone.
+    Drop,
+    /// Its source becomes the address of the link that it leaves through.
+    Masquerade,
+    /// Its destination becomes this.
+    TranslateDestination(Ipv4Addr, u16),
+    /// On to this chain, and no way back.
+    Goto(String),
+    /// On to the chain that the map `published` names for its protocol and destination port.
+    LookUpPublished,
+}
+
+/// The name of the map of published ports.
+pub const PUBLISHED_MAP: &str = "published";
+const PUBLISHED_CHAIN: &str = "published-ports";
+
+/// Who serves one published port at one of the host's addresses.
+type Backends = BTreeMap<Option<Ipv4Addr>, Vec<(Ipv4Addr, u16)>>;
+
+/// The ruleset for these networks and containers. Only containers that are ready serve published ports.
+#[must_use]
+pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerRecord]) -> Ruleset {
+    let mut published: BTreeMap<(Protocol, u16), Backends> = BTreeMap::new();
+    for container in containers.iter().filter(|container| container.ready) {
+        let Some(address) = container.serving_address() else { continue };
+        for port in &container.attachment.ports {
+            let host = match port.host_ip {
+                Some(IpAddr::V4(host)) => Some(host).filter(|host| !host.is_unspecified()),
+                Some(IpAddr::V6(_)) => continue,
+                None => None,
+            };
+            let backends = published.entry((port.protocol, port.host_port)).or_default().entry(host).or_default();
+            backends.push((address, port.container_port));
+        }
+    }
+    let mut chains = Vec::new();
+    let mut elements = Vec::new();
+    for ((protocol, port), by_address) in published {
+        let name = format!("{protocol}-{port}");
+        elements.push((protocol, port, name.clone()));
+        chains.push(Chain { name, hook: None, rules: port_rules(protocol, by_address) });
+    }
+    chains.push(Chain {
+        name: PUBLISHED_CHAIN.to_owned(),
+        hook: None,
+        rules: vec![Rule { conditions: Vec::new(), action: Action::LookUpPublished }],
+    });
+    let to_published = || {
+        vec![Rule { conditions: vec![Condition::DestinationIsLocal], action: Action::Goto(PUBLISHED_CHAIN.to_owned()) }]
+    };
+    let base = |name: &str, hook, rules| Chain { name: name.to_owned(), hook: Some(hook), rules };
+    chains.push(base("loopback-guard", Hook::RawPrerouting, networks.iter().flat_map(guard_rules).collect()));
+    chains.push(base("prerouting", Hook::TranslatePrerouting, to_published()));
+    chains.push(base("output", Hook::TranslateOutput, to_published()));
+    chains.push(base("postrouting", Hook::TranslatePostrouting, networks.iter().flat_map(masquerade_rules).collect()));
+    chains.push(base("forward", Hook::FilterForward, forward_rules(networks)));
+    Ruleset { table: table.to_owned(), chains, published: elements }
+}
+
+/// The loopback network, which bridges route so that `127.0.0.1:PORT` works on the host.
+const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+
+fn port_rules(protocol: Protocol, by_address: Backends) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    // Rules for one address of the host come before those for all of them.
+    for (host, backends) in by_address.into_iter().rev() {
+        let count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
+        for (remaining, (address, port)) in (1..=count).rev().zip(backends) {
+            let mut conditions = vec![Condition::Protocol(protocol)];
+            if let Some(host) = host {
+                conditions.push(Condition::Destination(Ipv4Net::from(host)));
+            }
+            // One in n, then one in n - 1 of the rest, …: each backend gets the same share.
+            if remaining > 1 {
+                conditions.push(Condition::OneIn(remaining));
+            }
+            rules.push(Rule { conditions, action: Action::TranslateDestination(address, port) });
+        }
+    }
+    rules
+}
+
+/// Nothing on a network may speak to or as the loopback addresses of the host.
+fn guard_rules(network: &NetworkRecord) -> [Rule; 2] {
+    [Condition::Destination(LOOPBACK), Condition::Source(LOOPBACK)].map(|loopback| Rule {
+        conditions: vec![Condition::InputInterface(network.bridge.clone()), loopback],
+        action: Action::Drop,
+    })
+}
+
+fn masquerade_rules(network: &NetworkRecord) -> [Rule; 3] {
+    let onto_bridge = Condition::OutputInterface(network.bridge.clone());
+    [
+        // To the world, and to containers of other networks by published ports.
+        vec![Condition::Source(network.subnet), Condition::OutputInterfaceNot(network.bridge.clone())],
+        // By a published port to a container of the same network, perhaps to itself: the answer must come back
+        // through the host to be translated.
+        vec![onto_bridge.clone(), Condition::Source(network.subnet), Condition::DestinationTranslated],
+        // From the host by 127.0.0.1.
+        vec![onto_bridge, Condition::Source(LOOPBACK)],
+    ]
+    .map(|conditions| Rule { conditions, action: Action::Masquerade })
+}
+
+fn forward_rules(networks: &[NetworkRecord]) -> Vec<Rule> {
+    let accept = |conditions| Rule { conditions, action: Action::Accept };
+    let mut rules = vec![accept(vec![Condition::Established]), accept(vec![Condition::DestinationTranslated])];
+    for network in networks {
+        rules.push(accept(vec![
+            Condition::InputInterface(network.bridge.clone()),
+            Condition::OutputInterface(network.bridge.clone()),
+        ]));
+    }
+    // What is left and goes to a container comes from another network or from outside past its published ports.
+    for network in networks {
+        rules.push(Rule { conditions: vec![Condition::OutputInterface(network.bridge.clone())], action: Action::Drop });
+    }
+    rules
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InputInterface(name) => write!(formatter, "iifname \"{name}\""),
+            Self::OutputInterface(name) => write!(formatter, "oifname \"{name}\""),
+            Self::OutputInterfaceNot(name) => write!(formatter, "oifname != \"{name}\""),
+            Self::Source(net) => write!(formatter, "ip saddr {net}"),
+            Self::Destination(net) => write!(formatter, "ip daddr {net}"),
+            Self::DestinationIsLocal => formatter.write_str("fib daddr type local"),
+            Self::Established => formatter.write_str("ct state established,related"),
+            Self::DestinationTranslated => formatter.write_str("ct status dnat"),
+            Self::Protocol(protocol) => write!(formatter, "meta l4proto {protocol}"),
+            Self::OneIn(count) => write!(formatter, "numgen random mod {count} == 0"),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accept => formatter.write_str("accept"),
+            Self::Drop => formatter.write_str("drop"),
+            Self::Masquerade => formatter.write_str("masquerade"),
+            Self::TranslateDestination(address, port) => write!(formatter, "dnat ip to {address}:{port}"),
+            Self::Goto(chain) => write!(formatter, "goto {chain}"),
+            Self::LookUpPublished => {
+                write!(formatter, "meta nfproto ipv4 meta l4proto . th dport vmap @{PUBLISHED_MAP}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::RawPrerouting => "type filter hook prerouting priority raw; policy accept;",
+            Self::TranslatePrerouting => "type nat hook prerouting priority dstnat; policy accept;",
+            Self::TranslateOutput => "type nat hook output priority -100; policy accept;",
+            Self::TranslatePostrouting => "type nat hook postrouting priority srcnat; policy accept;",
+            Self::FilterForward => "type filter hook forward priority filter; policy accept;",
+        })
+    }
+}
+
+/// The text that `nft -f` would take.
+impl fmt::Display for Ruleset {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "table inet {} {{", self.table)?;
+        writeln!(formatter, "\tmap {PUBLISHED_MAP} {{\n\t\ttype inet_proto . inet_service : verdict")?;
+        if !self.published.is_empty() {
+            let elements: Vec<String> = self
+                .published
+                .iter()
+                .map(|(protocol, port, chain)| format!("{protocol} . {port} : goto {chain}"))
+                .collect();
+            writeln!(formatter, "\t\telements = {{ {} }}", elements.join(", "))?;
+        }
+        writeln!(formatter, "\t}}")?;
+        for chain in &self.chains {
+            writeln!(formatter, "\n\tchain {} {{", chain.name)?;
+            if let Some(hook) = chain.hook {
+                writeln!(formatter, "\t\t{hook}")?;
+            }
+            for rule in &chain.rules {
+                formatter.write_str("\t\t")?;
+                for condition in &rule.conditions {
+                    write!(formatter, "{condition} ")?;
+                }
+                writeln!(formatter, "{}", rule.action)?;
+            }
+            writeln!(formatter, "\t}}")?;
+        }
+        writeln!(formatter, "}}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::network::request::{Attachment, Endpoint, PortBinding};
+
+    fn network(name: &str, bridge: &str, subnet: &str) -> NetworkRecord {
+        let subnet: Ipv4Net = subnet.parse().unwrap();
+        NetworkRecord {
+            name: name.to_owned(),
+            bridge: bridge.to_owned(),
+            subnet,
+            gateway: subnet.hosts().next().unwrap(),
+        }
+    }
+
+    fn container(
+        id: &str,
+        address: &str,
+        ready: bool,
+        ports: &[(Option<&str>, u16, u16, Protocol)],
+    ) -> ContainerRecord {
+        let binding = |&(host, host_port, container_port, protocol): &(Option<&str>, u16, u16, Protocol)| PortBinding {
+            host_ip: host.map(|host| host.parse().unwrap()),
+            host_port,
+            container_port,
+            protocol,
+            shared: true,
+        };
+        ContainerRecord {
+            id: id.to_owned(),
+            hostname: String::new(),
+            attachment: Attachment {
+                endpoints: vec![Endpoint {
+                    network: "default".to_owned(),
+                    interface: "eth0".to_owned(),
+                    address: address.parse().unwrap(),
+                    gateway: "172.30.0.1".parse().unwrap(),
+                    mac: String::new(),
+                }],
+                ports: ports.iter().map(binding).collect(),
+            },
+            links: Vec::new(),
+            aliases: Vec::new(),
+            ready,
+        }
+    }
+
+    #[test]
+    fn two_networks_and_their_published_ports() {
+        let networks = [network("default", "stack0", "172.30.0.0/23"), network("back", "stack1", "172.30.2.0/23")];
+        let containers = [
+            container("one", "172.30.0.2/23", true, &[(None, 8080, 80, Protocol::Tcp)]),
+            container("two", "172.30.0.3/23", true, &[(None, 8080, 80, Protocol::Tcp), (None, 53, 53, Protocol::Udp)]),
+            container("three", "172.30.0.4/23", true, &[(None, 8080, 80, Protocol::Tcp)]),
+            container("not-ready", "172.30.0.5/23", false, &[(None, 8080, 80, Protocol::Tcp)]),
+            container("local", "172.30.0.6/23", true, &[(Some("127.0.0.1"), 9000, 90, Protocol::Tcp)]),
+            container("any", "172.30.0.7/23", true, &[(Some("0.0.0.0"), 9000, 91, Protocol::Tcp)]),
+        ];
+        insta::assert_snapshot!(ruleset("stack", &networks, &containers));
+    }
+
+    #[test]
+    fn no_network_at_all() {
+        insta::assert_snapshot!(ruleset("stack", &[], &[]));
+    }
+
+    proptest! {
+        /// Walks each published chain as chance would: every backend that is ready is reached, and no other.
+        #[test]
+        fn each_ready_backend_has_the_same_share(ready in prop::collection::vec(any::<bool>(), 1..9)) {
+            let containers: Vec<ContainerRecord> = ready
+                .iter()
+                .enumerate()
+                .map(|(index, &ready)| {
+                    container(&index.to_string(), &format!("172.30.0.{}/23", index + 2), ready, &[(None, 80, 80, Protocol::Tcp)])
+                })
+                .collect();
+            let built = ruleset("stack", &[], &containers);
+            let count = ready.iter().filter(|ready| **ready).count();
+            let Some(chain) = built.chains.iter().find(|chain| chain.name == "tcp-80") else {
+                prop_assert_eq!(count, 0);
+                return Ok(());
+            };
+            let mut left = 1.0f64;
+            let mut total = 0.0f64;
+            for rule in &chain.rules {
+                let share = match rule.conditions[..] {
+                    [_, Condition::OneIn(n)] => left / f64::from(n),
+                    _ => left,
+                };
+                left -= share;
+                total += share;
+                prop_assert!((share - 1.0 / count as f64).abs() < 1e-9);
+            }
+            prop_assert_eq!(chain.rules.len(), count);
+            prop_assert!((total - 1.0).abs() < 1e-9);
+        }
+    }
+}

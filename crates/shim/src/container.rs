@@ -1,0 +1,212 @@
+//! The first process of a container, from its birth in new namespaces to its program.
+
+use std::ffi::CStr;
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::{Deserialize, Serialize};
+use stack_shim::launch::{Launch, Namespaces};
+use stack_shim::protocol::{Failure, FailureKind};
+
+use crate::failing::{During, failure};
+use crate::{init, mounts, process, syscalls};
+
+/// What the first process tells the shim before its program runs. The socket's closing says that it does.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Told {
+    /// Everything is in place. The terminal's controlling end comes with it, if there is one.
+    Ready,
+    /// It is not.
+    Failed(Failure),
+}
+
+/// The standard streams of the first process.
+pub struct Streams {
+    /// `None`: `/dev/null`.
+    pub input: Option<OwnedFd>,
+    /// `None` with a terminal.
+    pub output: Option<(OwnedFd, OwnedFd)>,
+}
+
+/// The `CLONE_NEW*` flags of the container's own namespaces. The cgroup namespace comes later, in its cgroups.
+pub fn clone_flags(namespaces: Namespaces) -> u64 {
+    let flag = |wanted: bool, flag: i32| if wanted { u64::from(flag.unsigned_abs()) } else { 0 };
+    flag(true, libc::CLONE_NEWNS)
+        | flag(namespaces.pid, libc::CLONE_NEWPID)
+        | flag(namespaces.network, libc::CLONE_NEWNET)
+        | flag(namespaces.ipc, libc::CLONE_NEWIPC)
+        | flag(namespaces.uts, libc::CLONE_NEWUTS)
+}
+
+/// Sends a message, and a descriptor with it.
+pub fn tell(socket: &OwnedFd, told: &Told, descriptor: Option<RawFd>) -> io::Result<()> {
+    let bytes = serde_json::to_vec(told)?;
+    let descriptors: Vec<RawFd> = descriptor.into_iter().collect();
+    let control = [ControlMessage::ScmRights(&descriptors)];
+    let control = if descriptors.is_empty() { &[][..] } else { &control[..] };
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Receives a message; `None` when the other side is gone.
+pub fn hear(socket: &OwnedFd) -> io::Result<Option<(Told, Option<OwnedFd>)>> {
+    let mut bytes = vec![0; 64 * 1024];
+    let mut space = nix::cmsg_space!(RawFd);
+    let (length, descriptor) = loop {
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(message) => {
+                let mut descriptor = None;
+                for control in message.cmsgs()? {
+                    if let ControlMessageOwned::ScmRights(descriptors) = control {
+                        for raw in descriptors {
+                            // SAFETY: the kernel has just given us this descriptor.
+                            descriptor = Some(unsafe { OwnedFd::from_raw_fd(raw) });
+                        }
+                    }
+                }
+                break (message.bytes, descriptor);
+            }
+        }
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    Ok(Some((serde_json::from_slice(&bytes[..length])?, descriptor)))
+}
+
+/// What the child of the clone does. Never returns to the shim's own work.
+pub fn live(launch: &Launch, shim: &OwnedFd, streams: Streams) -> ! {
+    let failure = match set_up(launch, shim, streams) {
+        Ok(prepared) if launch.init => init::run(&prepared),
+        Ok(prepared) => process::execute(&prepared),
+        Err(failure) => failure,
+    };
+    let code = failure.kind.exit_code();
+    // If the shim is gone there is nobody left to tell.
+    let _ = tell(shim, &Told::Failed(failure), None);
+    // SAFETY: ends this process at once; there are no destructors that matter.
+    unsafe { libc::_exit(code) }
+}
+
+/// Joins the version 1 groups, by descriptors of their `cgroup.procs`.
+pub fn join_cgroups(procs: &[fs::File]) -> Result<(), Failure> {
+    use io::Write as _;
+    for mut file in procs {
+        file.write_all(b"0").during(|| "join a control group".to_owned())?;
+    }
+    Ok(())
+}
+
+/// Opens `cgroup.procs` of each directory.
+pub fn open_cgroups(directories: &[std::path::PathBuf]) -> Result<Vec<fs::File>, Failure> {
+    directories
+        .iter()
+        .map(|directory| {
+            fs::OpenOptions::new()
+                .write(true)
+                .open(directory.join("cgroup.procs"))
+                .during(|| format!("open the control group {}", directory.display()))
+        })
+        .collect()
+}
+
+fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams) -> Result<process::Prepared, Failure> {
+    syscalls::forbid_dumping().during(|| "forbid dumping".to_owned())?;
+    syscalls::die_with_parent().during(|| "tie the process to its shim".to_owned())?;
+    join_cgroups(&open_cgroups(&launch.cgroups.joined)?)?;
+    if launch.namespaces.cgroup {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".to_owned())?;
+    }
+    nix::unistd::setsid().during(|| "start a session".to_owned())?;
+    match syscalls::join_new_session_keyring() {
+        // A kernel without keyrings has none to share.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+        result => result.during(|| "leave the session keyring".to_owned())?,
+    }
+    let filter = process::read_filter(&launch.process)?;
+    let sources = mounts::take_sources(&launch.mounts)?;
+    mounts::leave_peers()?;
+    let root = mounts::mount_root(&launch.root)?;
+    mounts::furnish(root.as_fd(), launch, sources)?;
+    let terminal = if launch.process.terminal { Some(open_terminal(root.as_fd())?) } else { None };
+    process::set_limits(&launch.process)?;
+    if let Some(hostname) = &launch.hostname {
+        nix::unistd::sethostname(hostname).during(|| format!("set the host name {hostname}"))?;
+    }
+    if let Some(domainname) = &launch.domainname {
+        set_domain_name(domainname).during(|| format!("set the domain name {domainname}"))?;
+    }
+    mounts::write_sysctls(&launch.sysctls)?;
+    mounts::protect(root.as_fd(), launch)?;
+    mounts::enter(root.as_fd())?;
+    drop(root);
+    let prepared = process::prepare(&launch.process, filter)?;
+    let (controlling, peer) = match terminal {
+        Some((controlling, peer)) => (Some(controlling), Some(peer)),
+        None => (None, None),
+    };
+    tell(shim, &Told::Ready, controlling.as_ref().map(AsRawFd::as_raw_fd)).during(|| "tell the shim".to_owned())?;
+    drop(controlling);
+    wait_for_start(shim)?;
+    connect(streams, peer)?;
+    process::default_signals();
+    process::become_user(&launch.process, &prepared)?;
+    Ok(prepared)
+}
+
+fn open_terminal(root: std::os::fd::BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), Failure> {
+    let step = || "allocate a terminal".to_owned();
+    let controlling = mounts::open_terminal_multiplexer(root)?;
+    let unlock: libc::c_int = 0;
+    // SAFETY: the request reads one int.
+    if unsafe { libc::ioctl(controlling.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) } < 0 {
+        return Err(io::Error::last_os_error()).during(step);
+    }
+    let peer = syscalls::open_terminal_peer(controlling.as_fd()).during(step)?;
+    mounts::mount_console(root, peer.as_fd())?;
+    Ok((controlling, peer))
+}
+
+fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the pointer and the length are of the same string.
+    let result = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn wait_for_start(shim: &OwnedFd) -> Result<(), Failure> {
+    let mut byte = [0];
+    match nix::unistd::read(shim.as_fd(), &mut byte).during(|| "wait for the start".to_owned())? {
+        0 => Err(failure(FailureKind::Kernel, "wait for the start", "the shim is gone")),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the streams the standard ones of this process.
+pub fn connect(streams: Streams, terminal: Option<OwnedFd>) -> Result<(), Failure> {
+    const NULL: &CStr = c"/dev/null";
+    let step = || "connect the standard streams".to_owned();
+    if let Some(terminal) = terminal {
+        syscalls::set_controlling_terminal(terminal.as_fd()).during(step)?;
+        nix::unistd::dup2_stdin(terminal.as_fd()).during(step)?;
+        nix::unistd::dup2_stdout(terminal.as_fd()).during(step)?;
+        return nix::unistd::dup2_stderr(terminal.as_fd()).during(step);
+    }
+    match streams.input {
+        Some(input) => nix::unistd::dup2_stdin(input.as_fd()).during(step)?,
+        None => {
+            // The container's own node, so that no descriptor of the host's comes along.
+            let null = nix::fcntl::open(NULL, nix::fcntl::OFlag::O_RDWR, nix::sys::stat::Mode::empty()).during(step)?;
+            nix::unistd::dup2_stdin(null.as_fd()).during(step)?;
+        }
+    }
+    if let Some((output, error)) = streams.output {
+        nix::unistd::dup2_stdout(output.as_fd()).during(step)?;
+        nix::unistd::dup2_stderr(error.as_fd()).during(step)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! The init process of a container that asks for one: process 1 passes signals on and reaps orphans, as the container's
+//! user and behind the container's filter.
+
+use std::io;
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use stack_shim::protocol::{Failure, FailureKind};
+
+use crate::failing::failure;
+use crate::process::{self, Prepared};
+use crate::syscalls;
+
+/// Forks: the child runs the program and returns only if it cannot; this process never returns.
+pub fn run(prepared: &Prepared) -> Failure {
+    match syscalls::clone3(0, None) {
+        Ok(None) => {
+            // SAFETY: a new process group for the terminal's sake; failing is no harm.
+            let _ = unsafe { libc::setpgid(0, 0) };
+            // SAFETY: gives the terminal, if there is one, to that group; SIGTTOU is ignored meanwhile by blocking it.
+            unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::sigemptyset(&raw mut set);
+                libc::sigaddset(&raw mut set, libc::SIGTTOU);
+                libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+                libc::tcsetpgrp(0, libc::getpid());
+                libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+            }
+            process::execute(prepared)
+        }
+        Ok(Some(child)) => supervise(Pid::from_raw(child)),
+        Err(error) => failure(FailureKind::HostExhausted, "start the command below init", error.to_string()),
+    }
+}
+
+fn supervise(child: Pid) -> ! {
+    syscalls::set_name(c"init");
+    let all = SigSet::all();
+    // Blocking cannot fail with a valid set, and closing cannot fail with a valid range. The shim's socket goes with it:
+    // its closing is how the shim learns that the program runs.
+    let _ = all.thread_block();
+    let _ = syscalls::close_from(3);
+    loop {
+        let Ok(signal) = all.wait() else { continue };
+        if signal == Signal::SIGCHLD {
+            reap(child);
+        } else {
+            // It may have ended just now; then SIGCHLD comes next.
+            let _ = kill(child, signal);
+        }
+    }
+}
+
+fn reap(child: Pid) {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == child => exit(code),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => exit(128 + signal as i32),
+            Ok(WaitStatus::StillAlive) => return,
+            Ok(_) => {}
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn exit(code: i32) -> ! {
+    // Nothing of ours is buffered.
+    let _ = io::Write::flush(&mut io::stdout());
+    // SAFETY: ends this process, and with it the container's pid namespace.
+    unsafe { libc::_exit(code) }
+}

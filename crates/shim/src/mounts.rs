@@ -1,0 +1,345 @@
+//! The container's file systems, put together in its own mount namespace by descriptors, never by paths that something
+//! else could change in between.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{AtFlags, OFlag};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, SFlag, fstat, mknodat, umask};
+use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Propagation, Root};
+use stack_shim::protocol::{Failure, FailureKind};
+
+use crate::copy_up;
+use crate::failing::{During, failing, failure};
+use crate::root_path::{self, Links, Make};
+use crate::syscalls::{FilesystemContext, c_string, clone_tree, mount_setattr, move_mount, openat2};
+
+/// The source of a bind mount, held since before the host's mounts were left.
+pub struct Source {
+    tree: OwnedFd,
+    is_directory: bool,
+}
+
+/// Takes hold of every bind mount's source, in the order of the mounts. Done first, while the copies still belong to the
+/// host's peer groups, so that a mount may be shared with the host if that is asked for.
+pub fn take_sources(mounts: &[Mount]) -> Result<Vec<Option<Source>>, Failure> {
+    mounts
+        .iter()
+        .map(|mount| match &mount.source {
+            MountSource::Filesystem { .. } => Ok(None),
+            MountSource::Bind { path, subpath, recursive, .. } => {
+                let shown = path.display();
+                let step = || format!("take {shown} for the mount at {}", mount.target);
+                let missing = |error: io::Error| {
+                    if error.kind() == io::ErrorKind::NotFound {
+                        let reason = match subpath {
+                            Some(subpath) => {
+                                format!("there is no `{subpath}` in {shown}: make it, or correct the subpath")
+                            }
+                            None => format!("there is no {shown} on this host: make it, or correct the path"),
+                        };
+                        failure(FailureKind::MountSourceMissing, step(), reason)
+                    } else {
+                        failing(&error, step())
+                    }
+                };
+                let whole = c_string(path.as_os_str().as_encoded_bytes()).during(step)?;
+                let tree = match subpath {
+                    None => clone_tree(None, &whole, *recursive).map_err(missing)?,
+                    Some(subpath) => {
+                        let root = File::open(path).map_err(missing)?;
+                        let within =
+                            root_path::open(root.as_fd(), subpath, libc::O_PATH, Links::Follow).map_err(missing)?;
+                        clone_tree(Some(within.as_fd()), c"", *recursive).map_err(missing)?
+                    }
+                };
+                let kind = fstat(tree.as_fd()).during(step)?.st_mode & libc::S_IFMT;
+                Ok(Some(Source { tree, is_directory: kind == libc::S_IFDIR }))
+            }
+        })
+        .collect()
+}
+
+/// Makes every mount of this namespace private: nothing that is mounted from here on is seen by the host.
+pub fn leave_peers() -> Result<(), Failure> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .during(|| "make the mounts private".to_owned())
+}
+
+/// Mounts the root's overlay and opens it.
+pub fn mount_root(root: &Root) -> Result<OwnedFd, Failure> {
+    let step = || format!("mount the root file system at {}", root.mountpoint.display());
+    let target = File::open(&root.mountpoint).during(step)?;
+    let overlay = overlay(root).during(step)?;
+    move_mount(overlay.as_fd(), target.as_fd()).during(step)?;
+    // Opened anew, so that it is the mount's root and not the directory below.
+    let opened = File::open(&root.mountpoint).during(step)?;
+    Ok(opened.into())
+}
+
+fn overlay(root: &Root) -> io::Result<OwnedFd> {
+    let bytes = |path: &std::path::Path| c_string(path.as_os_str().as_encoded_bytes());
+    let context = FilesystemContext::open("overlay")?;
+    context.set("source", c"overlay")?;
+    for (index, lower) in root.lower.iter().enumerate() {
+        match context.set("lowerdir+", &bytes(lower)?) {
+            // Before Linux 6.8 there is no such option.
+            Err(_) if index == 0 => return overlay_by_old_call(root),
+            result => result?,
+        }
+    }
+    context.set("upperdir", &bytes(&root.upper)?)?;
+    context.set("workdir", &bytes(&root.work)?)?;
+    context.mount(0)
+}
+
+/// The same by mount(2), whose options must fit one page: the layers are named by descriptors to keep them short.
+fn overlay_by_old_call(root: &Root) -> io::Result<OwnedFd> {
+    let opened: Vec<File> = root.lower.iter().map(File::open).collect::<io::Result<_>>()?;
+    let (upper, work) = (File::open(&root.upper)?, File::open(&root.work)?);
+    let name = |file: &File| format!("/proc/self/fd/{}", file.as_raw_fd());
+    let lower = opened.iter().map(name).collect::<Vec<_>>().join(":");
+    let options = format!("lowerdir={lower},upperdir={},workdir={}", name(&upper), name(&work));
+    mount(Some("overlay"), &root.mountpoint, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
+    let tree = clone_tree(None, &c_string(root.mountpoint.as_os_str().as_encoded_bytes())?, false)?;
+    umount2(&root.mountpoint, MntFlags::MNT_DETACH)?;
+    Ok(tree)
+}
+
+/// Mounts everything of the launch document below `root` except the terminal, and makes the devices and links.
+pub fn furnish(root: BorrowedFd<'_>, launch: &Launch, sources: Vec<Option<Source>>) -> Result<(), Failure> {
+    // The modes of what is made here are as said, whatever the engine's mask was.
+    umask(Mode::empty());
+    for (mount, source) in launch.mounts.iter().zip(sources) {
+        match (&mount.source, source) {
+            (MountSource::Filesystem { kind, source, options, strict_target }, _) => {
+                mount_filesystem(root, mount, kind, source, options, *strict_target)?;
+            }
+            (MountSource::Bind { copy_up, recursive, .. }, Some(source)) => {
+                mount_bind(root, mount, &source, *copy_up, *recursive)?;
+            }
+            (MountSource::Bind { .. }, None) => {}
+        }
+        // Nodes and links belong on /dev as soon as it is there: later mounts may lie below it.
+        if mount.target == "/dev" {
+            make_nodes(root, launch)?;
+        }
+    }
+    umask(Mode::from_bits_truncate(0o022));
+    Ok(())
+}
+
+fn mount_filesystem(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    kind: &str,
+    source: &str,
+    options: &[(String, Option<String>)],
+    strict: bool,
+) -> Result<(), Failure> {
+    let step = || format!("mount {kind} at {}", mount.target);
+    let links = if strict { Links::Refuse } else { Links::Follow };
+    let target = root_path::open_or_make(root, &mount.target, Make::Directory, links).map_err(|error| {
+        if error.raw_os_error() == Some(libc::ELOOP) {
+            let reason =
+                format!("the image has a symbolic link at or above {}, which is not allowed there", mount.target);
+            failure(FailureKind::Setting, step(), reason)
+        } else {
+            failure(FailureKind::Kernel, step(), error.to_string())
+        }
+    })?;
+    let tree = new_filesystem(kind, source, options, mount.attributes).during(step)?;
+    move_mount(tree.as_fd(), target.as_fd()).during(step)
+}
+
+fn new_filesystem(
+    kind: &str,
+    source: &str,
+    options: &[(String, Option<String>)],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
+    let context = FilesystemContext::open(kind)?;
+    context.set("source", &c_string(source)?)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => context.set(key, &c_string(value.as_str())?)?,
+            None => context.flag(key)?,
+        }
+    }
+    context.mount(attributes)
+}
+
+fn mount_bind(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    source: &Source,
+    copy_up: bool,
+    recursive: bool,
+) -> Result<(), Failure> {
+    let step = || format!("mount at {}", mount.target);
+    let make = if source.is_directory { Make::Directory } else { Make::File };
+    let target = root_path::open_or_make(root, &mount.target, make, Links::Follow).during(step)?;
+    let target_is_directory = fstat(target.as_fd()).during(step)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if target_is_directory != source.is_directory {
+        let (what, there) = if source.is_directory { ("a directory", "a file") } else { ("a file", "a directory") };
+        return Err(failure(
+            FailureKind::Setting,
+            step(),
+            format!(
+                "the source is {what} but the image has {there} there: mount a directory on a directory and a file on a file"
+            ),
+        ));
+    }
+    if copy_up && source.is_directory {
+        copy_up::fill(target.as_fd(), source.tree.as_fd())
+            .during(|| format!("copy the image's {} into the new volume", mount.target))?;
+    }
+    let propagation = match mount.propagation {
+        Propagation::Private => libc::MS_PRIVATE,
+        Propagation::Slave => libc::MS_SLAVE,
+        Propagation::Shared => 0,
+    };
+    mount_setattr(source.tree.as_fd(), mount.attributes, propagation, recursive).during(step)?;
+    move_mount(source.tree.as_fd(), target.as_fd()).during(step)
+}
+
+fn make_nodes(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
+    for device in &launch.devices {
+        let step = || format!("make the device {}", device.path);
+        let (directory, name) = split(&device.path);
+        let directory = root_path::open_or_make(root, directory, Make::Directory, Links::Refuse).during(step)?;
+        let kind = match device.kind {
+            DeviceKind::Character => SFlag::S_IFCHR,
+            DeviceKind::Block => SFlag::S_IFBLK,
+        };
+        let number = libc::makedev(
+            u32::try_from(device.major).unwrap_or(u32::MAX),
+            u32::try_from(device.minor).unwrap_or(u32::MAX),
+        );
+        mknodat(directory.as_fd(), name, kind, Mode::from_bits_truncate(device.mode), number).during(step)?;
+        if (device.uid, device.gid) != (0, 0) {
+            nix::unistd::fchownat(
+                directory.as_fd(),
+                name,
+                Some(device.uid.into()),
+                Some(device.gid.into()),
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            )
+            .during(step)?;
+        }
+    }
+    for (path, target) in &launch.symlinks {
+        let step = || format!("make the symbolic link {path}");
+        let (directory, name) = split(path);
+        let directory = root_path::open_or_make(root, directory, Make::Directory, Links::Refuse).during(step)?;
+        nix::unistd::symlinkat(target.as_str(), directory.as_fd(), name).during(step)?;
+    }
+    Ok(())
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("/", path))
+}
+
+/// Hides and protects paths, then the root itself.
+pub fn protect(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
+    for path in &launch.read_only_paths {
+        let step = || format!("protect {path} from writing");
+        if let Some(target) = existing(root, path).during(step)? {
+            let tree = clone_tree(Some(target.as_fd()), c"", true).during(step)?;
+            mount_setattr(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, true).during(step)?;
+            move_mount(tree.as_fd(), target.as_fd()).during(step)?;
+        }
+    }
+    if !launch.masked_paths.is_empty() {
+        // The host's own, taken before its root is left: nothing that an image brings can stand in for it.
+        let null = clone_tree(None, c"/dev/null", false).during(|| "take /dev/null".to_owned())?;
+        let found = fstat(null.as_fd()).during(|| "look at /dev/null".to_owned())?;
+        if found.st_mode & libc::S_IFMT != libc::S_IFCHR || found.st_rdev != libc::makedev(1, 3) {
+            return Err(failure(FailureKind::Kernel, "mask paths", "the host's /dev/null is not the null device"));
+        }
+        for path in &launch.masked_paths {
+            let step = || format!("mask {path}");
+            let Some(target) = existing(root, path).during(step)? else { continue };
+            let is_directory = fstat(target.as_fd()).during(step)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+            let cover = if is_directory {
+                new_filesystem(
+                    "tmpfs",
+                    "tmpfs",
+                    &[("nr_blocks".to_owned(), Some("1".to_owned()))],
+                    libc::MOUNT_ATTR_RDONLY,
+                )
+            } else {
+                clone_tree(Some(null.as_fd()), c"", false)
+            }
+            .during(step)?;
+            move_mount(cover.as_fd(), target.as_fd()).during(step)?;
+        }
+    }
+    if launch.root.read_only {
+        mount_setattr(root, libc::MOUNT_ATTR_RDONLY, 0, false)
+            .during(|| "make the root file system read-only".to_owned())?;
+    }
+    Ok(())
+}
+
+/// A path to mask or protect: all of them lie in file systems that we have mounted, where no link is followed.
+fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
+    match root_path::open(root, path, libc::O_PATH, Links::Refuse) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes namespaced kernel parameters through a /proc of our own that nothing is mounted over.
+pub fn write_sysctls(sysctls: &BTreeMap<String, String>) -> Result<(), Failure> {
+    if sysctls.is_empty() {
+        return Ok(());
+    }
+    let proc = new_filesystem("proc", "proc", &[], 0).during(|| "mount a proc for kernel parameters".to_owned())?;
+    for (name, value) in sysctls {
+        let step = || format!("set the kernel parameter {name}");
+        let path = c_string(format!("sys/{}", name.replace('.', "/"))).during(step)?;
+        let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
+        let written = openat2(proc.as_fd(), &path, libc::O_WRONLY, resolve)
+            .and_then(|file| File::from(file).write_all(value.as_bytes()));
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(failure(FailureKind::Setting, step(), "this kernel has no such parameter"));
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL)) => {
+                return Err(failure(FailureKind::Setting, step(), format!("the kernel does not take `{value}`")));
+            }
+            result => result.during(step)?,
+        }
+    }
+    Ok(())
+}
+
+/// Mounts the terminal at /dev/console.
+pub fn mount_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> Result<(), Failure> {
+    let step = || "mount the terminal at /dev/console".to_owned();
+    let target = root_path::open_or_make(root, "/dev/console", Make::File, Links::Refuse).during(step)?;
+    let tree = clone_tree(Some(terminal), c"", false).during(step)?;
+    move_mount(tree.as_fd(), target.as_fd()).during(step)
+}
+
+/// Makes `root` the root of this mount namespace and lets go of the host's.
+pub fn enter(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let step = || "change to the container's root".to_owned();
+    nix::unistd::fchdir(root).during(step)?;
+    // With both the same, the old root ends up mounted on top of the new one, and is taken away at once.
+    nix::unistd::pivot_root(".", ".").during(step)?;
+    umount2(".", MntFlags::MNT_DETACH).during(step)?;
+    nix::unistd::chdir("/").during(step)
+}
+
+/// Opens the multiplexer of the container's own terminals.
+pub fn open_terminal_multiplexer(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let flags = (OFlag::O_RDWR | OFlag::O_NOCTTY).bits();
+    root_path::open(root, "/dev/pts/ptmx", flags, Links::Refuse).during(|| "allocate a terminal".to_owned())
+}

@@ -1,0 +1,347 @@
+//! System calls that have no safe wrapper yet, each checked and turned into `io::Result`.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Fails with the thread's last error when a call returned a negative number.
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = libc::c_int::try_from(checked(result)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nothing else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A C string of `text`, which must have no NUL byte.
+pub fn c_string(text: impl Into<Vec<u8>>) -> io::Result<CString> {
+    CString::new(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it has a NUL byte"))
+}
+
+/// Forks into new namespaces (`CLONE_NEW*`) and, where given, a version 2 cgroup. `None` in the child.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<i32>> {
+    // linux/sched.h; the constant of the libc crate does not fit its type.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let into_cgroup = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    let mut arguments = libc::clone_args {
+        flags: flags | into_cgroup,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().unsigned_abs())),
+    };
+    // SAFETY: without a stack and without CLONE_VM this is fork(2); the process has one thread, so no lock is held in
+    // the child, and `arguments` outlives the call.
+    let pid = checked(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) })?;
+    Ok(if pid == 0 { None } else { Some(i32::try_from(pid).map_err(io::Error::other)?) })
+}
+
+/// openat2(2). `resolve` is made of `RESOLVE_*`; the descriptor is closed on exec.
+pub fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
+    // SAFETY: all zeros is a valid `open_how`.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((flags | libc::O_CLOEXEC).unsigned_abs());
+    how.mode = if flags & libc::O_CREAT == 0 { 0 } else { 0o644 };
+    how.resolve = resolve;
+    for _ in 0..64 {
+        // SAFETY: `path` and `how` outlive the call.
+        let result = owned(unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                directory.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        });
+        match result {
+            // A rename elsewhere made the kernel unsure about `..`: it asks to try again.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+            result => return result,
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+/// A detached copy of the mount at `path`, or at `directory` itself when `path` is empty.
+pub fn clone_tree(directory: Option<BorrowedFd<'_>>, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let recursively = if recursive { libc::AT_RECURSIVE.unsigned_abs() } else { 0 };
+    let empty = if path.is_empty() { libc::AT_EMPTY_PATH.unsigned_abs() } else { 0 };
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | recursively | empty;
+    let directory = directory.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
+    // SAFETY: `path` outlives the call.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) })
+}
+
+/// Attaches a detached mount on what `target` refers to.
+pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: both paths are static empty strings.
+    checked(unsafe {
+        libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), flags)
+    })?;
+    Ok(())
+}
+
+/// Changes attributes and propagation (`MS_PRIVATE`, `MS_SLAVE`, or 0 to leave it) of a mount.
+pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: `attributes` outlives the call.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// A file system that is being configured, see fsopen(2).
+pub struct FilesystemContext(OwnedFd);
+
+impl FilesystemContext {
+    /// Starts with the kind's defaults.
+    pub fn open(kind: &str) -> io::Result<Self> {
+        let kind = c_string(kind)?;
+        // SAFETY: `kind` outlives the call.
+        owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) }).map(Self)
+    }
+
+    fn configure(&self, command: libc::c_uint, key: Option<&CStr>, value: Option<&CStr>, extra: i32) -> io::Result<()> {
+        let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
+        // SAFETY: the strings outlive the call, and null is allowed where the command takes none.
+        checked(unsafe {
+            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, pointer(key), pointer(value), extra)
+        })
+        .map_err(|error| self.explained(&error))?;
+        Ok(())
+    }
+
+    /// An error with what the file system said about it, which is often more than a number.
+    fn explained(&self, error: &io::Error) -> io::Error {
+        let mut message = [0u8; 512];
+        // SAFETY: `message` is writable for its length.
+        let length = unsafe { libc::read(self.0.as_raw_fd(), message.as_mut_ptr().cast(), message.len()) };
+        match usize::try_from(length) {
+            Ok(length) if length > 2 => {
+                let said = String::from_utf8_lossy(&message[2..length]).trim().to_owned();
+                io::Error::new(error.kind(), format!("{error} ({said})"))
+            }
+            _ => io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+
+    /// Sets an option that has a value.
+    pub fn set(&self, key: &str, value: &CStr) -> io::Result<()> {
+        self.configure(libc::FSCONFIG_SET_STRING, Some(&c_string(key)?), Some(value), 0)
+    }
+
+    /// Sets an option that has none.
+    pub fn flag(&self, key: &str) -> io::Result<()> {
+        self.configure(libc::FSCONFIG_SET_FLAG, Some(&c_string(key)?), None, 0)
+    }
+
+    /// Makes the file system and a detached mount of it with `MOUNT_ATTR_*` bits.
+    pub fn mount(self, attributes: u64) -> io::Result<OwnedFd> {
+        self.configure(libc::FSCONFIG_CMD_CREATE, None, None, 0)?;
+        // SAFETY: no pointers.
+        owned(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes) })
+    }
+}
+
+/// Marks every descriptor from `first` on to be closed on exec.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: no pointers; no descriptor is closed now.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Closes every descriptor from `first` on, now.
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: the caller's business; used just before a loop that owns nothing but the standard descriptors.
+    checked(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })?;
+    Ok(())
+}
+
+/// Leaves the session keyring of whoever started us, so that its keys are not shared with the container.
+pub fn join_new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    checked(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) })?;
+    Ok(())
+}
+
+/// Installs a compiled filter, an array of `struct sock_filter`, for this thread.
+pub fn load_seccomp(filter: &[u8]) -> io::Result<()> {
+    let size = size_of::<libc::sock_filter>();
+    if filter.is_empty() || !filter.len().is_multiple_of(size) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no compiled filter"));
+    }
+    let mut instructions: Vec<libc::sock_filter> = filter
+        .chunks_exact(size)
+        .map(|bytes| libc::sock_filter {
+            code: u16::from_ne_bytes([bytes[0], bytes[1]]),
+            jt: bytes[2],
+            jf: bytes[3],
+            k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        })
+        .collect();
+    let program = libc::sock_fprog {
+        len: u16::try_from(instructions.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
+        filter: instructions.as_mut_ptr(),
+    };
+    // SAFETY: `program` points to `len` instructions and both outlive the call, which copies them.
+    checked(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })?;
+    Ok(())
+}
+
+fn prctl(option: libc::c_int, argument: libc::c_ulong, second: libc::c_ulong) -> io::Result<()> {
+    let zero: libc::c_ulong = 0;
+    // SAFETY: the options used here take numbers, not pointers.
+    checked(libc::c_long::from(unsafe { libc::prctl(option, argument, second, zero, zero) }))?;
+    Ok(())
+}
+
+/// Nobody but root of the host may read this process's memory or `/proc/PID/exe`.
+pub fn forbid_dumping() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0, 0)
+}
+
+/// This process is killed when its parent ends. To be called after the last change of user, which clears it.
+pub fn die_with_parent() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::c_ulong::from(libc::SIGKILL.unsigned_abs()), 0)
+}
+
+/// No program that is run from here on gains anything by setuid or file capabilities.
+pub fn set_no_new_privileges() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
+}
+
+/// Keeps the permitted capabilities over the change to a user other than root.
+pub fn keep_capabilities() -> io::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, 1, 0)
+}
+
+/// What `ps` shows.
+pub fn set_name(name: &CStr) {
+    // SAFETY: the kernel copies at most 16 bytes of a NUL-terminated string. Failing would only cost a nicer name.
+    let _ = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// The number of the last capability that the kernel knows.
+fn last_capability() -> u32 {
+    std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(40)
+}
+
+/// All capabilities that the kernel knows.
+pub fn known_capabilities() -> u64 {
+    u64::MAX >> (63 - last_capability().min(63))
+}
+
+/// Takes everything that is not in `keep` from the bounding set.
+pub fn limit_bounding_set(keep: u64, known: u64) -> io::Result<()> {
+    for capability in 0..64u64 {
+        if known & !keep & (1 << capability) != 0 {
+            prctl(libc::PR_CAPBSET_DROP, capability, 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the ambient set, whose members must be permitted and inheritable.
+pub fn raise_ambient(set: u64) -> io::Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::c_ulong::from(libc::PR_CAP_AMBIENT_CLEAR_ALL.unsigned_abs()), 0)?;
+    for capability in (0..64u64).filter(|capability| set & (1 << capability) != 0) {
+        prctl(libc::PR_CAP_AMBIENT, libc::c_ulong::from(libc::PR_CAP_AMBIENT_RAISE.unsigned_abs()), capability)?;
+    }
+    Ok(())
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The calling thread's permitted capabilities.
+pub fn permitted_capabilities() -> io::Result<u64> {
+    let mut header = CapabilityHeader { version: 0x2008_0522, pid: 0 };
+    let mut data = [CapabilityData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: version 3 of the interface reads a header and writes two data structures.
+    checked(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
+}
+
+/// Sets the calling thread's capabilities.
+pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
+    let half = |set: u64, high: bool| u32::try_from(if high { set >> 32 } else { set & 0xffff_ffff }).unwrap_or(0);
+    let mut header = CapabilityHeader { version: 0x2008_0522, pid: 0 };
+    let data = [false, true].map(|high| CapabilityData {
+        effective: half(effective, high),
+        permitted: half(permitted, high),
+        inheritable: half(inheritable, high),
+    });
+    // SAFETY: version 3 of the interface reads a header and two data structures.
+    checked(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) })?;
+    Ok(())
+}
+
+/// Sets a resource limit by its number.
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `limit` outlives the call; the resource is checked by the kernel.
+    checked(unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit>())
+    })?;
+    Ok(())
+}
+
+/// Sets the real, effective and saved user and group and the supplementary groups.
+pub fn set_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the array has as many elements as said. The raw calls change this thread, which is the only one.
+    unsafe {
+        checked(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        checked(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        checked(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// Opens the other end of the terminal whose controlling end is `master`, without a path that could be tampered with.
+pub fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the request takes open flags as its argument.
+    let result =
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };
+    owned(libc::c_long::from(result))
+}
+
+/// Makes the terminal that `fd` refers to the controlling one of this session.
+pub fn set_controlling_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the argument is a number.
+    checked(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }))?;
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! The daemon's settings: one file and a few flags become one structure before anything runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+
+/// Where the settings are unless told otherwise.
+pub const DEFAULT_FILE: &str = "/etc/stack/stackd.toml";
+
+/// The daemon of every host: container engine, agent, and controller where the host is one.
+#[derive(Debug, Parser)]
+#[command(name = "stackd", version, max_term_width = 110)]
+pub struct Arguments {
+    /// The file of settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything is kept that outlives a reboot
+    #[arg(long, value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
+    /// Where the sockets are
+    #[arg(long, value_name = "DIRECTORY")]
+    run_dir: Option<PathBuf>,
+    /// Where to listen for other hosts, once this one is in a cluster
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where other hosts reach this one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    advertise: Option<SocketAddr>,
+    /// The program that is the parent of each container
+    #[arg(long, value_name = "FILE")]
+    shim: Option<PathBuf>,
+    /// How the log is written
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The file, as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    state_dir: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    advertise: Option<SocketAddr>,
+    hostname: Option<String>,
+    shim: Option<PathBuf>,
+    cgroup_parent: Option<String>,
+    insecure_registries: BTreeSet<String>,
+    registry_mirrors: BTreeMap<String, Vec<String>>,
+    registry_authorities: Vec<PathBuf>,
+    log_format: Option<LogFormat>,
+    labels: BTreeMap<String, String>,
+    network: Network,
+    heartbeat: Option<String>,
+    node_timeout: Option<String>,
+}
+
+/// The networks of this host.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Network {
+    prefix: Option<String>,
+    table: Option<String>,
+    pools: Option<Vec<ipnet::Ipv4Net>>,
+    mtu: Option<u32>,
+}
+
+/// Everything that the daemon is told.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// Outlives a reboot.
+    pub state_directory: PathBuf,
+    /// Sockets.
+    pub run_directory: PathBuf,
+    /// Where to listen for other hosts.
+    pub listen: SocketAddr,
+    /// Where other hosts reach this one, where that is not found out.
+    pub advertise: Option<SocketAddr>,
+    /// In place of the host's own name.
+    pub hostname: Option<String>,
+    /// The program that is the parent of each container.
+    pub shim: PathBuf,
+    /// The cgroup below which containers have theirs.
+    pub cgroup_parent: Option<String>,
+    /// How images are fetched.
+    pub registry: stack_engine::image::RegistryConfig,
+    /// How networks are made.
+    pub network: stack_engine::network::NetworkConfig,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// `engine.labels.*`.
+    pub labels: BTreeMap<String, String>,
+    /// How often nodes say that they are alive; a controller's setting.
+    pub heartbeat: Option<Duration>,
+    /// After which silence a node is taken to be down; a controller's setting.
+    pub node_timeout: Option<Duration>,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is wrong.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A span of time is wrong.
+    #[error("{}: `{name}` is `{value}`: expected a time such as `500ms`", path.display())]
+    Time {
+        /// In which file.
+        path: PathBuf,
+        /// Which setting.
+        name: &'static str,
+        /// What it is.
+        value: String,
+    },
+}
+
+impl Configuration {
+    /// The settings of a command line: its flags over its file over the defaults.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has something that is no setting.
+    pub fn read(arguments: Arguments) -> Result<Self, ConfigurationError> {
+        let (path, required) = match &arguments.config {
+            Some(path) => (path.clone(), true),
+            None => (PathBuf::from(DEFAULT_FILE), false),
+        };
+        let file = match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                toml::from_str(&text).map_err(|source| ConfigurationError::File { path: path.clone(), source: Box::new(source) })?
+            }
+            Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => File::default(),
+            Err(source) => return Err(ConfigurationError::Read { path, source }),
+        };
+        Self::combine(arguments, file, &path)
+    }
+
+    fn combine(arguments: Arguments, file: File, path: &Path) -> Result<Self, ConfigurationError> {
+        let time = |name, value: Option<String>| {
+            value
+                .map(|value| {
+                    humantime::parse_duration(&value).map_err(|_| ConfigurationError::Time {
+                        path: path.to_owned(),
+                        name,
+                        value,
+                    })
+                })
+                .transpose()
+        };
+        let mut registry = stack_engine::image::RegistryConfig::default();
+        registry.insecure.extend(file.insecure_registries);
+        registry.mirrors.extend(file.registry_mirrors);
+        registry.certificate_authorities.extend(file.registry_authorities);
+        let defaults = stack_engine::network::NetworkConfig::default();
+        let network = stack_engine::network::NetworkConfig {
+            prefix: file.network.prefix.unwrap_or(defaults.prefix),
+            table: file.network.table.unwrap_or(defaults.table),
+            pools: file.network.pools.unwrap_or(defaults.pools),
+            mtu: file.network.mtu.unwrap_or(defaults.mtu),
+            subnet_length: defaults.subnet_length,
+        };
+        let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), stack_api::DEFAULT_PORT);
+        Ok(Self {
+            state_directory: arguments.state_dir.or(file.state_dir).unwrap_or_else(|| "/var/lib/stack".into()),
+            run_directory: arguments.run_dir.or(file.run_dir).unwrap_or_else(|| "/run/stack".into()),
+            listen: arguments.listen.or(file.listen).unwrap_or(anywhere),
+            advertise: arguments.advertise.or(file.advertise),
+            hostname: file.hostname,
+            shim: arguments.shim.or(file.shim).unwrap_or_else(beside_this_program),
+            cgroup_parent: file.cgroup_parent,
+            registry,
+            network,
+            log_format: arguments.log_format.or(file.log_format).unwrap_or_default(),
+            labels: file.labels,
+            heartbeat: time("heartbeat", file.heartbeat)?,
+            node_timeout: time("node_timeout", file.node_timeout)?,
+        })
+    }
+}
+
+fn beside_this_program() -> PathBuf {
+    std::env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.join("stack-shim")))
+        .unwrap_or_else(|| PathBuf::from("/usr/local/bin/stack-shim"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, flags: &[&str]) -> Result<Configuration, ConfigurationError> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("stackd.toml");
+        std::fs::write(&path, text).expect("written");
+        let mut line = vec!["stackd", "--config", path.to_str().expect("UTF-8")];
+        line.extend(flags);
+        Configuration::read(Arguments::parse_from(line))
+    }
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_the_defaults() {
+        let configuration = read("state_dir = \"/a\"\nrun_dir = \"/b\"\nheartbeat = \"250ms\"", &["--state-dir", "/c"])
+            .expect("settings");
+        assert_eq!(configuration.state_directory, Path::new("/c"));
+        assert_eq!(configuration.run_directory, Path::new("/b"));
+        assert_eq!(configuration.listen.port(), stack_api::DEFAULT_PORT);
+        assert_eq!(configuration.heartbeat, Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn what_is_no_setting_is_refused_with_its_place() {
+        let error = read("state_dir = \"/a\"\nstat_dir = \"/b\"", &[]).expect_err("refused").to_string();
+        assert!(error.contains("stat_dir") && error.contains("line 2"), "{error}");
+        let error = read("node_timeout = \"soon\"", &[]).expect_err("refused").to_string();
+        assert!(error.contains("node_timeout") && error.contains("soon"), "{error}");
+    }
+}

@@ -1,0 +1,363 @@
+//! The wiring: engine, agent, controller, sockets. What fails here is said and ends the process; containers go on.
+
+use std::error::Error;
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex as SyncMutex};
+use std::time::Duration;
+
+use axum::Router;
+use rand::Rng;
+use stack_agent::engine_host::EngineHost;
+use stack_agent::ledger::Ledger;
+use stack_agent::metrics::AgentMetrics;
+use stack_agent::reconcile::{Contact, Reconciler};
+use stack_agent::watch::{Session, SessionConfig};
+use stack_api::bodies::{CertificateRequest, CertificateResponse};
+use stack_api::{Client, Endpoint, routes};
+use stack_controller::controller::{Controller, ControllerConfig};
+use stack_controller::http::{guard, listener};
+use stack_controller::identity::{Credentials, NodeIdentity, authority};
+use stack_controller::tuning::Tuning;
+use stack_engine::{Engine, EngineConfig};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::configuration::Configuration;
+use crate::description;
+use crate::membership;
+use crate::resolver::EngineResolver;
+use crate::switch::Switch;
+
+/// What ends the daemon, for the log.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// The certificate's age is looked at this often.
+const RENEWAL_CHECK: Duration = Duration::from_secs(600);
+
+/// The texts of an error and of its sources, each once.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    stack_agent::engine_host::full_text(error)
+}
+
+/// One host's daemon.
+pub struct Daemon {
+    /// What it was told.
+    pub configuration: Configuration,
+    /// One attempt to become a member at a time.
+    pub membership: Mutex<()>,
+    engine: Engine,
+    local: Switch,
+    member: Mutex<Option<Member>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Why the daemon must end, from whichever part of it cannot go on.
+    fatal: mpsc::Sender<String>,
+}
+
+struct Member {
+    credentials: Arc<Credentials>,
+    controller: Option<Arc<Controller>>,
+}
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// What it cannot be without failed. The text says what and why.
+pub async fn run(configuration: Configuration) -> Result<(), Failure> {
+    let make = |path: &Path, mode| {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .map_err(|error| format!("cannot make {}: {error}", path.display()))
+    };
+    make(&configuration.state_directory, 0o700)?;
+    make(&configuration.run_directory, 0o755)?;
+    let _lock = lock(&configuration.state_directory)?;
+    let engine = Engine::open(EngineConfig {
+        root: configuration.state_directory.clone(),
+        run: configuration.run_directory.clone(),
+        shim: configuration.shim.clone(),
+        cgroup_parent: configuration.cgroup_parent.clone().map_or_else(|| "stack".into(), Into::into),
+        registry: configuration.registry.clone(),
+        network: configuration.network.clone(),
+    })
+    .await?;
+    let (fatal, mut failures) = mpsc::channel(4);
+    let daemon = Arc::new(Daemon {
+        configuration,
+        membership: Mutex::new(()),
+        engine,
+        local: Switch::default(),
+        member: Mutex::new(None),
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        fatal,
+    });
+    daemon.serve_local_socket()?;
+    daemon.set_local_routes(None);
+    if let Some(identity) = NodeIdentity::load(&daemon.configuration.state_directory)? {
+        daemon.become_member(identity).await?;
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        state = %daemon.configuration.state_directory.display(),
+        member = daemon.identity().await.is_some(),
+        "stackd is ready"
+    );
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "nobody waits for readiness");
+    }
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        Some(reason) = failures.recv() => Err(reason.into()),
+    };
+    tracing::info!("stackd ends; containers go on");
+    daemon.shut_down().await;
+    outcome
+}
+
+/// Two daemons on one state directory would undo each other's work.
+fn lock(directory: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, Failure> {
+    let path = directory.join("stackd.lock");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| format!("another stackd uses {}: {error}", directory.display()).into())
+}
+
+impl Daemon {
+    /// Who this host is in its cluster.
+    pub async fn identity(&self) -> Option<Arc<NodeIdentity>> {
+        self.member.lock().await.as_ref().map(|member| member.credentials.identity())
+    }
+
+    /// On a controller: Raft knows a leader.
+    pub async fn has_leader(&self) -> bool {
+        let controller = self.member.lock().await.as_ref().and_then(|member| member.controller.clone());
+        controller.is_some_and(|controller| controller.store().leader().is_some())
+    }
+
+    /// The controller's numbers, with what the settings say over the defaults.
+    pub fn tuning(&self) -> Tuning {
+        let defaults = Tuning::default();
+        Tuning {
+            node_heartbeat: self.configuration.heartbeat.unwrap_or(defaults.node_heartbeat),
+            node_timeout: self.configuration.node_timeout.unwrap_or(defaults.node_timeout),
+            ..defaults
+        }
+    }
+
+    fn serve_local_socket(self: &Arc<Self>) -> Result<(), Failure> {
+        let path = self.configuration.run_directory.join("stackd.sock");
+        let listener = bind_socket(&path)?;
+        let (router, stop) = (self.local.router(), self.stop.clone());
+        self.tasks.spawn(listener::serve_local(listener, router, stop));
+        Ok(())
+    }
+
+    fn set_local_routes(self: &Arc<Self>, controller: Option<Router>) {
+        self.local.set(membership::routes(self, controller));
+    }
+
+    /// From now on this host is a member: it listens for the others, runs an agent, and a controller if it is one.
+    pub async fn become_member(self: &Arc<Self>, identity: NodeIdentity) -> Result<(), Failure> {
+        let listen = self.configuration.listen;
+        let listener =
+            TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+        let node = identity.node;
+        let credentials = Arc::new(Credentials::new(identity.clone())?);
+        let controller = match identity.raft_id {
+            Some(_) => Some(Arc::new(
+                Controller::start(ControllerConfig {
+                    state_directory: self.configuration.state_directory.clone(),
+                    credentials: Arc::clone(&credentials),
+                    tuning: self.tuning(),
+                    resolver: Arc::new(EngineResolver(self.engine.clone())),
+                })
+                .await?,
+            )),
+            None => None,
+        };
+        let store = controller.as_ref().map(|controller| controller.store().clone());
+        let mut router = Router::new();
+        for (route, part) in stack_agent::http::host_routes(self.engine.clone()) {
+            router = router.merge(guard::protect(part, route.caller, store.clone()));
+        }
+        if let Some(controller) = &controller {
+            router = router.merge(controller.router());
+            self.set_local_routes(Some(controller.router()));
+            self.end_with_controller(controller);
+        }
+        let (serving, stop, fatal) = (Arc::clone(&credentials), self.stop.clone(), self.fatal.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = listener::serve_tls(listener, &serving, router, stop).await {
+                let _ = fatal.send(chain(&error)).await;
+            }
+        });
+        self.start_agent(node, &identity, &credentials)?;
+        self.renew_in_time(&credentials);
+        *self.member.lock().await = Some(Member { credentials, controller });
+        Ok(())
+    }
+
+    fn end_with_controller(&self, controller: &Arc<Controller>) {
+        let (controller, stop, fatal) = (Arc::clone(controller), self.stop.clone(), self.fatal.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                reason = controller.failed() => {
+                    let _ = fatal.send(format!("the controller's log cannot be written: {reason}")).await;
+                }
+            }
+        });
+    }
+
+    fn start_agent(
+        &self,
+        node: stack_model::NodeId,
+        identity: &NodeIdentity,
+        credentials: &Arc<Credentials>,
+    ) -> Result<(), Failure> {
+        let ledger = Ledger::open(&self.configuration.state_directory.join("agent"), node)?;
+        let ledger = Arc::new(SyncMutex::new(ledger));
+        let wake = Arc::new(Notify::new());
+        let contact = Contact::default();
+        let metrics = AgentMetrics::default();
+        let (reports, report_receiver) = watch::channel(None);
+        let description = description::describe(&self.configuration);
+        let host = Arc::new(EngineHost::new(self.engine.clone(), node, description.hostname.clone()));
+        self.tasks.spawn(host.wake_on_events(Arc::clone(&wake), self.stop.clone()));
+        let reconciler = Reconciler {
+            host,
+            ledger: Arc::clone(&ledger),
+            wake: Arc::clone(&wake),
+            contact: contact.clone(),
+            reports,
+            metrics: metrics.clone(),
+        };
+        self.tasks.spawn(reconciler.run(self.stop.clone()));
+
+        let address = description::advertised(&self.configuration, None)
+            .or_else(|| identity.controllers.first().copied())
+            .unwrap_or(self.configuration.listen);
+        let connecting = Arc::clone(credentials);
+        let keeping = Arc::clone(credentials);
+        let directory = self.configuration.state_directory.clone();
+        let config = SessionConfig {
+            node,
+            address,
+            description,
+            controllers: identity.controllers.clone(),
+            connect: Arc::new(move |address: SocketAddr| {
+                let identity = connecting.identity().client_identity();
+                Client::new(Endpoint::Controllers(vec![address]), Some(&identity))
+            }),
+            keep_controllers: Arc::new(move |controllers: &[SocketAddr]| {
+                let mut identity = (*keeping.identity()).clone();
+                identity.controllers = controllers.to_vec();
+                if let Err(error) = identity.save(&directory).and_then(|()| keeping.replace(identity)) {
+                    tracing::warn!(error = %chain(&error), "the controllers' addresses are not kept");
+                }
+            }),
+        };
+        let session = Session::new(config, ledger, contact, wake, report_receiver, metrics);
+        self.tasks.spawn(session.run(self.stop.clone()));
+        Ok(())
+    }
+
+    /// Renews the node's certificate at a random point between half and four fifths of its life.
+    fn renew_in_time(&self, credentials: &Arc<Credentials>) {
+        let (credentials, stop) = (Arc::clone(credentials), self.stop.clone());
+        let directory = self.configuration.state_directory.clone();
+        self.tasks.spawn(async move {
+            let point = rand::rng().random_range(0.5..0.8);
+            loop {
+                if is_due(&credentials.identity(), point) {
+                    match renew(&credentials, &directory).await {
+                        Ok(()) => tracing::info!("the node's certificate is renewed"),
+                        Err(error) => {
+                            tracing::warn!(error = %chain(error.as_ref()), "the certificate is not renewed yet");
+                        }
+                    }
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(RENEWAL_CHECK) => {}
+                }
+            }
+        });
+    }
+
+    async fn shut_down(&self) {
+        self.stop.cancel();
+        let member = self.member.lock().await.take();
+        if let Some(controller) = member.and_then(|member| member.controller) {
+            self.local.set(Router::new());
+            self.tasks.close();
+            let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+            if let Some(controller) = Arc::into_inner(controller) {
+                controller.shutdown().await;
+            }
+        }
+        self.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+    }
+}
+
+fn is_due(identity: &NodeIdentity, point: f64) -> bool {
+    let Ok((from, until)) = identity.validity() else { return true };
+    let now = stack_agent::reconcile::now().0 / 1000;
+    let life = u64::try_from(until.saturating_sub(from)).unwrap_or(0);
+    let age = now.saturating_sub(u64::try_from(from).unwrap_or(0));
+    // Ages and lives are far below 2^52 seconds, so nothing is lost.
+    age as f64 >= life as f64 * point
+}
+
+async fn renew(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
+    let old = credentials.identity();
+    let (key, request) = authority::new_key()?;
+    let client = Client::new(Endpoint::Controllers(old.controllers.clone()), Some(&old.client_identity()))?;
+    let body = CertificateRequest { name: None, certificate_request: request };
+    let response: CertificateResponse =
+        client.call(routes::CERTIFICATE, &[], None::<&()>, Some(&body), Duration::from_secs(15)).await?;
+    let identity = NodeIdentity {
+        certificate: response.certificate,
+        key: key.to_string(),
+        ..(*credentials.identity()).clone()
+    };
+    // Checked before it is kept: a bad certificate never replaces a good one.
+    Credentials::new(identity.clone())?;
+    identity.save(directory)?;
+    credentials.replace(identity)?;
+    Ok(())
+}
+
+/// A socket that root and the group `stack`, if there is one, may open.
+fn bind_socket(path: &Path) -> Result<UnixListener, Failure> {
+    let fail = |error: std::io::Error| format!("cannot listen on {}: {error}", path.display());
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail(error).into()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
+    if let Ok(Some(group)) = nix::unistd::Group::from_name("stack") {
+        std::os::unix::fs::chown(path, None, Some(group.gid.as_raw())).map_err(fail)?;
+    }
+    tracing::debug!(path = %path.display(), socket = ?listener.as_fd(), "listening");
+    Ok(listener)
+}

@@ -1,0 +1,259 @@
+//! Pure. The file systems of a container: `volumes` and `tmpfs`.
+
+use stack_model::spec::{Mount, MountSource};
+
+use super::Context;
+use super::read::{self, Fields};
+use crate::code::Code;
+use crate::diagnostic::{Journal, Path, Problem};
+use crate::short::bytes;
+use crate::tree::{Node, Value};
+
+/// All mounts, in the order of the file, `volumes` first.
+pub(super) fn mounts(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Vec<Mount> {
+    let mut mounts = Vec::new();
+    let list = fields.path.key("volumes");
+    for (index, node) in fields.items("volumes").iter().enumerate() {
+        if node.as_mapping().is_none() {
+            continue;
+        }
+        let volume = Fields::new(node, list.index(index));
+        if let Some(mount) = mount(&volume, node, context, journal) {
+            mounts.push(mount);
+        }
+    }
+    let list = fields.path.key("tmpfs");
+    for (index, node) in fields.items("tmpfs").iter().enumerate() {
+        let path = list.index(index);
+        if let Some(text) = read::text(node, &path, journal)
+            && let Some(mount) = short_tmpfs(&text, node, &path, journal)
+        {
+            mounts.push(mount);
+        }
+    }
+    mounts
+}
+
+fn target(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Option<String> {
+    let Some(written) = fields.node("target") else {
+        journal.push(
+            Problem::new(Code::MissingKey, node.place, &fields.path, "a volume of a service needs the key `target`")
+                .hint("add `target:` with the path in the container"),
+        );
+        return None;
+    };
+    let text = fields.text("target", journal)?;
+    let problem = if !text.starts_with('/') {
+        Some((Code::NotAbsolute, "is not an absolute path", "a path in the container begins with `/`"))
+    } else if text.split('/').any(|part| part == "..") {
+        Some((Code::BadValue, "leaves the directory that it names", "write the path without `..`"))
+    } else if text == "/" {
+        Some((Code::BadValue, "is the root of the container itself", "mount it at a directory, such as `/data`"))
+    } else {
+        None
+    };
+    match problem {
+        None => Some(text),
+        Some((code, reason, hint)) => {
+            let path = fields.path.key("target");
+            journal.push(
+                Problem::new(code, written.place, &path, format!("the target {} {reason}", written.quoted())).hint(hint),
+            );
+            None
+        }
+    }
+}
+
+fn mount(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut Journal) -> Option<Mount> {
+    let target = target(fields, node, journal);
+    let kind = fields.node("type")?;
+    let source = match kind.as_text()? {
+        "bind" => bind(fields, context, journal)?,
+        "volume" => named(fields, journal)?,
+        "tmpfs" => {
+            let options = fields.fields("tmpfs");
+            if fields.node("source").is_some() {
+                journal.push(
+                    Problem::new(
+                        Code::Conflict,
+                        fields.key_place("source"),
+                        &fields.path.key("source"),
+                        "a file system in memory has no `source`",
+                    )
+                    .hint("remove it"),
+                );
+            }
+            MountSource::Tmpfs {
+                size: options.size("size", journal).filter(|size| *size > 0),
+                mode: options.node("mode").and_then(|node| mode(node, &options.path.key("mode"), journal)),
+            }
+        }
+        other => {
+            let (code, word, hint) = match other {
+                "npipe" => (Code::Refused, "is refused: it is for Windows containers, and hosts run Linux", "remove it"),
+                "cluster" => (Code::NotSupportedYet, "is not supported yet", "use a volume with a driver"),
+                _ => (Code::NotSupportedYet, "is not supported yet", "copy the files into a volume or into the image"),
+            };
+            journal.push(
+                Problem::new(code, kind.place, &fields.path.key("type"), format!("`type: {other}` {word}")).hint(hint),
+            );
+            return None;
+        }
+    };
+    let kind = kind.as_text()?;
+    for options in ["bind", "volume", "tmpfs", "image"] {
+        let says = fields.fields(options).mapping.is_some_and(|mapping| !mapping.is_empty());
+        if options != kind && says {
+            journal.push(
+                Problem::new(
+                    Code::Conflict,
+                    fields.key_place(options),
+                    &fields.path.key(options),
+                    format!("`{options}` says something about a mount whose `type` is `{kind}`"),
+                )
+                .hint(format!("remove it, or write `type: {options}`")),
+            );
+        }
+    }
+    Some(Mount { target: target?, read_only: fields.boolean("read_only", journal).unwrap_or(false), source })
+}
+
+fn bind(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Option<MountSource> {
+    let written = fields.node("source")?;
+    let path = fields.path.key("source");
+    let source = fields.text("source", journal)?;
+    if !source.starts_with('/') {
+        let absolute = if context.directory.is_empty() || source.starts_with('~') {
+            "/PATH/ON/THE/HOSTS".to_owned()
+        } else {
+            crate::paths::join(context.directory, &source)
+        };
+        journal.push(
+            Problem::new(
+                Code::RelativeBind,
+                written.place,
+                &path,
+                format!("{} is on the computer that deploys, not on the hosts", written.quoted()),
+            )
+            .hint(format!(
+                "use a named volume, build the files into the image, or give a path that is on every host (here it is `{absolute}`)"
+            )),
+        );
+        return None;
+    }
+    let options = fields.fields("bind");
+    if let Some(node) = options.node("recursive")
+        && node.as_text() != Some("enabled")
+    {
+        journal.push(
+            Problem::new(
+                Code::NotSupportedYet,
+                node.place,
+                &options.path.key("recursive"),
+                format!("`recursive: {}` is not supported yet", node.quoted().trim_matches('`')),
+            )
+            .hint("leave it out: what is mounted below the directory comes along"),
+        );
+    }
+    let propagation = options.text("propagation", journal).filter(|propagation| !propagation.is_empty());
+    let known = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+    if let (Some(propagation), Some(node)) = (&propagation, options.node("propagation"))
+        && !known.contains(&propagation.as_str())
+    {
+        super::service::not_allowed(node, &options.path.key("propagation"), &known, journal);
+    }
+    Some(MountSource::Bind {
+        path: crate::paths::clean(&source),
+        create_host_path: options.boolean("create_host_path", journal).unwrap_or(true),
+        propagation,
+    })
+}
+
+fn named(fields: &Fields<'_>, journal: &mut Journal) -> Option<MountSource> {
+    let options = fields.fields("volume");
+    let name = fields.text("source", journal).filter(|name| !name.is_empty());
+    let subpath = options.text("subpath", journal).filter(|subpath| !subpath.is_empty());
+    if let (Some(subpath), Some(node)) = (&subpath, options.node("subpath"))
+        && (subpath.starts_with('/') || subpath.split('/').any(|part| part == ".."))
+    {
+        journal.push(
+            Problem::new(
+                Code::BadValue,
+                node.place,
+                &options.path.key("subpath"),
+                format!("the subpath {} leaves the volume", node.quoted()),
+            )
+            .hint("write a relative path without `..`"),
+        );
+        return None;
+    }
+    Some(MountSource::Volume { name, no_copy: options.boolean("nocopy", journal).unwrap_or(false), subpath })
+}
+
+/// Permissions: YAML has read `0755` as octal; a text is octal too.
+fn mode(node: &Node, path: &Path<'_>, journal: &mut Journal) -> Option<u32> {
+    let value = match &node.value {
+        Value::Text(text) => u32::from_str_radix(text.trim_start_matches("0o"), 8).ok(),
+        Value::Integer(value) => u32::try_from(*value).ok(),
+        _ => None,
+    };
+    let value = value.filter(|mode| *mode <= 0o7777);
+    if value.is_none() {
+        journal.push(
+            Problem::new(Code::BadValue, node.place, path, format!("{} is not a file mode", node.quoted()))
+                .hint("write octal permissions, such as `0755`"),
+        );
+    }
+    value
+}
+
+/// `/run:size=64m,mode=1777`.
+fn short_tmpfs(text: &str, node: &Node, path: &Path<'_>, journal: &mut Journal) -> Option<Mount> {
+    let (target, options) = text.split_once(':').unwrap_or((text, ""));
+    if !target.starts_with('/') {
+        journal.push(
+            Problem::new(
+                Code::NotAbsolute,
+                node.place,
+                path,
+                format!("{} does not begin with an absolute path", node.quoted()),
+            )
+            .hint("write `/run` or `/run:size=64m`"),
+        );
+        return None;
+    }
+    let mut mount = Mount { target: crate::paths::clean(target), read_only: false, source: MountSource::Tmpfs { size: None, mode: None } };
+    let MountSource::Tmpfs { size, mode } = &mut mount.source else { return None };
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        let understood = match key {
+            "size" => {
+                *size = bytes::parse(value).ok().and_then(|size| u64::try_from(size).ok());
+                size.is_some()
+            }
+            "mode" => {
+                *mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777);
+                mode.is_some()
+            }
+            "ro" => {
+                mount.read_only = true;
+                true
+            }
+            // What every such file system has.
+            "rw" | "nosuid" | "nodev" => true,
+            _ => false,
+        };
+        if !understood {
+            journal.push(
+                Problem::new(
+                    Code::NotSupportedYet,
+                    node.place,
+                    path,
+                    format!("an option of {} is not supported", node.quoted()),
+                )
+                .hint("known are `size=64m`, `mode=1777`, `ro`, `rw`, `nosuid` and `nodev`"),
+            );
+        }
+    }
+    Some(mount)
+}

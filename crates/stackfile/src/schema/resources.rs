@@ -1,0 +1,159 @@
+//! Pure. The keys at the top of a stack file, and those of networks, volumes, configs, secrets, models and includes.
+
+use super::Shape::{self, Boolean, Entries, Integer, List, Named, Null, Object as Mapping, Text};
+use super::Support::{Applied, Later, Noted, Refused};
+use super::service::SERVICE;
+use super::{DRIVER_OPTIONS, LIST_OR_MAPPING, Object, TEXT_OR_LIST, field};
+
+const CONFIGS_LATER: &str = "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
+const SECRETS_LATER: &str =
+    "mount the file from an absolute path of the hosts (`/etc/app/password:/run/secrets/password:ro`)";
+const MODELS_LATER: &str = "run the model server as a service with an image of its own";
+const NETWORK_LATER: &str = "leave it out; every network of a stack is a private one that spans all hosts";
+
+/// The whole file.
+pub(crate) static STACK: Object = Object {
+    noun: "a stack file",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("version", Text, Applied, "Obsolete; means nothing"),
+        field("name", Text, Applied, "The name of the stack"),
+        field("include", List(&Shape::Either(&[Text, Mapping(&INCLUDE)])), Applied, "Further stack files to be part of this one"),
+        field("services", Named(&Shape::Either(&[Mapping(&SERVICE), Null])), Applied, "What runs"),
+        field("models", Named(&Mapping(&MODEL)), Later(MODELS_LATER), "Language models that services use"),
+        field("networks", Named(&Shape::Either(&[Mapping(&NETWORK), Null])), Applied, "Networks that services share"),
+        field("volumes", Named(&Shape::Either(&[Mapping(&VOLUME), Null])), Applied, "Volumes that services share"),
+        field("secrets", Named(&Mapping(&SECRET)), Later(SECRETS_LATER), "Secrets that services use"),
+        field("configs", Named(&Mapping(&CONFIG)), Later(CONFIGS_LATER), "Configuration files that services use"),
+    ],
+};
+
+static INCLUDE: Object = Object {
+    noun: "an include",
+    required: &[],
+    extensions: false,
+    fields: &[
+        field("path", TEXT_OR_LIST, Applied, "The file, or several of which the later change the earlier"),
+        field("env_file", TEXT_OR_LIST, Applied, "Variables for the included files"),
+        field("project_directory", Text, Applied, "From where the relative paths of the included files are resolved"),
+    ],
+};
+
+const EXTERNAL: Shape = Shape::Either(&[Boolean, Mapping(&EXTERNAL_NAME)]);
+
+static EXTERNAL_NAME: Object = Object {
+    noun: "`external`",
+    required: &[],
+    extensions: true,
+    fields: &[field("name", Text, Applied, "Obsolete: write `name` beside `external: true`")],
+};
+
+static NETWORK: Object = Object {
+    noun: "a network",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("name", Text, Applied, "Its name in the cluster, in place of STACK_KEY"),
+        field("driver", Text, Applied, "`overlay`, which spans all hosts"),
+        field("driver_opts", DRIVER_OPTIONS, Later(NETWORK_LATER), "Options of the driver"),
+        field("ipam", Mapping(&IPAM), Later("leave it out; addresses are given out by the cluster"), "Which addresses it has"),
+        field("external", EXTERNAL, Later("define the network in this stack"), "It belongs to something else"),
+        field("internal", Boolean, Later(NETWORK_LATER), "Its containers reach nothing outside"),
+        field("enable_ipv4", Boolean, Later(NETWORK_LATER), "Whether it has IPv4 addresses"),
+        field("enable_ipv6", Boolean, Later(NETWORK_LATER), "Whether it has IPv6 addresses"),
+        field(
+            "attachable",
+            Boolean,
+            Noted("containers that belong to no stack cannot be attached to a network of a stack yet"),
+            "Containers of no stack may join",
+        ),
+        field("labels", LIST_OR_MAPPING, Applied, "Labels of the network"),
+    ],
+};
+
+static IPAM: Object = Object {
+    noun: "`ipam`",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("driver", Text, Later("leave it out"), "Who gives out addresses"),
+        field("config", List(&Mapping(&IPAM_CONFIG)), Later("leave it out"), "Ranges of addresses"),
+        field("options", Entries(&Text), Later("leave it out"), "Options of the driver"),
+    ],
+};
+
+static IPAM_CONFIG: Object = Object {
+    noun: "a range of addresses",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("subnet", Text, Later("leave it out"), "All addresses of the network, such as `10.5.0.0/16`"),
+        field("ip_range", Text, Later("leave it out"), "Those that containers get"),
+        field("gateway", Text, Later("leave it out"), "The address of the hosts"),
+        field("aux_addresses", Entries(&Text), Later("leave it out"), "Addresses that are taken"),
+    ],
+};
+
+static VOLUME: Object = Object {
+    noun: "a volume",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("name", Text, Applied, "Its name on the hosts, in place of STACK_KEY"),
+        field("driver", Text, Applied, "Who stores it; `local` is the host itself"),
+        field("driver_opts", DRIVER_OPTIONS, Applied, "Options of the driver"),
+        field("external", EXTERNAL, Applied, "It was made by somebody else; a host without it cannot run the task"),
+        field("labels", LIST_OR_MAPPING, Applied, "Labels of the volume"),
+    ],
+};
+
+static SECRET: Object = Object {
+    noun: "a secret",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("name", Text, Later(SECRETS_LATER), "Its name in the cluster"),
+        field("environment", Text, Later(SECRETS_LATER), "The variable that holds it"),
+        field("file", Text, Later(SECRETS_LATER), "The file that holds it"),
+        field("external", EXTERNAL, Later(SECRETS_LATER), "It was made by somebody else"),
+        field("labels", LIST_OR_MAPPING, Later(SECRETS_LATER), "Labels of the secret"),
+        field("driver", Text, Later(SECRETS_LATER), "Who stores it"),
+        field("driver_opts", DRIVER_OPTIONS, Later(SECRETS_LATER), "Options of the driver"),
+        field("template_driver", Text, Later(SECRETS_LATER), "Who fills in its templates"),
+    ],
+};
+
+static CONFIG: Object = Object {
+    noun: "a config",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("name", Text, Later(CONFIGS_LATER), "Its name in the cluster"),
+        field("content", Text, Later(CONFIGS_LATER), "What it says"),
+        field("environment", Text, Later(CONFIGS_LATER), "The variable that holds it"),
+        field("file", Text, Later(CONFIGS_LATER), "The file that holds it"),
+        field("external", EXTERNAL, Later(CONFIGS_LATER), "It was made by somebody else"),
+        field("labels", LIST_OR_MAPPING, Later(CONFIGS_LATER), "Labels of the config"),
+        field("template_driver", Text, Later(CONFIGS_LATER), "Who fills in its templates"),
+    ],
+};
+
+static MODEL: Object = Object {
+    noun: "a model",
+    required: &["model"],
+    extensions: true,
+    fields: &[
+        field("name", Text, Later(MODELS_LATER), "Its name"),
+        field("model", Text, Later(MODELS_LATER), "Which model"),
+        field("context_size", Integer, Later(MODELS_LATER), "How much it takes in"),
+        field("runtime_flags", List(&Text), Later(MODELS_LATER), "Flags of its server"),
+    ],
+};
+
+/// Why a key that only works on one host is refused.
+pub(crate) const ONE_HOST: &str = "the two containers would have to be on the same host";
+/// The support of keys for Windows containers.
+pub(crate) const WINDOWS: Support = Refused("it is for Windows containers, and hosts run Linux", "remove it");
+
+use super::Support;

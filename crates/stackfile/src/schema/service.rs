@@ -1,0 +1,443 @@
+//! Pure. The keys of a service.
+
+use super::Shape::{self, Boolean, Duration, Entries, Integer, List, Named, Null, Number, Object as Mapping, Size, Text, UniqueList};
+use super::Support::{Applied, Later, Noted, Refused};
+use super::deploy::{DEPLOY, DEVICE_REQUEST, FREE};
+use super::resources::{ONE_HOST, WINDOWS};
+use super::{COMMAND, DRIVER_OPTIONS, LIST_OR_MAPPING, Object, TEXT_OR_LIST, TEXTS, field};
+
+const BUILD_LATER: &str =
+    "build the image beforehand, push it to a registry or load it into the cluster (`stack image load`), and name it under `image`";
+const HOOKS_LATER: &str = "do it in the image's entrypoint";
+const PROVIDER_LATER: &str = "run what the provider would as a service of its own";
+const SECRETS_LATER: &str = "mount the file from an absolute path of the hosts (`/etc/app/password:/run/secrets/password:ro`)";
+const CONFIGS_LATER: &str = "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
+const MODELS_LATER: &str = "run the model server as a service with an image of its own";
+const STATIC_ADDRESS: &str = "use the name of the service, which the network's DNS resolves, or an alias";
+const DEVELOP_NOTE: &str = "it only concerns `docker compose watch`; a deployed stack does not watch files";
+const BLKIO_LATER: &str = "remove it";
+
+/// A service.
+pub(crate) static SERVICE: Object = Object {
+    noun: "a service",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("annotations", LIST_OR_MAPPING, Later("use `labels`"), "Annotations of the container for its runtime"),
+        field("attach", Boolean, Noted("it only concerns `docker compose up`; the output of every container is kept"), "Whether `up` shows its output"),
+        field("blkio_config", Mapping(&BLKIO), Later(BLKIO_LATER), "Limits of block devices"),
+        field("build", Shape::Either(&[Text, Mapping(&BUILD)]), Later(BUILD_LATER), "How its image is built"),
+        field("cap_add", TEXTS, Applied, "Capabilities beside the default ones"),
+        field("cap_drop", TEXTS, Applied, "Default capabilities to go without"),
+        field("cgroup", Text, Applied, "Which control group namespace it has: `private`"),
+        field("cgroup_parent", Text, Refused("stackd keeps its containers in its own control groups, where limits and clean-up rely on them", "set limits under `deploy.resources.limits`"), "Under which control group it runs"),
+        field("command", COMMAND, Applied, "Replaces the image's command"),
+        field("configs", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), Later(CONFIGS_LATER), "Configuration files that it sees"),
+        field("container_name", Text, Noted("a service may have several containers, so the name becomes an alias of the service on its networks; `stack ps` shows the names of the containers"), "Another name of the container"),
+        field("cpu_count", Integer, WINDOWS, "How many processors it may use (Windows)"),
+        field("cpu_percent", Number, WINDOWS, "Which share of the processors it may use (Windows)"),
+        field("cpu_period", Shape::TextOrNumber, Applied, "The period of `cpu_quota` in microseconds"),
+        field("cpu_quota", Number, Applied, "Microseconds of processor time in each period"),
+        field("cpu_rt_period", Shape::TextOrNumber, Refused("real-time scheduling of containers can stop a host", "use `cpus`"), "The period of real-time scheduling"),
+        field("cpu_rt_runtime", Shape::TextOrNumber, Refused("real-time scheduling of containers can stop a host", "use `cpus`"), "The time of real-time scheduling"),
+        field("cpu_shares", Number, Later("use `cpus` or `deploy.resources.reservations.cpus`"), "Its weight when processors are short"),
+        field("cpus", Number, Applied, "How many processors it may use, such as `0.5`"),
+        field("cpuset", Text, Later("use `cpus`"), "On which processors it runs"),
+        field("credential_spec", Mapping(&CREDENTIAL_SPEC), WINDOWS, "A managed account (Windows)"),
+        field("depends_on", Shape::Either(&[TEXTS, Named(&Mapping(&DEPENDENCY))]), Noted("services start at the same time on all hosts; one that ends because another is not there yet is started again until it is"), "Services that it needs"),
+        field("deploy", Shape::Either(&[Mapping(&DEPLOY), Null]), Applied, "How it runs in a cluster"),
+        field("develop", Shape::Either(&[Mapping(&DEVELOP), Null]), Noted(DEVELOP_NOTE), "How changed files reach it during development"),
+        field("device_cgroup_rules", TEXTS, Later("name the devices under `devices`"), "Which kinds of devices it may use"),
+        field("devices", List(&Shape::Either(&[Text, Mapping(&DEVICE)])), Applied, "Devices of the host that it sees"),
+        field("dns", TEXT_OR_LIST, Applied, "Name servers in place of the host's"),
+        field("dns_opt", TEXTS, Applied, "Options of its resolver"),
+        field("dns_search", TEXT_OR_LIST, Applied, "Domains that it looks names up in"),
+        field("domainname", Text, Applied, "Its NIS domain name"),
+        field("entrypoint", COMMAND, Applied, "Replaces the image's entrypoint"),
+        field("env_file", Shape::Either(&[Text, List(&Shape::Either(&[Text, Mapping(&ENV_FILE)]))]), Applied, "Files with environment variables"),
+        field("environment", LIST_OR_MAPPING, Applied, "Environment variables"),
+        field("expose", UniqueList(&Shape::TextOrNumber), Applied, "Ports that others may use; services of a network reach all ports of each other"),
+        field("extends", Shape::Either(&[Text, Mapping(&EXTENDS)]), Applied, "Another service that this one is made from"),
+        field("external_links", TEXTS, Refused("containers of other stacks are not reached by link", "give both services a network in common"), "Containers outside that it knows by name"),
+        field("extra_hosts", EXTRA_HOSTS, Applied, "Lines for its `/etc/hosts`"),
+        field("gpus", Shape::Either(&[Shape::Choice(&["all"]), List(&Mapping(&DEVICE_REQUEST))]), Later("name the device files under `devices`"), "Graphics processors"),
+        field("group_add", UniqueList(&Shape::TextOrNumber), Applied, "Further groups of its user"),
+        field("healthcheck", Mapping(&HEALTHCHECK), Applied, "How its health is found out"),
+        field("hostname", Text, Applied, "The host name that it sees"),
+        field("image", Text, Applied, "What it runs"),
+        field("init", Boolean, Applied, "Whether a small init process reaps orphans"),
+        field("ipc", Text, Applied, "Whose IPC objects it sees: `private` or `host`"),
+        field("isolation", Text, Applied, "How it is kept apart from others: `default`"),
+        field("label_file", TEXT_OR_LIST, Applied, "Files with labels of the container"),
+        field("labels", LIST_OR_MAPPING, Applied, "Labels of the container"),
+        field("links", TEXTS, Refused("services of a network find each other by name without links", "remove it; if another name is needed, give the other service an alias under its `networks`"), "Other names of other services"),
+        field("logging", Mapping(&LOGGING), Applied, "Where its output goes"),
+        field("mac_address", Text, Later("remove it"), "The address of its network interface"),
+        field("mem_limit", Size, Applied, "How much memory it may use"),
+        field("mem_reservation", Size, Applied, "How much memory its host keeps free for it"),
+        field("mem_swappiness", Integer, Later("remove it"), "How readily its memory is swapped out"),
+        field("memswap_limit", Size, Later("remove it"), "How much memory and swap space it may use"),
+        field("models", Shape::Either(&[TEXTS, Named(&Shape::Either(&[Mapping(&MODEL_REFERENCE), Null]))]), Later(MODELS_LATER), "Language models that it uses"),
+        field("network_mode", Text, Applied, "`host`, `none`, or its networks"),
+        field("networks", Shape::Either(&[TEXTS, Named(&Shape::Either(&[Mapping(&NETWORK_REFERENCE), Null]))]), Applied, "The networks that it is on"),
+        field("oom_kill_disable", Boolean, Refused("a container that cannot be killed when memory is short stops its whole host", "set `mem_limit`, and `oom_score_adj` to be killed later than others"), "Whether it is spared when memory is short"),
+        field("oom_score_adj", Integer, Applied, "How likely it is killed when memory is short, from -1000 to 1000"),
+        field("pid", Shape::Either(&[Text, Null]), Applied, "Whose processes it sees: its own or those of the `host`"),
+        field("pids_limit", Integer, Applied, "How many processes and threads it may have; -1 is any number"),
+        field("platform", Text, Applied, "For which system and processor, such as `linux/amd64`: it runs on such hosts only"),
+        field("ports", UniqueList(&Shape::Either(&[Shape::TextOrNumber, Mapping(&PORT)])), Applied, "Ports that the hosts publish"),
+        field("post_start", List(&Mapping(&HOOK)), Later(HOOKS_LATER), "Commands that run after its start"),
+        field("pre_start", List(&Mapping(&HOOK)), Later(HOOKS_LATER), "Commands that run before its start"),
+        field("pre_stop", List(&Mapping(&HOOK)), Later(HOOKS_LATER), "Commands that run before its end"),
+        field("privileged", Boolean, Applied, "All capabilities and devices"),
+        field("profiles", TEXTS, Applied, "It is deployed only when one of these profiles is chosen"),
+        field("provider", Mapping(&PROVIDER), Later(PROVIDER_LATER), "Who else runs it"),
+        field("pull_policy", Text, Applied, "When its image is looked for: `missing`, `always` or `never`"),
+        field("pull_refresh_after", Text, Later("use `pull_policy: always`, which looks at every deploy"), "After which time the image is looked for again"),
+        field("read_only", Boolean, Applied, "Whether its root file system is read-only"),
+        field("restart", Text, Applied, "What happens when its container ends: `no`, `always`, `on-failure[:N]`, `unless-stopped`"),
+        field("runtime", Text, Later("remove it"), "Which runtime runs it"),
+        field("scale", Integer, Applied, "How many tasks run, as `deploy.replicas`"),
+        field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), Later(SECRETS_LATER), "Secrets that it sees"),
+        field("security_opt", TEXTS, Applied, "`no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`"),
+        field("shm_size", Size, Applied, "The size of `/dev/shm`"),
+        field("stdin_open", Boolean, Applied, "Standard input stays open"),
+        field("stop_grace_period", Duration, Applied, "How long it may take to end"),
+        field("stop_signal", Text, Applied, "The signal that asks it to end"),
+        field("storage_opt", FREE, Later("remove it"), "Options of its root file system"),
+        field("sysctls", LIST_OR_MAPPING, Applied, "Kernel parameters of its namespaces"),
+        field("tmpfs", TEXT_OR_LIST, Applied, "File systems in memory"),
+        field("tty", Boolean, Applied, "Whether it has a terminal"),
+        field("ulimits", ULIMITS, Applied, "Resource limits of its processes"),
+        field("use_api_socket", Boolean, Refused("who can use the engine's socket is root on the host", "if that is meant, mount the socket as a volume"), "Whether it may use the engine"),
+        field("user", Text, Applied, "The user that it runs as"),
+        field("userns_mode", Text, Applied, "Whose user namespace it has: that of the `host`"),
+        field("uts", Text, Later("use `hostname`"), "Whose host name it sees"),
+        field("volumes", UniqueList(&Shape::Either(&[Text, Mapping(&MOUNT)])), Applied, "File systems that it sees"),
+        field("volumes_from", TEXTS, Refused(ONE_HOST, "name the volumes under `volumes` of both services"), "Services whose volumes it sees"),
+        field("working_dir", Text, Applied, "The directory that its command starts in"),
+    ],
+};
+
+const EXTRA_HOSTS: Shape = Shape::Either(&[
+    Entries(&Shape::Either(&[Text, List(&Text)])),
+    UniqueList(&Text),
+]);
+
+/// Limits by name.
+const ULIMITS: Shape = Entries(&Shape::Either(&[Integer, Mapping(&ULIMIT)]));
+
+static ULIMIT: Object = Object {
+    noun: "a limit",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("hard", Integer, Applied, "To which a process may raise it"),
+        field("soft", Integer, Applied, "What is in force"),
+    ],
+};
+
+static EXTENDS: Object = Object {
+    noun: "`extends`",
+    required: &["service"],
+    extensions: false,
+    fields: &[
+        field("service", Text, Applied, "The name of the other service"),
+        field("file", Text, Applied, "The file that has it, where it is another"),
+    ],
+};
+
+static DEPENDENCY: Object = Object {
+    noun: "a dependency",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("condition", Shape::Choice(&["service_started", "service_healthy", "service_completed_successfully"]), Noted("services start at the same time on all hosts, whatever the condition; one that ends because another is not there yet is started again until it is"), "What the other service must have reached"),
+        field("required", Shape::StrictBoolean, Applied, "Whether it needs the other service at all"),
+        field("restart", Boolean, Later("remove it; each service restarts on its own"), "Whether it restarts with the other service"),
+    ],
+};
+
+static ENV_FILE: Object = Object {
+    noun: "an environment file",
+    required: &["path"],
+    extensions: false,
+    fields: &[
+        field("path", Text, Applied, "The file"),
+        field("format", Text, Applied, "`raw`: values are taken as they are"),
+        field("required", Boolean, Applied, "Whether the file must be there"),
+    ],
+};
+
+static PORT: Object = Object {
+    noun: "a port",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("name", Text, Applied, "A name for readers"),
+        field("mode", Text, Applied, "`ingress`: every host passes it on to the tasks; `host`: each task has it on its host"),
+        field("host_ip", Text, Applied, "The address of the hosts that it is published on"),
+        field("target", Integer, Applied, "The port in the container"),
+        field("published", Shape::TextOrNumber, Applied, "The port of the hosts, or a range"),
+        field("protocol", Text, Applied, "`tcp`, `udp` or `sctp`"),
+        field("app_protocol", Text, Applied, "What is spoken there, for readers"),
+    ],
+};
+
+static MOUNT: Object = Object {
+    noun: "a volume of a service",
+    required: &["type"],
+    extensions: true,
+    fields: &[
+        field("type", Shape::Choice(&["bind", "volume", "tmpfs", "cluster", "npipe", "image"]), Applied, "`volume`, `bind` or `tmpfs`"),
+        field("source", Text, Applied, "The name of the volume, or a path of the host"),
+        field("target", Text, Applied, "Where it is in the container"),
+        field("read_only", Boolean, Applied, "Whether it is read-only"),
+        field("consistency", Text, Applied, "For macOS; means nothing on Linux"),
+        field("bind", Mapping(&BIND), Applied, "For the type `bind`"),
+        field("volume", Mapping(&VOLUME_OPTIONS), Applied, "For the type `volume`"),
+        field("tmpfs", Mapping(&TMPFS), Applied, "For the type `tmpfs`"),
+        field("image", Mapping(&IMAGE_OPTIONS), Later("use a volume"), "For the type `image`"),
+    ],
+};
+
+static BIND: Object = Object {
+    noun: "`bind`",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("propagation", Text, Applied, "How mounts below it are passed on"),
+        field("create_host_path", Boolean, Applied, "Whether a missing directory is made"),
+        field("recursive", Shape::Choice(&["enabled", "disabled", "writable", "readonly"]), Applied, "Whether what is mounted below it comes along: `enabled`"),
+        field("selinux", Shape::Choice(&["z", "Z"]), Noted("hosts do not relabel files for SELinux; label the directory on the hosts"), "Labels for SELinux"),
+    ],
+};
+
+static VOLUME_OPTIONS: Object = Object {
+    noun: "`volume`",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("labels", LIST_OR_MAPPING, Later("put the labels under the top-level `volumes`"), "Labels of the volume"),
+        field("nocopy", Boolean, Applied, "Whether the image's files are kept out of a new volume"),
+        field("subpath", Text, Applied, "A directory within the volume"),
+    ],
+};
+
+static TMPFS: Object = Object {
+    noun: "`tmpfs`",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("size", Size, Applied, "How much it may hold"),
+        field("mode", Shape::TextOrNumber, Applied, "The permissions of its root directory, octal"),
+    ],
+};
+
+static IMAGE_OPTIONS: Object = Object {
+    noun: "`image`",
+    required: &[],
+    extensions: true,
+    fields: &[field("subpath", Text, Later("use a volume"), "A directory within the image")],
+};
+
+static DEVICE: Object = Object {
+    noun: "a device",
+    required: &["source"],
+    extensions: true,
+    fields: &[
+        field("source", Text, Applied, "On the host"),
+        field("target", Text, Applied, "In the container"),
+        field("permissions", Text, Applied, "Any of `r`, `w`, `m`"),
+    ],
+};
+
+static HEALTHCHECK: Object = Object {
+    noun: "`healthcheck`",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("disable", Boolean, Applied, "Whether the image's check is switched off"),
+        field("interval", Duration, Applied, "The time between two checks"),
+        field("retries", Integer, Applied, "How many failures in a row make it unhealthy"),
+        field("test", Shape::Either(&[Text, List(&Text)]), Applied, "What is run: `[CMD, …]`, `[CMD-SHELL, …]`, `[NONE]` or a shell command"),
+        field("timeout", Duration, Applied, "After which a check has failed"),
+        field("start_period", Duration, Applied, "The time after the start in which failures do not count"),
+        field("start_interval", Duration, Applied, "The time between two checks in the start period"),
+    ],
+};
+
+static LOGGING: Object = Object {
+    noun: "`logging`",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("driver", Text, Applied, "Who keeps the output"),
+        field("options", Entries(&Shape::Either(&[Shape::TextOrNumber, Null])), Applied, "Options of the driver"),
+    ],
+};
+
+static NETWORK_REFERENCE: Object = Object {
+    noun: "a network of a service",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("aliases", TEXTS, Applied, "Further names of the service there"),
+        field("interface_name", Text, Later("remove it"), "The name of the interface in the container"),
+        field("ipv4_address", Text, Later(STATIC_ADDRESS), "A fixed IPv4 address"),
+        field("ipv6_address", Text, Later(STATIC_ADDRESS), "A fixed IPv6 address"),
+        field("link_local_ips", TEXTS, Later(STATIC_ADDRESS), "Link-local addresses"),
+        field("mac_address", Text, Later("remove it"), "The address of the interface"),
+        field("driver_opts", DRIVER_OPTIONS, Later("remove it"), "Options of the driver"),
+        field("priority", Number, Later("remove it"), "In which order networks are connected"),
+        field("gw_priority", Number, Later("remove it"), "Which network has the default route"),
+    ],
+};
+
+static FILE_REFERENCE: Object = Object {
+    noun: "a reference to a config or secret",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("source", Text, Later(SECRETS_LATER), "Its key at the top level"),
+        field("target", Text, Later(SECRETS_LATER), "Where it is in the container"),
+        field("uid", Text, Later(SECRETS_LATER), "Whose it is"),
+        field("gid", Text, Later(SECRETS_LATER), "Which group's it is"),
+        field("mode", Shape::TextOrNumber, Later(SECRETS_LATER), "Its permissions, octal"),
+    ],
+};
+
+static HOOK: Object = Object {
+    noun: "a hook",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("command", COMMAND, Later(HOOKS_LATER), "What is run"),
+        field("image", Text, Later(HOOKS_LATER), "In which image, for `pre_start`"),
+        field("user", Text, Later(HOOKS_LATER), "As which user"),
+        field("privileged", Boolean, Later(HOOKS_LATER), "With all capabilities"),
+        field("per_replica", Boolean, Later(HOOKS_LATER), "Before each task and not once"),
+        field("working_dir", Text, Later(HOOKS_LATER), "In which directory"),
+        field("environment", LIST_OR_MAPPING, Later(HOOKS_LATER), "With which variables"),
+    ],
+};
+
+static PROVIDER: Object = Object {
+    noun: "a provider",
+    required: &["type"],
+    extensions: true,
+    fields: &[
+        field("type", Text, Later(PROVIDER_LATER), "Which provider"),
+        field("options", Entries(&Shape::Either(&[Shape::Scalar, List(&Shape::Scalar)])), Later(PROVIDER_LATER), "Its options"),
+    ],
+};
+
+static MODEL_REFERENCE: Object = Object {
+    noun: "a model of a service",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("endpoint_var", Text, Later(MODELS_LATER), "The variable for its address"),
+        field("model_var", Text, Later(MODELS_LATER), "The variable for its name"),
+    ],
+};
+
+static CREDENTIAL_SPEC: Object = Object {
+    noun: "`credential_spec`",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("config", Text, WINDOWS, "The config that has it"),
+        field("file", Text, WINDOWS, "The file that has it"),
+        field("registry", Text, WINDOWS, "The registry key that has it"),
+    ],
+};
+
+static DEVELOP: Object = Object {
+    noun: "`develop`",
+    required: &[],
+    extensions: true,
+    fields: &[field("watch", List(&Mapping(&WATCH)), Noted(DEVELOP_NOTE), "Which changed files do what")],
+};
+
+static WATCH: Object = Object {
+    noun: "a watch rule",
+    required: &["path", "action"],
+    extensions: true,
+    fields: &[
+        field("ignore", TEXT_OR_LIST, Noted(DEVELOP_NOTE), "Files to leave out"),
+        field("include", TEXT_OR_LIST, Noted(DEVELOP_NOTE), "Files to watch"),
+        field("path", Text, Noted(DEVELOP_NOTE), "Where to watch"),
+        field("action", Shape::Choice(&["rebuild", "sync", "restart", "sync+restart", "sync+exec"]), Noted(DEVELOP_NOTE), "What a change does"),
+        field("target", Text, Noted(DEVELOP_NOTE), "Where files are copied to"),
+        field("exec", Mapping(&HOOK), Noted(DEVELOP_NOTE), "What is run after files were copied"),
+        field("initial_sync", Boolean, Noted(DEVELOP_NOTE), "Whether files are copied at the start"),
+    ],
+};
+
+static BUILD: Object = Object {
+    noun: "`build`",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("context", Text, Later(BUILD_LATER), "The directory or address of what is built"),
+        field("dockerfile", Text, Later(BUILD_LATER), "The Dockerfile in it"),
+        field("dockerfile_inline", Text, Later(BUILD_LATER), "The Dockerfile itself"),
+        field("entitlements", List(&Text), Later(BUILD_LATER), "What the build may do"),
+        field("args", LIST_OR_MAPPING, Later(BUILD_LATER), "Variables of the build"),
+        field("ssh", Shape::Either(&[LIST_OR_MAPPING, Text]), Later(BUILD_LATER), "SSH agents and keys that the build may use"),
+        field("labels", LIST_OR_MAPPING, Later(BUILD_LATER), "Labels of the image"),
+        field("cache_from", List(&Text), Later(BUILD_LATER), "Where cached layers come from"),
+        field("cache_to", List(&Text), Later(BUILD_LATER), "Where cached layers go"),
+        field("no_cache", Boolean, Later(BUILD_LATER), "Build all anew"),
+        field("no_cache_filter", TEXT_OR_LIST, Later(BUILD_LATER), "Stages to build anew"),
+        field("additional_contexts", LIST_OR_MAPPING, Later(BUILD_LATER), "Further contexts by name"),
+        field("network", Text, Later(BUILD_LATER), "Which network the build has"),
+        field("provenance", Shape::Either(&[Text, Boolean]), Later(BUILD_LATER), "Whether a provenance attestation is added"),
+        field("sbom", Shape::Either(&[Text, Boolean]), Later(BUILD_LATER), "Whether a bill of materials is added"),
+        field("pull", Boolean, Later(BUILD_LATER), "Look for newer base images"),
+        field("target", Text, Later(BUILD_LATER), "Which stage is built"),
+        field("shm_size", Size, Later(BUILD_LATER), "The size of `/dev/shm` in the build"),
+        field("extra_hosts", EXTRA_HOSTS, Later(BUILD_LATER), "Lines for `/etc/hosts` in the build"),
+        field("isolation", Text, Later(BUILD_LATER), "How the build is kept apart"),
+        field("privileged", Boolean, Later(BUILD_LATER), "All capabilities for the build"),
+        field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), Later(BUILD_LATER), "Secrets of the build"),
+        field("tags", List(&Text), Later(BUILD_LATER), "Further names of the image"),
+        field("ulimits", ULIMITS, Later(BUILD_LATER), "Limits of the build"),
+        field("platforms", List(&Text), Later(BUILD_LATER), "For which platforms"),
+    ],
+};
+
+static BLKIO: Object = Object {
+    noun: "`blkio_config`",
+    required: &[],
+    extensions: false,
+    fields: &[
+        field("device_read_bps", List(&Mapping(&BLKIO_LIMIT)), Later(BLKIO_LATER), "Bytes read per second"),
+        field("device_read_iops", List(&Mapping(&BLKIO_LIMIT)), Later(BLKIO_LATER), "Reads per second"),
+        field("device_write_bps", List(&Mapping(&BLKIO_LIMIT)), Later(BLKIO_LATER), "Bytes written per second"),
+        field("device_write_iops", List(&Mapping(&BLKIO_LIMIT)), Later(BLKIO_LATER), "Writes per second"),
+        field("weight", Integer, Later(BLKIO_LATER), "Its weight, from 10 to 1000"),
+        field("weight_device", List(&Mapping(&BLKIO_WEIGHT)), Later(BLKIO_LATER), "Its weight on single devices"),
+    ],
+};
+
+static BLKIO_LIMIT: Object = Object {
+    noun: "a limit of a device",
+    required: &[],
+    extensions: false,
+    fields: &[
+        field("path", Text, Later(BLKIO_LATER), "The device"),
+        field("rate", Shape::TextOrNumber, Later(BLKIO_LATER), "The limit"),
+    ],
+};
+
+static BLKIO_WEIGHT: Object = Object {
+    noun: "a weight of a device",
+    required: &[],
+    extensions: false,
+    fields: &[
+        field("path", Text, Later(BLKIO_LATER), "The device"),
+        field("weight", Integer, Later(BLKIO_LATER), "The weight, from 10 to 1000"),
+    ],
+};

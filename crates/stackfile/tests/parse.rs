@@ -1,0 +1,124 @@
+//! Whole files to whole specs.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test")]
+
+use std::collections::BTreeMap;
+
+use stack_stackfile::{Environment, Source, SourceFile, parse, render_all};
+
+struct Project {
+    files: Vec<(&'static str, &'static str)>,
+    further: BTreeMap<String, String>,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+fn project(text: &'static str) -> Project {
+    Project { files: vec![("app.yml", text)], further: BTreeMap::new(), environment: Vec::new() }
+}
+
+impl Project {
+    fn file(mut self, name: &str, text: &str) -> Self {
+        self.further.insert(format!("/srv/shop/{name}"), text.to_owned());
+        self
+    }
+
+    fn and(mut self, name: &'static str, text: &'static str) -> Self {
+        self.files.push((name, text));
+        self
+    }
+
+    fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
+    fn parse(&self) -> Result<(serde_json::Value, String), String> {
+        let files: Vec<SourceFile<'_>> = self.files.iter().map(|(name, text)| SourceFile { name, text }).collect();
+        let environment: Environment =
+            self.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let source =
+            Source { files: &files, directory: "/srv/shop", name: None, profiles: &[], reader: &self.further };
+        match parse(source, &environment) {
+            Ok(parsed) => Ok((serde_json::to_value(&parsed.spec).unwrap(), render_all(&parsed.warnings))),
+            Err(diagnostics) => Err(render_all(&diagnostics)),
+        }
+    }
+
+    fn spec(&self) -> serde_json::Value {
+        match self.parse() {
+            Ok((spec, _)) => spec,
+            Err(text) => panic!("{text}"),
+        }
+    }
+}
+
+#[test]
+fn a_file_with_everything_becomes_a_spec() {
+    let project = project(include_str!("files/everything.yml"))
+        .file("web.env", "FROM_FILE=file\nBOTH=file\nREFERS=${FROM_FILE}!\n")
+        .variable("TAG", "1.27")
+        .variable("OUTSIDE", "outside");
+    insta::assert_json_snapshot!(project.spec());
+}
+
+#[test]
+fn what_is_noted_is_said() {
+    let project = project(include_str!("files/everything.yml")).file("web.env", "").variable("TAG", "1.27");
+    insta::assert_snapshot!(project.parse().unwrap().1);
+}
+
+#[test]
+fn later_files_change_earlier_ones() {
+    let project = project("services: {web: {image: 'nginx:1', ports: ['80:80', '81:81'], environment: [A=1, B=2], command: a b}}")
+        .and("prod.yml", "services: {web: {image: 'nginx:2', ports: !override ['8080:80'], environment: {B: !reset null, C: 3}, command: c}}");
+    let spec = project.spec();
+    let web = &spec["services"]["web"];
+    assert_eq!(web["container"]["image"]["reference"], "nginx:2");
+    assert_eq!(web["ports"].as_array().unwrap().len(), 1);
+    assert_eq!(web["container"]["environment"], serde_json::json!({"A": "1", "C": "3"}));
+    assert_eq!(web["container"]["command"], serde_json::json!(["c"]));
+}
+
+#[test]
+fn services_are_extended_and_files_included() {
+    let project = project("include: [inc/db.yml]\nservices:\n  web: {extends: {file: lib/base.yml, service: base}, environment: {B: own}}\n")
+        .file("lib/base.yml", "services:\n  base: {extends: root, environment: {A: base, B: base}, env_file: x.env}\n  root: {image: 'base:1', user: '5'}\n")
+        .file("lib/x.env", "X=1\n")
+        .file("inc/db.yml", "services: {db: {image: 'db:${VERSION}', volumes: ['data:/data']}}\nvolumes: {data: }\n")
+        .file("inc/.env", "VERSION=7\n");
+    let spec = project.spec();
+    let web = &spec["services"]["web"]["container"];
+    assert_eq!(web["image"]["reference"], "base:1");
+    assert_eq!(web["user"], "5");
+    assert_eq!(web["environment"], serde_json::json!({"A": "base", "B": "own", "X": "1"}));
+    assert_eq!(spec["services"]["db"]["container"]["image"]["reference"], "db:7");
+    assert!(spec["volumes"].get("data").is_some());
+}
+
+#[test]
+fn all_problems_come_at_once_with_their_places() {
+    let project = project(include_str!("files/broken.yml"));
+    insta::assert_snapshot!(project.parse().unwrap_err());
+}
+
+#[test]
+fn the_name_comes_from_the_directory_the_file_or_the_environment() {
+    let file = "name: ${BASE:-from}-file\nservices: {a: {image: 'a:1', environment: {N: $COMPOSE_PROJECT_NAME}}}";
+    assert_eq!(project("services: {a: {image: 'a:1'}}").spec()["name"], "shop");
+    let spec = project(file).spec();
+    assert_eq!(spec["name"], "from-file");
+    assert_eq!(spec["services"]["a"]["container"]["environment"]["N"], "from-file");
+    assert_eq!(project(file).variable("COMPOSE_PROJECT_NAME", "env").spec()["name"], "env");
+}
+
+#[test]
+fn no_diagnostic_quotes_what_a_variable_holds() {
+    let text = "services:\n  a:\n    image: ${S}\n    ports: ['${S}:80']\n    volumes: ['${S}:rel']\n    cap_add: ['${S}']\n    \
+                stop_signal: ${S}\n    mem_limit: ${S}\n    stop_grace_period: ${S}\n    restart: ${S}\n    init: ${S}\n    \
+                hostname: '${S} x'\n    dns: ['${S}']\n    extra_hosts: ['a=${S}']\n    working_dir: ${S}\n    pid: ${S}\n    ipc: ${S}\n    \
+                network_mode: ${S}\n    pull_policy: ${S}\n    oom_score_adj: ${S}\n    cpus: ${S}\n    security_opt: ['${S}', 'seccomp=${S}']\n    \
+                deploy: {mode: '${S}', replicas: '${S}', placement: {constraints: ['${S}']}, restart_policy: {condition: '${S}'}}\n    \
+                devices: ['${S}:x:y']\n    ulimits: {nofile: '${S}'}\n    tmpfs: ['${S}']\n    platform: ${S}\n    env_file: ['${S}']\nname: ${S}\n";
+    let error = project(text).variable("S", "Hunter2 !secret").parse().unwrap_err();
+    assert!(!error.contains("Hunter2"), "{error}");
+}

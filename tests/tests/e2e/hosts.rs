@@ -1,0 +1,133 @@
+//! What dies: a daemon, a host, the network between hosts.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use stack_testkit::namespaced::{NamespacedCluster, get};
+
+use crate::{cluster, web};
+
+fn task_on(cluster: &NamespacedCluster, service: &str, node: &str) -> Option<Value> {
+    cluster.tasks(service).into_iter().find(|task| task["node"] == node)
+}
+
+#[test]
+fn containers_outlive_their_daemon_and_their_ends_are_known() {
+    let cluster = cluster(1, 1, &[]);
+    let once = r#"  once:
+    image: busybox:test
+    command: ["sh", "-c", "trap 'exit 7' TERM; echo waiting; while true; do sleep 0.1; done"]
+    deploy:
+      restart_policy: {condition: none}
+"#;
+    let file = cluster.file("shop.yml", &format!("{}{once}", web(1, "one")));
+    cluster.stack_ok(&["deploy", &file]);
+    let web_before = cluster.wait_ready("shop/web", 1).remove(0);
+    let worker_before = cluster.wait_ready("shop/worker", 1).remove(0);
+    let once_before = cluster.wait_ready("shop/once", 1).remove(0);
+    let host = cluster.host("node1");
+
+    let daemon = Pid::from_raw(host.pid.expect("the daemon runs"));
+    kill(daemon, Signal::SIGKILL).expect("killed");
+    let once_pid = Pid::from_raw(i32::try_from(once_before["pid"].as_i64().expect("a pid")).expect("a pid"));
+    kill(once_pid, Signal::SIGTERM).expect("asked to end");
+    cluster.wait("end of the container without a daemon", || {
+        if std::path::Path::new(&format!("/proc/{once_pid}")).exists() { Err("still there") } else { Ok(()) }
+    });
+    // It serves on without a daemon.
+    get((host.address, 8080), "/").expect("an answer");
+
+    cluster.dev(&["restart", "node1", "--daemon"]);
+    let ended = cluster.wait("the exit code of what ended meanwhile", || {
+        match task_on(&cluster, "shop/once", "node1") {
+            Some(task) if task["state"] == "failed" => Ok(task),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    assert_eq!(ended["exit_code"], 7, "{ended:#}");
+    let web_after = cluster.wait_ready("shop/web", 1).remove(0);
+    assert_eq!(web_after["pid"], web_before["pid"], "the same process serves on");
+    assert_eq!(web_after["restarts"], 0);
+    let worker_after = cluster.wait_ready("shop/worker", 1).remove(0);
+    assert_eq!(worker_after["pid"], worker_before["pid"]);
+
+    // The log has no gap: the rounds are counted one by one.
+    let logs = cluster.stack_ok(&["logs", "shop/worker", "--no-prefix"]);
+    let rounds: Vec<u64> =
+        logs.lines().filter_map(|line| line.strip_prefix("round ")?.parse().ok()).collect();
+    assert!(!rounds.is_empty() && rounds.iter().copied().eq(1..=rounds.len() as u64), "{rounds:?}");
+    cluster.down();
+}
+
+#[test]
+fn a_dead_hosts_tasks_run_elsewhere_and_are_not_doubled_when_it_returns() {
+    let cluster = cluster(3, 3, &[]);
+    let file = cluster.file("shop.yml", &web(3, "one"));
+    cluster.stack_ok(&["deploy", &file]);
+    cluster.wait_ready("shop/web", 3);
+    cluster.dev(&["kill", "node3"]);
+    cluster.wait("the tasks on the other hosts", || {
+        let tasks = cluster.tasks("shop/web");
+        let ready = tasks.iter().filter(|task| task["ready"] == true && task["node"] != "node3").count();
+        if ready == 3 { Ok(()) } else { Err(format!("{tasks:#?}")) }
+    });
+    cluster.dev(&["restart", "node3"]);
+    cluster.wait("the host without what was moved away", || {
+        let nodes = cluster.json(&["node", "ls"]);
+        let node = nodes.as_array().expect("nodes").iter().find(|node| node["name"] == "node3").cloned();
+        let is_ready = node.as_ref().is_some_and(|node| node["readiness"] == "ready");
+        let containers = containers_of(&cluster, "node3");
+        if is_ready && containers == 0 { Ok(()) } else { Err(format!("{node:?}, {containers} containers")) }
+    });
+    assert_eq!(cluster.wait_ready("shop/web", 3).len(), 3);
+    cluster.down();
+}
+
+/// How many processes run in containers of a host, counted by its cgroup.
+fn containers_of(cluster: &NamespacedCluster, host: &str) -> usize {
+    let root = format!("/sys/fs/cgroup/pids/stack-dev/{}/{host}/containers", cluster.name());
+    let unified = format!("/sys/fs/cgroup/stack-dev/{}/{host}/containers", cluster.name());
+    let mut count = 0;
+    let mut folders = vec![std::path::PathBuf::from(root), std::path::PathBuf::from(unified)];
+    while let Some(folder) = folders.pop() {
+        if let Ok(members) = std::fs::read_to_string(folder.join("cgroup.procs")) {
+            count += members.lines().count();
+        }
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
+        folders.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
+    }
+    count
+}
+
+#[test]
+fn a_partition_moves_tasks_once_and_heals_without_doubles_or_lost_writes() {
+    let cluster = cluster(3, 3, &[]);
+    let file = cluster.file("shop.yml", &web(3, "one"));
+    cluster.stack_ok(&["deploy", &file]);
+    let before = cluster.wait_ready("shop/web", 3);
+    cluster.dev(&["partition", "node2"]);
+    cluster.wait("the tasks beyond the partition", || {
+        let tasks = cluster.tasks("shop/web");
+        let ready = tasks.iter().filter(|task| task["ready"] == true && task["node"] != "node2").count();
+        if ready == 3 { Ok(()) } else { Err(format!("{tasks:#?}")) }
+    });
+    // A write on the side of the majority.
+    cluster.stack_ok(&["node", "label", "node1", "written=yes"]);
+    let moved = cluster.tasks("shop/web");
+    cluster.dev(&["heal", "node2"]);
+    cluster.wait("the healed host without what was moved away", || {
+        let containers = containers_of(&cluster, "node2");
+        if containers == 0 { Ok(()) } else { Err(format!("{containers} processes")) }
+    });
+    let after = cluster.wait_ready("shop/web", 3);
+    let id = |task: &Value| task["id"].to_string();
+    let stayed = after.iter().filter(|task| moved.iter().any(|other| id(other) == id(task))).count();
+    assert_eq!(stayed, 3, "healing moved tasks: {moved:#?} {after:#?}");
+    let kept = after.iter().filter(|task| before.iter().any(|other| id(other) == id(task))).count();
+    assert_eq!(kept, 2, "tasks that were not cut off were touched");
+    let printed = cluster.stack_ok(&["inspect", "node1"]);
+    let node: Value = serde_json::from_str(&printed).expect("JSON");
+    let label = &node["labels"]["written"];
+    assert_eq!(label, "yes");
+    cluster.down();
+}
