@@ -19,7 +19,7 @@ mod world;
 
 use std::fmt;
 
-pub use invariants::check_pass;
+pub use invariants::{check_pass, check_transition};
 pub use world::Summary;
 use world::World;
 
