@@ -2,6 +2,11 @@
 //! [`specs`] builds what a user would deploy, [`cluster`] drives the planner by hand for tests that read as
 //! documentation, [`lone_agent`] does the same for the agent, [`fake_host`] is a host in memory, and [`simulation`] plays whole clusters from a seed.
 
+#![allow(
+    clippy::expect_used,
+    reason = "a part of tests: a broken promise is told by a panic, as in the tests themselves"
+)]
+
 pub mod cluster;
 pub mod conformance;
 pub mod dice;
