@@ -1,22 +1,19 @@
 //! Pure. The state machine: one log entry changes the state, or is refused and changes nothing but the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use stack_model::spec::{MountSource, NetworkMode, Protocol, ServiceMode, ServiceSpec, StackSpec, VolumeSpec};
+use stack_model::spec::{MountSource, NetworkMode, ServiceMode, ServiceSpec, StackSpec, VolumeSpec};
 use stack_model::{
     DesiredState, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report, ServiceKey, StackName, Task,
     TaskId, TaskSpec, TaskStatus, Timestamp,
 };
 
 use crate::command::{Change, Command, NewTask};
+use crate::ports;
 use crate::schedule;
 use crate::state::{ControllerMember, Service, Stack, State, Update, UpdateState};
-
-/// Host ports that are drawn for a published port without a number, as Swarm does.
-const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 
 /// When an entry came to be, and which it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,7 +277,7 @@ fn put_stack(state: &mut State, spec: StackSpec, expected_revision: Option<u64>)
         }
         services.insert(key, service.clone());
     }
-    fill_ports(state, &spec.name, &mut services)?;
+    ports::fill(state, &spec.name, &mut services)?;
     for (key, service) in services {
         let task_spec = task_spec(&spec, &key, &service)?;
         wanted.insert(key, (service, task_spec));
@@ -378,79 +375,6 @@ fn remember_previous(service: &mut Service, wanted: &TaskSpec) {
 
 fn services_of<'a>(state: &'a State, stack: &'a StackName) -> impl Iterator<Item = &'a ServiceKey> {
     state.services.keys().filter(move |key| key.stack == *stack)
-}
-
-type PortKey = (u16, Protocol);
-type TakenPorts = BTreeMap<PortKey, Vec<(ServiceKey, Option<IpAddr>)>>;
-
-/// What the services of other stacks publish.
-fn published_ports(state: &State, except: &StackName) -> TakenPorts {
-    let mut taken = TakenPorts::new();
-    for (key, service) in &state.services {
-        if key.stack == *except {
-            continue;
-        }
-        for port in &service.spec.ports {
-            if let Some(published) = port.published {
-                taken.entry((published, port.protocol)).or_default().push((key.clone(), port.host_ip));
-            }
-        }
-    }
-    taken
-}
-
-/// Gives every published port of a stack a number, and refuses what another service has. Numbers that the user wrote
-/// come first, then those that a service had before, then new ones: a new service takes no port from an old one.
-fn fill_ports(
-    state: &State,
-    stack: &StackName,
-    services: &mut BTreeMap<ServiceKey, ServiceSpec>,
-) -> Result<(), Rejected> {
-    let mut taken = published_ports(state, stack);
-    for (key, service) in services.iter() {
-        for port in &service.ports {
-            let Some(published) = port.published else { continue };
-            let holders = taken.entry((published, port.protocol)).or_default();
-            if let Some((other, _)) =
-                holders.iter().find(|(other, host_ip)| other != key && schedule::overlap(*host_ip, port.host_ip))
-            {
-                return Err(Rejected::PortTaken {
-                    service: key.clone(),
-                    port: format!("{published}/{}", port.protocol.as_str()),
-                    other: other.clone(),
-                });
-            }
-            holders.push((key.clone(), port.host_ip));
-        }
-    }
-    for (key, service) in services.iter_mut() {
-        let before = state.services.get(key).map(|service| service.spec.ports.clone()).unwrap_or_default();
-        for port in service.ports.iter_mut().filter(|port| port.published.is_none()) {
-            port.published = before
-                .iter()
-                .filter(|old| {
-                    old.target == port.target
-                        && old.protocol == port.protocol
-                        && old.mode == port.mode
-                        && old.host_ip == port.host_ip
-                })
-                .filter_map(|old| old.published)
-                .filter(|number| DYNAMIC_PORTS.contains(number))
-                .find(|number| !taken.contains_key(&(*number, port.protocol)));
-            if let Some(published) = port.published {
-                taken.entry((published, port.protocol)).or_default().push((key.clone(), port.host_ip));
-            }
-        }
-    }
-    for (key, service) in services.iter_mut() {
-        for port in service.ports.iter_mut().filter(|port| port.published.is_none()) {
-            let free = DYNAMIC_PORTS.clone().find(|number| !taken.contains_key(&(*number, port.protocol)));
-            let published = free.ok_or_else(|| Rejected::NoFreePort { service: key.clone(), target: port.target })?;
-            port.published = Some(published);
-            taken.entry((published, port.protocol)).or_default().push((key.clone(), port.host_ip));
-        }
-    }
-    Ok(())
 }
 
 /// What a task of the service runs: the service's container with everything of the stack that it names.

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod assignment;
 pub mod command;
 pub mod plan;
+mod ports;
 mod rollout;
 mod schedule;
 pub mod state;

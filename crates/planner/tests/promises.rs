@@ -415,7 +415,8 @@ fn fail_update(action: FailureAction) -> Cluster {
     cluster.decide();
     cluster.hosts_obey();
     cluster.decide();
-    let new = cluster.active("app/web").into_iter().find(|task| !task.status.ready).expect("the first new task");
+    let new = cluster.active("app/web").into_iter().find(|task| !task.status.ready);
+    let Some(new) = new else { panic!("the first new task was not made") };
     cluster.say_phase(new.id, Phase::Failed, "ended with exit code 1");
     cluster.settle_over_time();
     cluster

@@ -87,6 +87,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The state machine refuses it.
+    #[allow(clippy::result_large_err, reason = "it is the state machine's own answer")]
     pub fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
         let entry = Entry { revision: self.state.revision + 1, time: self.now };
         apply(&mut self.state, entry, command)

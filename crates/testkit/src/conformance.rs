@@ -40,7 +40,7 @@ pub async fn conformance<H: Host>(host: &H, workload: &Workload) {
 }
 
 fn assigned(spec: &TaskSpec) -> Arc<AssignedTask> {
-    let service: ServiceKey = "conformance/service".parse().expect("a service's key"); // a constant that is one
+    let service: ServiceKey = "conformance/service".parse().expect("a service's key");
     Arc::new(AssignedTask {
         service,
         slot: Slot::Replica(1),

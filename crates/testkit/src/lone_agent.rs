@@ -194,7 +194,7 @@ impl LoneAgent {
     #[must_use]
     pub fn says(&self, number: u64) -> TaskStatus {
         let report = self.last.as_ref().map(|pass| &pass.report);
-        report.and_then(|report| report.tasks.get(&task(number))).cloned().expect("the task was reported") // the test assigned it
+        report.and_then(|report| report.tasks.get(&task(number))).cloned().expect("the task was reported")
     }
 
     /// The agent's process ends and starts again, with what its disk has.
@@ -202,8 +202,8 @@ impl LoneAgent {
     /// # Panics
     /// What it wrote does not read back.
     pub fn restart(&mut self) {
-        let written = serde_json::to_string(&(&self.want, &self.memory)).expect("the ledger can be written"); // plain data
-        (self.want, self.memory) = serde_json::from_str(&written).expect("the ledger reads back"); // plain data
+        let written = serde_json::to_string(&(&self.want, &self.memory)).expect("the ledger can be written");
+        (self.want, self.memory) = serde_json::from_str(&written).expect("the ledger reads back");
         self.pulled.clear();
         self.last = None;
     }

@@ -19,7 +19,7 @@ mod world;
 
 use std::fmt;
 
-pub use invariants::check_pass;
+pub use invariants::{check_pass, check_transition};
 pub use world::Summary;
 use world::World;
 
@@ -54,7 +54,7 @@ impl fmt::Display for Violation {
         }
         let Settings { seed, faults, .. } = self.settings;
         writeln!(formatter, "seed {seed} (faults: {faults}) after {} virtual ms: {}", self.at, self.what)?;
-        write!(formatter, "replay: SIMULATION_SEED={seed} cargo nextest run -p stack-testkit simulation")
+        write!(formatter, "replay: SIMULATION_SEED={seed} cargo nextest run -p stack-testkit --test simulation")
     }
 }
 

@@ -18,7 +18,7 @@ pub fn digest(text: &str) -> Digest {
     for byte in text.bytes() {
         bits = (bits ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
-    format!("sha256:{}", format!("{bits:016x}").repeat(4)).parse().expect("64 hexadecimal digits") // 4 times 16 digits
+    format!("sha256:{}", format!("{bits:016x}").repeat(4)).parse().expect("64 hexadecimal digits")
 }
 
 /// The name of a stack.
@@ -27,7 +27,7 @@ pub fn digest(text: &str) -> Digest {
 /// The text is no name of a stack.
 #[must_use]
 pub fn stack_name(name: &str) -> StackName {
-    name.parse().expect("a test names its stacks well") // test data
+    name.parse().expect("a test names its stacks well")
 }
 
 /// A service by `stack/service`.
@@ -36,7 +36,7 @@ pub fn stack_name(name: &str) -> StackName {
 /// The text is no key of a service.
 #[must_use]
 pub fn key(text: &str) -> ServiceKey {
-    text.parse().expect("a test names its services well") // test data
+    text.parse().expect("a test names its services well")
 }
 
 /// A stack of these services.
@@ -50,7 +50,7 @@ pub fn stack<const N: usize>(name: &str, services: [(&str, Service); N]) -> Stac
         services: services
             .into_iter()
             .map(|(name, service)| {
-                (name.parse::<ServiceName>().expect("a test names its services well"), service.spec()) // test data
+                (name.parse::<ServiceName>().expect("a test names its services well"), service.spec())
             })
             .collect(),
         networks: BTreeMap::new(),
@@ -71,7 +71,7 @@ pub fn service(image: &str) -> Service {
     let image = Image { reference: image.to_owned(), digest: Some(digest(image)) };
     // Every other field has its default, also those that are added later.
     let container: ContainerSpec =
-        serde_json::from_value(serde_json::json!({ "image": image })).expect("an image is all that is required"); // see above
+        serde_json::from_value(serde_json::json!({ "image": image })).expect("an image is all that is required");
     Service(ServiceSpec {
         container,
         mode: ServiceMode::Replicated { replicas: 1 },

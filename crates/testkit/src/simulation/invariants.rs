@@ -39,24 +39,11 @@ impl World {
         if after.revision != before.revision + 1 || after.time < before.time {
             return Err("the revision or the time of the state went wrong".to_owned());
         }
-        if !matches!(outcome, Ok(Applied { changed: true, .. })) {
-            let mut same = before.clone();
-            (same.revision, same.time) = (after.revision, after.time);
-            if same != *after {
-                return Err(format!("an entry that says it changed nothing changed the state: {outcome:?}"));
-            }
-            return Ok(());
-        }
-        for task in after.tasks.values() {
-            match before.tasks.get(&task.id) {
-                Some(earlier) => check_progress(earlier, task)?,
-                None => {
-                    self.summary.tasks += 1;
-                    if !self.watched.tasks.insert(task.id) {
-                        return Err(format!("t{} was made twice", task.id.bits()));
-                    }
-                    check_new_task(after, task)?;
-                }
+        check_transition(before, after, outcome)?;
+        for task in after.tasks.keys().filter(|task| !before.tasks.contains_key(*task)) {
+            self.summary.tasks += 1;
+            if !self.watched.tasks.insert(*task) {
+                return Err(format!("t{} was made twice", task.bits()));
             }
         }
         for (key, service) in &after.services {
@@ -70,7 +57,6 @@ impl World {
                 self.summary.failed_rollouts += 1;
             }
         }
-        check_published_ports(after)?;
         self.check_rollout()?;
         self.check_assignments()
     }
@@ -195,7 +181,9 @@ impl World {
                 return Err(format!("service {key} was removed but is still there"));
             }
             for task in self.state.tasks_of(key).filter(|task| task.is_active()) {
-                if task.status.ready != self.really_runs(task.node, task.id) {
+                // One that is started again and again may be seen in any moment of it.
+                let waits = self.some_rollout_waits_for_a_place();
+                if task.status.ready != self.really_runs(task.node, task.id) && !waits {
                     return Err(format!("t{} of {key} is not as it was reported", task.id.bits()));
                 }
             }
@@ -328,6 +316,29 @@ fn check_wake_up(state: &State, clock: Timestamp, wake_at: Option<Timestamp>) ->
     } else {
         Err(format!("the planner sleeps until {until}, but would have done by then: {:?}", then.changes))
     }
+}
+
+/// What must hold between the state before an entry and the one after it.
+///
+/// # Errors
+/// It does not: what, and of which task or service.
+pub fn check_transition(before: &State, after: &State, outcome: &Result<Applied, Rejected>) -> Result<(), String> {
+    if !matches!(outcome, Ok(Applied { changed: true, .. })) {
+        let mut same = before.clone();
+        (same.revision, same.time) = (after.revision, after.time);
+        return if same == *after {
+            Ok(())
+        } else {
+            Err(format!("an entry that says it changed nothing changed the state: {outcome:?}"))
+        };
+    }
+    for task in after.tasks.values() {
+        match before.tasks.get(&task.id) {
+            Some(earlier) => check_progress(earlier, task)?,
+            None => check_new_task(after, task)?,
+        }
+    }
+    check_published_ports(after)
 }
 
 fn check_progress(earlier: &Task, task: &Task) -> Result<(), String> {
