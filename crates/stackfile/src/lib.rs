@@ -73,7 +73,7 @@ pub fn parse(source: Source<'_>, environment: &Environment) -> Result<Parsed, Ve
 }
 
 fn parse_into(source: Source<'_>, environment: &Environment, journal: &mut Journal) -> Option<StackSpec> {
-    let mut project = load_project(source, environment, true, journal)?;
+    let mut project = load_project(source, environment, true, &[], journal)?;
     let root = &mut project.root;
     let empty = root.get("services").and_then(Node::as_mapping).is_none_or(indexmap::IndexMap::is_empty);
     if empty && !journal.has_errors() {
@@ -101,10 +101,12 @@ struct Project {
     disabled: BTreeSet<String>,
 }
 
+/// `named` are the services that are asked for by name.
 fn load_project(
     source: Source<'_>,
     environment: &Environment,
     interpolate: bool,
+    named: &[String],
     journal: &mut Journal,
 ) -> Option<Project> {
     let texts: Vec<Text> =
@@ -138,12 +140,18 @@ fn load_project(
                 .hint("remove the line"),
         );
     }
-    let disabled = choose_profiles(&mut root, source.profiles, environment);
+    let disabled = choose_profiles(&mut root, source.profiles, named, environment);
     Some(Project { root, name, disabled })
 }
 
-/// Removes the services that belong to profiles of which none is chosen, and returns their names.
-fn choose_profiles(root: &mut Node, profiles: &[String], environment: &Environment) -> BTreeSet<String> {
+/// Removes the services that belong to profiles of which none is chosen, and returns their names. A service that is
+/// named on the command line needs no profile.
+fn choose_profiles(
+    root: &mut Node,
+    profiles: &[String],
+    named: &[String],
+    environment: &Environment,
+) -> BTreeSet<String> {
     let more = environment.get("COMPOSE_PROFILES").unwrap_or_default();
     let chosen: Vec<&str> = profiles
         .iter()
@@ -157,7 +165,10 @@ fn choose_profiles(root: &mut Node, profiles: &[String], environment: &Environme
     services.retain(|name, entry| {
         let profiles = entry.node.get("profiles").and_then(Node::as_sequence).unwrap_or_default();
         let mut own = profiles.iter().filter_map(Node::as_text);
-        let enabled = profiles.is_empty() || chosen.contains(&"*") || own.any(|profile| chosen.contains(&profile));
+        let enabled = profiles.is_empty()
+            || named.contains(name)
+            || chosen.contains(&"*")
+            || own.any(|profile| chosen.contains(&profile));
         if !enabled {
             disabled.insert(name.clone());
         }

@@ -237,6 +237,21 @@ fn depends_on(node: &mut Node) {
 
 fn file_reference(node: &mut Node) {
     text_to_mapping(node, "source");
+    if let Some(mapping) = node.as_mapping_mut() {
+        field(mapping, "mode", file_mode);
+    }
+}
+
+/// Permissions as octal digits in a text; YAML has read `0440` as an octal number already.
+fn file_mode(node: &mut Node) {
+    let mode = match &node.value {
+        Value::Integer(number) => u32::try_from(*number).ok(),
+        Value::Text(text) => u32::from_str_radix(text.trim_start_matches("0o"), 8).ok(),
+        _ => None,
+    };
+    if let Some(mode) = mode {
+        node.value = Value::Text(format!("0{mode:o}"));
+    }
 }
 
 /// Where a secret is when nothing says where.
@@ -487,6 +502,7 @@ fn long_volume(item: &mut Node) {
     }
     if let Some(options) = mapping.get_mut("tmpfs").and_then(|entry| entry.node.as_mapping_mut()) {
         field(options, "size", size);
+        field(options, "mode", file_mode);
         // 0 is no limit, as if it were not there.
         if options.get("size").is_some_and(|entry| entry.node.as_text() == Some("0")) {
             options.shift_remove("size");
