@@ -34,11 +34,11 @@ mod template;
 mod tree;
 mod validate;
 
-pub use code::{Code, explain};
+pub use code::{Code, codes_page, explain};
 pub use config::{Canonical, CanonicalOptions, canonical};
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use reference::{ReferenceEntry, Treatment, json_schema, reference, reference_page};
-pub use render::{render, render_all};
+pub use render::{render, render_all, sarif};
 pub use source::{Environment, FILE_NAMES, FileError, Files, NoFiles, OVERRIDE_FILE_NAMES, Source, SourceFile};
 pub use template::TemplateError;
 

@@ -72,6 +72,10 @@ const CASES: &[(&str, &str)] = &[
     ),
     ("port_range_for_one", "services: {web: {image: 'nginx:1', ports: ['8000-8010:80']}}\n"),
     ("port_taken_twice", "services: {web: {image: 'nginx:1', ports: ['80:80', '80:81']}}\n"),
+    (
+        "port_of_two_services",
+        "services: {a: {image: 'a:1', ports: ['80:80']}, b: {image: 'b:1', ports: ['127.0.0.1:80:81', '80:82/udp']}}\n",
+    ),
     ("port_without_quotes", "services:\n  git:\n    image: git:1\n    ports:\n      - 22:22\n"),
     (
         "bad_volumes",

@@ -8,12 +8,12 @@ mod service;
 
 use std::collections::BTreeMap;
 
-use stack_model::spec::{NetworkSpec, VolumeSpec};
+use stack_model::spec::{NetworkSpec, PublishMode, PublishedPort, ServiceSpec, VolumeSpec};
 use stack_model::{ServiceName, StackName, StackSpec};
 
 use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Problem, did_you_mean};
-use crate::tree::Node;
+use crate::tree::{Entry, Node};
 use read::Fields;
 
 /// What lowering needs beside the tree.
@@ -50,6 +50,7 @@ pub(crate) fn lower(
         };
         let spec = service::service(entry, path, &context, journal);
         if let (Some(name), Some(spec)) = (service_name, spec) {
+            shared_ports(&name, &spec, &services, entry, &path, journal);
             services.insert(name, spec);
         }
     }
@@ -71,6 +72,39 @@ pub(crate) fn lower(
         return None;
     }
     Some(StackSpec { name: name?, services, networks, volumes })
+}
+
+/// A port that all hosts pass on can belong to one service only.
+fn shared_ports(
+    name: &ServiceName,
+    spec: &ServiceSpec,
+    others: &BTreeMap<ServiceName, ServiceSpec>,
+    entry: &Entry,
+    path: &Path<'_>,
+    journal: &mut Journal,
+) {
+    let ingress = |port: &&PublishedPort| port.mode == PublishMode::Ingress;
+    for port in spec.ports.iter().filter(ingress) {
+        let other = others
+            .iter()
+            .find(|(_, other)| other.ports.iter().filter(ingress).any(|other| service::collide(port, other)));
+        if let Some((other, _)) = other {
+            let ports = entry.node.as_mapping().and_then(|service| service.get("ports"));
+            journal.push(
+                Problem::new(
+                    Code::Conflict,
+                    ports.map_or(entry.key_place, |ports| ports.key_place),
+                    &path.key("ports"),
+                    format!(
+                        "`{other}` and `{name}` both publish the hosts' port {}/{}",
+                        port.published.unwrap_or_default(),
+                        port.protocol.as_str()
+                    ),
+                )
+                .hint("every host passes a published port on to one service: choose another port for one of the two"),
+            );
+        }
+    }
 }
 
 fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {

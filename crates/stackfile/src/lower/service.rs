@@ -495,31 +495,38 @@ fn update(fields: &Fields<'_>, journal: &mut Journal) -> UpdatePolicy {
 
 fn ports(fields: &Fields<'_>, journal: &mut Journal) -> Vec<PublishedPort> {
     let list = fields.path.key("ports");
-    let mut ports: Vec<PublishedPort> = Vec::new();
-    let mut taken: BTreeMap<(u16, Protocol, Option<IpAddr>), u32> = BTreeMap::new();
+    let mut ports: Vec<(PublishedPort, u32)> = Vec::new();
     for (index, node) in fields.items("ports").iter().enumerate() {
         if node.as_mapping().is_none() {
             continue;
         }
         let port = Fields::new(node, list.index(index));
         for port in one_port(&port, node, journal) {
-            if let Some(published) = port.published
-                && let Some(line) = taken.insert((published, port.protocol, port.host_ip), node.place.line)
-            {
+            if let Some((_, line)) = ports.iter().find(|(other, _)| collide(other, &port)) {
                 journal.push(
                     Problem::new(
                         Code::Conflict,
                         node.place,
                         &list.index(index),
-                        format!("the hosts' port {published}/{} is published a second time", port.protocol.as_str()),
+                        format!(
+                            "the hosts' port {}/{} is published a second time",
+                            port.published.unwrap_or_default(),
+                            port.protocol.as_str()
+                        ),
                     )
                     .hint(format!("it is first in line {line}; choose another port")),
                 );
             }
-            ports.push(port);
+            ports.push((port, node.place.line));
         }
     }
-    ports
+    ports.into_iter().map(|(port, _)| port).collect()
+}
+
+/// Whether two ports would be the same one of a host.
+pub(super) fn collide(one: &PublishedPort, other: &PublishedPort) -> bool {
+    let addresses = one.host_ip == other.host_ip || one.host_ip.is_none() || other.host_ip.is_none();
+    one.published.is_some() && one.published == other.published && one.protocol == other.protocol && addresses
 }
 
 fn one_port(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Vec<PublishedPort> {
