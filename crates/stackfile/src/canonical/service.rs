@@ -317,6 +317,16 @@ fn devices(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
     });
 }
 
+/// How many ports all ranges of a stack may become: every one that a host has.
+const MOST_PORTS: usize = 65_536;
+
+fn too_many_ports(item: &Node, path: &Path<'_>, journal: &mut Journal) {
+    journal.push(
+        Problem::new(Code::TooLarge, item.place, path, format!("the ports of this stack are more than {MOST_PORTS}"))
+            .hint("publish fewer ports, or give the service `network_mode: host`"),
+    );
+}
+
 fn ports(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
     let Value::Sequence(items) = &mut node.value else { return };
     let mut long = Vec::with_capacity(items.len());
@@ -342,8 +352,17 @@ fn ports(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
                 .hint(format!("put it in quotes: `\"{text}\"`")),
             );
         }
+        if journal.ports >= MOST_PORTS {
+            too_many_ports(&item, &path, journal);
+            continue;
+        }
         match port::parse(&text) {
+            Ok(ports) if journal.ports + ports.len() > MOST_PORTS => {
+                journal.ports = MOST_PORTS;
+                too_many_ports(&item, &path, journal);
+            }
             Ok(ports) => {
+                journal.ports += ports.len();
                 for port in ports {
                     let mut mapping = Mapping::new();
                     insert(&mut mapping, "mode", item.part("ingress"));

@@ -495,14 +495,15 @@ fn update(fields: &Fields<'_>, journal: &mut Journal) -> UpdatePolicy {
 
 fn ports(fields: &Fields<'_>, journal: &mut Journal) -> Vec<PublishedPort> {
     let list = fields.path.key("ports");
-    let mut ports: Vec<(PublishedPort, u32)> = Vec::new();
+    let mut ports: Vec<PublishedPort> = Vec::new();
+    let mut taken: TakenPorts<u32> = TakenPorts::new();
     for (index, node) in fields.items("ports").iter().enumerate() {
         if node.as_mapping().is_none() {
             continue;
         }
         let port = Fields::new(node, list.index(index));
         for port in one_port(&port, node, journal) {
-            if let Some((_, line)) = ports.iter().find(|(other, _)| collide(other, &port)) {
+            if let Some(line) = taken.take(&port, node.place.line) {
                 journal.push(
                     Problem::new(
                         Code::Conflict,
@@ -517,16 +518,47 @@ fn ports(fields: &Fields<'_>, journal: &mut Journal) -> Vec<PublishedPort> {
                     .hint(format!("it is first in line {line}; choose another port")),
                 );
             }
-            ports.push((port, node.place.line));
+            ports.push(port);
         }
     }
-    ports.into_iter().map(|(port, _)| port).collect()
+    ports
 }
 
-/// Whether two ports would be the same one of a host.
-pub(super) fn collide(one: &PublishedPort, other: &PublishedPort) -> bool {
-    let addresses = one.host_ip == other.host_ip || one.host_ip.is_none() || other.host_ip.is_none();
-    one.published.is_some() && one.published == other.published && one.protocol == other.protocol && addresses
+/// The ports of the hosts that are published, each with who took it first.
+pub(super) struct TakenPorts<Owner> {
+    ports: BTreeMap<(u16, Protocol), TakenAddresses<Owner>>,
+}
+
+struct TakenAddresses<Owner> {
+    /// On all addresses of a host.
+    all: Option<Owner>,
+    single: BTreeMap<IpAddr, Owner>,
+}
+
+impl<Owner: Clone> TakenPorts<Owner> {
+    pub fn new() -> Self {
+        Self { ports: BTreeMap::new() }
+    }
+
+    /// Takes a port; who has it already, if anybody.
+    pub fn take(&mut self, port: &PublishedPort, owner: Owner) -> Option<Owner> {
+        let key = (port.published?, port.protocol);
+        let taken = self.ports.entry(key).or_insert_with(|| TakenAddresses { all: None, single: BTreeMap::new() });
+        let other = match port.host_ip {
+            None => taken.all.as_ref().or_else(|| taken.single.values().next()),
+            Some(address) => taken.all.as_ref().or_else(|| taken.single.get(&address)),
+        };
+        if let Some(other) = other {
+            return Some(other.clone());
+        }
+        match port.host_ip {
+            None => taken.all = Some(owner),
+            Some(address) => {
+                taken.single.insert(address, owner);
+            }
+        }
+        None
+    }
 }
 
 fn one_port(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Vec<PublishedPort> {
