@@ -39,7 +39,7 @@ pub use config::{Canonical, CanonicalOptions, canonical};
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use reference::{ReferenceEntry, Treatment, json_schema, reference, reference_page};
 pub use render::{render, render_all, sarif};
-pub use source::{Environment, FILE_NAMES, FileError, Files, NoFiles, OVERRIDE_FILE_NAMES, Source, SourceFile};
+pub use source::{Environment, FileError, Files, NoFiles, Source, SourceFile};
 pub use template::TemplateError;
 
 use std::collections::{BTreeMap, BTreeSet};

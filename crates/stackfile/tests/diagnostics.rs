@@ -236,7 +236,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "templates",
-        "services: {a: {image: 'a:1', hostname: '{{.Node.Hostname}}', environment: {SLOT: 'slot {{ .Task.Slot }}', FORMAT: '{{.Message}}'}}}\n",
+        "services: {a: {image: 'a:1', hostname: 'a-{{.Node.Hostname}}', environment: {SLOT: 'slot {{ .Task.Slot }}', FORMAT: '{{.Message}}', OS: '{{.Node.Platform.OS}}'}, volumes: ['/srv/{{.Service.Labels.x}}:/x']}}\n",
     ),
     ("options_of_a_named_volume", "services: {a: {image: 'a:1', volumes: ['v:/v:z']}}\nvolumes: {v: }\n"),
     (

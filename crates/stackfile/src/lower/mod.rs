@@ -5,6 +5,7 @@ mod container;
 mod mounts;
 pub(crate) mod read;
 mod service;
+mod templates;
 
 use std::collections::BTreeMap;
 
