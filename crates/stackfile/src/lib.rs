@@ -1,10 +1,10 @@
 //! Pure. A stack file in the format of the Compose Specification to a [`stack_model::StackSpec`], or everything that is
 //! wrong with it.
 //!
-//! The way of a file: YAML events become a tree that knows the place of every value ([`tree`]); variables are replaced
-//! ([`interpolate`]); types and keys are checked against tables that know the whole specification ([`schema`]); short forms
-//! become long ([`canonical`]); files are merged, extended and included ([`merge`], [`load`]); and the result is lowered to
-//! the model ([`lower`]). Every key of the specification is applied, applied with a note, or refused with the reason and
+//! The way of a file: YAML events become a tree that knows the place of every value (`tree`); variables are replaced
+//! (`interpolate`); types and keys are checked against tables that know the whole specification (`schema`); short forms
+//! become long (`canonical`); files are merged, extended and included (`merge`, `load`); and the result is lowered to
+//! the model (`lower`). Every key of the specification is applied, applied with a note, or refused with the reason and
 //! the alternative; nothing is ignored. All diagnostics come at once, each with its place.
 //!
 //! Nothing here reads a file or a clock: further files come through [`Files`].
