@@ -156,6 +156,10 @@ const CASES: &[(&str, &str)] = &[
     ("extends_without_service", "services: {a: {extends: {file: lib.yml}}}\n"),
     ("extends_absent_file", "services: {a: {extends: {file: absent.yml, service: a}}}\n"),
     ("include_absent_file", "include: [absent.yml]\nservices: {a: {image: 'a:1'}}\n"),
+    (
+        "include_from_the_network",
+        "include: ['oci://docker.io/example/app:latest']\nservices: {a: {extends: {file: 'https://example.com/a.yml', service: a}}}\n",
+    ),
     ("include_cycle", "include: [cycle.yml]\nservices: {a: {image: 'a:1'}}\n"),
     ("include_conflict", "include: [one.yml, two.yml]\nservices: {a: {image: 'a:1'}}\n"),
     ("error_in_an_included_file", "include: [broken.yml]\nservices: {a: {image: 'a:1'}}\n"),
