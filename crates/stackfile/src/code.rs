@@ -166,6 +166,19 @@ impl Serialize for Code {
     }
 }
 
+/// The page of the documentation that explains every code.
+#[must_use]
+pub fn codes_page() -> String {
+    let mut page = String::from(
+        "# What a stack file can be told\n\nThis page is generated from the texts of `stack explain`; a test keeps the two equal. \
+         A code keeps its number and its meaning.\n",
+    );
+    for code in Code::ALL {
+        page.push_str(&format!("\n## {code} ({})\n\n{}\n", code.severity(), code.explanation()));
+    }
+    page
+}
+
 /// The explanation of a code such as `E0301` (upper or lower case), for `stack explain`.
 #[must_use]
 pub fn explain(code: &str) -> Option<&'static str> {

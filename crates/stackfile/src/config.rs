@@ -108,7 +108,7 @@ fn canonical_into(
     options: &CanonicalOptions,
     journal: &mut Journal,
 ) -> Option<Node> {
-    let mut project = crate::load_project(source, variables, options.interpolate, journal)?;
+    let mut project = crate::load_project(source, variables, options.interpolate, &options.services, journal)?;
     let root = &mut project.root;
     let name = project.name?;
     if !options.services.is_empty() {

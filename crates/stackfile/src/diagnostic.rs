@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::code::Code;
 
-/// How many errors are kept. A broken file can have one in each of a million lines; nobody reads on after these.
+/// How many errors are kept, and how many warnings. A broken file can have one in each of a million lines; nobody reads on after these.
 const MOST_DIAGNOSTICS: usize = 200;
 
 /// Whether a file can be deployed in spite of a diagnostic.
@@ -149,12 +149,15 @@ struct SourceText {
 pub(crate) struct Journal {
     /// Variables are left as they are, so that a text with a dollar sign may be anything.
     pub variables_left: bool,
+    /// How many ports ranges have become.
+    pub ports: usize,
     files: Vec<SourceText>,
     problems: Vec<Problem>,
     seen: BTreeSet<(Code, Place, String)>,
     /// Places of which nothing more is to be said, because what is there could not be understood.
     settled: BTreeSet<Place>,
     errors: usize,
+    warnings: usize,
     dropped: usize,
 }
 
@@ -197,10 +200,18 @@ impl Journal {
         if !self.seen.insert((problem.code, problem.place, what)) {
             return;
         }
-        if severity == Severity::Error {
-            self.errors += 1;
-        }
-        if self.problems.len() >= MOST_DIAGNOSTICS {
+        let kept = match severity {
+            Severity::Error => {
+                self.errors += 1;
+                self.errors <= MOST_DIAGNOSTICS
+            }
+            // They must not push the errors out.
+            Severity::Warning => {
+                self.warnings += 1;
+                self.warnings <= MOST_DIAGNOSTICS
+            }
+        };
+        if !kept {
             self.dropped += 1;
             return;
         }
@@ -214,7 +225,7 @@ impl Journal {
 
     /// Whether further problems are only counted: their hints need not be looked for.
     pub fn is_full(&self) -> bool {
-        self.problems.len() >= MOST_DIAGNOSTICS
+        self.errors >= MOST_DIAGNOSTICS
     }
 
     /// Whether anything forbids to deploy.
@@ -261,7 +272,7 @@ impl Journal {
         if dropped > 0 {
             diagnostics.push(Diagnostic {
                 code: Code::TooManyProblems,
-                severity: Severity::Error,
+                severity: if self.errors > 0 { Severity::Error } else { Severity::Warning },
                 message: format!("{dropped} further problems are not shown"),
                 location: None,
                 path: String::new(),

@@ -1,10 +1,10 @@
 //! Pure. A stack file in the format of the Compose Specification to a [`stack_model::StackSpec`], or everything that is
 //! wrong with it.
 //!
-//! The way of a file: YAML events become a tree that knows the place of every value ([`tree`]); variables are replaced
-//! ([`interpolate`]); types and keys are checked against tables that know the whole specification ([`schema`]); short forms
-//! become long ([`canonical`]); files are merged, extended and included ([`merge`], [`load`]); and the result is lowered to
-//! the model ([`lower`]). Every key of the specification is applied, applied with a note, or refused with the reason and
+//! The way of a file: YAML events become a tree that knows the place of every value (`tree`); variables are replaced
+//! (`interpolate`); types and keys are checked against tables that know the whole specification (`schema`); short forms
+//! become long (`canonical`); files are merged, extended and included (`merge`, `load`); and the result is lowered to
+//! the model (`lower`). Every key of the specification is applied, applied with a note, or refused with the reason and
 //! the alternative; nothing is ignored. All diagnostics come at once, each with its place.
 //!
 //! Nothing here reads a file or a clock: further files come through [`Files`].
@@ -34,12 +34,12 @@ mod template;
 mod tree;
 mod validate;
 
-pub use code::{Code, explain};
+pub use code::{Code, codes_page, explain};
 pub use config::{Canonical, CanonicalOptions, canonical};
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use reference::{ReferenceEntry, Treatment, json_schema, reference, reference_page};
-pub use render::{render, render_all};
-pub use source::{Environment, FILE_NAMES, FileError, Files, NoFiles, OVERRIDE_FILE_NAMES, Source, SourceFile};
+pub use render::{render, render_all, sarif};
+pub use source::{Environment, FileError, Files, NoFiles, Source, SourceFile};
 pub use template::TemplateError;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +73,7 @@ pub fn parse(source: Source<'_>, environment: &Environment) -> Result<Parsed, Ve
 }
 
 fn parse_into(source: Source<'_>, environment: &Environment, journal: &mut Journal) -> Option<StackSpec> {
-    let mut project = load_project(source, environment, true, journal)?;
+    let mut project = load_project(source, environment, true, &[], journal)?;
     let root = &mut project.root;
     let empty = root.get("services").and_then(Node::as_mapping).is_none_or(indexmap::IndexMap::is_empty);
     if empty && !journal.has_errors() {
@@ -101,10 +101,12 @@ struct Project {
     disabled: BTreeSet<String>,
 }
 
+/// `named` are the services that are asked for by name.
 fn load_project(
     source: Source<'_>,
     environment: &Environment,
     interpolate: bool,
+    named: &[String],
     journal: &mut Journal,
 ) -> Option<Project> {
     let texts: Vec<Text> =
@@ -138,12 +140,18 @@ fn load_project(
                 .hint("remove the line"),
         );
     }
-    let disabled = choose_profiles(&mut root, source.profiles, environment);
+    let disabled = choose_profiles(&mut root, source.profiles, named, environment);
     Some(Project { root, name, disabled })
 }
 
-/// Removes the services that belong to profiles of which none is chosen, and returns their names.
-fn choose_profiles(root: &mut Node, profiles: &[String], environment: &Environment) -> BTreeSet<String> {
+/// Removes the services that belong to profiles of which none is chosen, and returns their names. A service that is
+/// named on the command line needs no profile.
+fn choose_profiles(
+    root: &mut Node,
+    profiles: &[String],
+    named: &[String],
+    environment: &Environment,
+) -> BTreeSet<String> {
     let more = environment.get("COMPOSE_PROFILES").unwrap_or_default();
     let chosen: Vec<&str> = profiles
         .iter()
@@ -157,7 +165,10 @@ fn choose_profiles(root: &mut Node, profiles: &[String], environment: &Environme
     services.retain(|name, entry| {
         let profiles = entry.node.get("profiles").and_then(Node::as_sequence).unwrap_or_default();
         let mut own = profiles.iter().filter_map(Node::as_text);
-        let enabled = profiles.is_empty() || chosen.contains(&"*") || own.any(|profile| chosen.contains(&profile));
+        let enabled = profiles.is_empty()
+            || named.contains(name)
+            || chosen.contains(&"*")
+            || own.any(|profile| chosen.contains(&profile));
         if !enabled {
             disabled.insert(name.clone());
         }

@@ -131,6 +131,11 @@ impl Loader<'_> {
     }
 
     fn read_file(&mut self, path: &str) -> Result<String, FileError> {
+        if paths::is_remote(path) {
+            return Err(FileError::Other(
+                "files are not fetched from the network; copy it beside the stack file".to_owned(),
+            ));
+        }
         self.spent.files += 1;
         if self.spent.files > MOST_FILES {
             return Err(FileError::Other(format!("more than {MOST_FILES} files are named")));

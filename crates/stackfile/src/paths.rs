@@ -24,10 +24,18 @@ pub(crate) fn clean(path: &str) -> String {
 
 /// `path` as seen from `directory`; an absolute one stays, and so does one below somebody's home (`~`).
 pub(crate) fn join(directory: &str, path: &str) -> String {
-    if path.starts_with('~') {
+    if path.starts_with('~') || is_remote(path) {
         return path.to_owned();
     }
     if path.starts_with('/') || directory.is_empty() { clean(path) } else { clean(&format!("{directory}/{path}")) }
+}
+
+/// Whether a path, which may have been cleaned, is the address of something elsewhere: `https://…`, `oci://…`, `git@…`.
+pub(crate) fn is_remote(path: &str) -> bool {
+    let scheme = path.split_once(":/").is_some_and(|(scheme, _)| {
+        scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'+')
+    });
+    scheme || path.starts_with("git@")
 }
 
 /// The directory that a file is in.
@@ -52,6 +60,8 @@ mod tests {
         assert_eq!(join("/srv/app", "/etc"), "/etc");
         assert_eq!(join("", "conf"), "conf");
         assert_eq!(join("/srv", "~/conf"), "~/conf");
+        assert!(is_remote("https://example.com/a.yml") && is_remote("oci:/x/y") && is_remote("git@example.com:a.git"));
+        assert!(!is_remote("../a.yml") && !is_remote("/a:/b"));
         assert_eq!(parent("/a/b.yml"), "/a");
         assert_eq!(parent("b.yml"), "");
     }

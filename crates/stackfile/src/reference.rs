@@ -105,23 +105,29 @@ pub fn reference_page() -> String {
         "\nWhat depends on a value is refused with the same codes at the value. Keys that begin with `x-` are the user's own, and an \
          unknown key is an error (`E0301`). `*` stands for a name of the user's, `[]` for an item of a list.\n",
     );
-    let mut section = "";
-    for entry in &entries {
-        let top = entry.path.split(['.', '[']).next().unwrap_or_default();
-        let top: &str = if entry.path.contains(['.', '[']) { top } else { "" };
-        if top != section || page.ends_with("list.\n") {
-            let title = if top.is_empty() { "Top level".to_owned() } else { format!("`{top}`") };
-            let _ =
-                write!(page, "\n## {title}\n\n| key | takes | | what it is for | remark |\n|---|---|---|---|---|\n");
-            section = top;
+    let of_top = |entry: &ReferenceEntry| !entry.path.contains(['.', '[']);
+    table(&mut page, "Top level", entries.iter().filter(|entry| of_top(entry)));
+    for top in entries.iter().filter(|entry| of_top(entry)) {
+        let below = |entry: &&ReferenceEntry| {
+            entry.path.strip_prefix(&top.path).is_some_and(|rest| rest.starts_with(['.', '[']))
+        };
+        if entries.iter().any(|entry| below(&entry)) {
+            table(&mut page, &format!("`{}`", top.path), entries.iter().filter(below));
         }
+    }
+    page
+}
+
+fn table<'a>(page: &mut String, title: &str, entries: impl Iterator<Item = &'a ReferenceEntry>) {
+    let _ = write!(page, "\n## {title}\n\n| key | takes | | what it is for | remark |\n|---|---|---|---|---|\n");
+    let cell = |text: &str| text.replace('|', "\\|");
+    for entry in entries {
         let word = match entry.treatment {
             Treatment::Applied => "applied",
             Treatment::Noted => "noted",
             Treatment::NotSupportedYet => "not yet",
             Treatment::Refused => "refused",
         };
-        let cell = |text: &str| text.replace('|', "\\|");
         let _ = writeln!(
             page,
             "| `{}` | {} | {word} | {} | {} |",
@@ -131,7 +137,6 @@ pub fn reference_page() -> String {
             cell(&entry.remark)
         );
     }
-    page
 }
 
 /// A JSON Schema (draft 07) of stack files, for editors.

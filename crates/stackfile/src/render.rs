@@ -1,7 +1,11 @@
 //! Pure. Diagnostics as text for a terminal: the line with the offending text underlined, and the remedy.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use serde_json::{Value, json};
+
+use crate::code::Code;
 use crate::diagnostic::{Diagnostic, Severity};
 
 /// The diagnostic as several lines, without colours, with a newline at the end.
@@ -65,6 +69,47 @@ pub fn render_all(diagnostics: &[Diagnostic]) -> String {
     text
 }
 
+/// All of them in the format SARIF 2.1.0, which code hosts and editors read. `version` is the tool's.
+#[must_use]
+pub fn sarif(diagnostics: &[Diagnostic], version: &str) -> Value {
+    let codes: BTreeSet<Code> = diagnostics.iter().map(|diagnostic| diagnostic.code).collect();
+    let rules: Vec<Value> = codes
+        .iter()
+        .map(|code| json!({"id": code.as_str(), "fullDescription": {"text": code.explanation()}}))
+        .collect();
+    let results: Vec<Value> = diagnostics
+        .iter()
+        .map(|diagnostic| {
+            let hint = diagnostic.hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+            let mut result = json!({
+                "ruleId": diagnostic.code.as_str(),
+                "level": diagnostic.severity.to_string(),
+                "message": {"text": format!("{}{hint}", diagnostic.message)},
+            });
+            if let Some(location) = &diagnostic.location {
+                result["locations"] = json!([{"physicalLocation": {
+                    "artifactLocation": {"uri": location.file},
+                    "region": {
+                        "startLine": location.line,
+                        "startColumn": location.column,
+                        "endColumn": location.column.saturating_add(location.length),
+                    },
+                }}]);
+            }
+            result
+        })
+        .collect();
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {"name": "stack", "version": version, "rules": rules}},
+            "columnKind": "unicodeCodePoints",
+            "results": results,
+        }],
+    })
+}
+
 /// At most this many characters of a line are shown, around the offending text.
 const LINE_WIDTH: usize = 120;
 
@@ -110,7 +155,6 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::code::Code;
     use crate::diagnostic::Location;
 
     fn diagnostic(line_text: &str, column: u32, length: u32) -> Diagnostic {
@@ -130,6 +174,17 @@ mod tests {
             render(&diagnostic("    imgae: nginx", 5, 5)),
             "error[E0301]: `imgae` is not a key of a service\n  --> app.yml:3:5\n   |\n 3 |     imgae: nginx\n   |     ^^^^^\n   = hint: did you mean `image`?\n"
         );
+    }
+
+    #[test]
+    fn sarif_names_the_place_and_the_rule() {
+        let sarif = sarif(&[diagnostic("    imgae: nginx", 5, 5)], "1.0");
+        let result = &sarif["runs"][0]["results"][0];
+        assert_eq!(result["ruleId"], "E0301");
+        assert_eq!(result["level"], "error");
+        let region = &result["locations"][0]["physicalLocation"]["region"];
+        assert_eq!(region, &json!({"startLine": 3, "startColumn": 5, "endColumn": 10}));
+        assert_eq!(sarif["runs"][0]["tool"]["driver"]["rules"][0]["id"], "E0301");
     }
 
     #[test]

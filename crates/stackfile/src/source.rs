@@ -40,13 +40,6 @@ impl Files for BTreeMap<String, String> {
     }
 }
 
-/// The names under which a stack file is looked for, the first one first, in the current directory and its parents.
-pub const FILE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
-
-/// The names of a file beside it that changes what it says, where no file is named on the command line.
-pub const OVERRIDE_FILE_NAMES: [&str; 4] =
-    ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
-
 /// One stack file.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceFile<'a> {

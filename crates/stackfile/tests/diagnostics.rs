@@ -72,6 +72,10 @@ const CASES: &[(&str, &str)] = &[
     ),
     ("port_range_for_one", "services: {web: {image: 'nginx:1', ports: ['8000-8010:80']}}\n"),
     ("port_taken_twice", "services: {web: {image: 'nginx:1', ports: ['80:80', '80:81']}}\n"),
+    (
+        "port_of_two_services",
+        "services: {a: {image: 'a:1', ports: ['80:80']}, b: {image: 'b:1', ports: ['127.0.0.1:80:81', '80:82/udp']}}\n",
+    ),
     ("port_without_quotes", "services:\n  git:\n    image: git:1\n    ports:\n      - 22:22\n"),
     (
         "bad_volumes",
@@ -152,6 +156,10 @@ const CASES: &[(&str, &str)] = &[
     ("extends_without_service", "services: {a: {extends: {file: lib.yml}}}\n"),
     ("extends_absent_file", "services: {a: {extends: {file: absent.yml, service: a}}}\n"),
     ("include_absent_file", "include: [absent.yml]\nservices: {a: {image: 'a:1'}}\n"),
+    (
+        "include_from_the_network",
+        "include: ['oci://docker.io/example/app:latest']\nservices: {a: {extends: {file: 'https://example.com/a.yml', service: a}}}\n",
+    ),
     ("include_cycle", "include: [cycle.yml]\nservices: {a: {image: 'a:1'}}\n"),
     ("include_conflict", "include: [one.yml, two.yml]\nservices: {a: {image: 'a:1'}}\n"),
     ("error_in_an_included_file", "include: [broken.yml]\nservices: {a: {image: 'a:1'}}\n"),
@@ -232,7 +240,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "templates",
-        "services: {a: {image: 'a:1', hostname: '{{.Node.Hostname}}', environment: {SLOT: 'slot {{ .Task.Slot }}', FORMAT: '{{.Message}}'}}}\n",
+        "services: {a: {image: 'a:1', hostname: 'a-{{.Node.Hostname}}', environment: {SLOT: 'slot {{ .Task.Slot }}', FORMAT: '{{.Message}}', OS: '{{.Node.Platform.OS}}'}, volumes: ['/srv/{{.Service.Labels.x}}:/x']}}\n",
     ),
     ("options_of_a_named_volume", "services: {a: {image: 'a:1', volumes: ['v:/v:z']}}\nvolumes: {v: }\n"),
     (

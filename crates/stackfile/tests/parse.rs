@@ -96,6 +96,15 @@ fn a_later_file_takes_a_published_port_over_and_makes_a_resource_external() {
 }
 
 #[test]
+fn templates_that_the_agent_fills_in_pass() {
+    let spec = project("services: {web: {image: 'nginx:1', hostname: '{{.Service.Name}}-{{.Task.Slot}}', environment: {NODE: '{{.Node.Hostname}}', F: '{{json .}}'}, volumes: ['/srv/{{ .Node.ID }}:/x', 'v:/v']}}\nvolumes: {v: {name: 'v-{{.Task.Slot}}'}}").spec();
+    let container = &spec["services"]["web"]["container"];
+    assert_eq!(container["environment"], serde_json::json!({"F": "{{json .}}", "NODE": "{{.Node.Hostname}}"}));
+    assert_eq!(container["hostname"], "{{.Service.Name}}-{{.Task.Slot}}");
+    assert_eq!(container["mounts"][0]["source"]["bind"]["path"], "/srv/{{ .Node.ID }}");
+}
+
+#[test]
 fn services_are_extended_and_files_included() {
     let project = project("include: [inc/db.yml]\nservices:\n  web: {extends: {file: lib/base.yml, service: base}, environment: {B: own}}\n")
         .file("lib/base.yml", "services:\n  base: {extends: root, environment: {A: base, B: base}, env_file: x.env}\n  root: {image: 'base:1', user: '5'}\n")

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use stack_stackfile::{Treatment, json_schema, reference, reference_page};
+use stack_stackfile::{Treatment, codes_page, json_schema, reference, reference_page};
 
 /// Writes a generated file when STACK_BLESS is set; compares it otherwise.
 fn is_current(path: &str, text: &str) {
@@ -21,6 +21,11 @@ fn is_current(path: &str, text: &str) {
 #[test]
 fn the_page_of_the_documentation_is_current() {
     is_current("docs/stack-file.md", &reference_page());
+}
+
+#[test]
+fn the_page_of_the_codes_is_current() {
+    is_current("docs/diagnostics.md", &codes_page());
 }
 
 #[test]

@@ -237,6 +237,21 @@ fn depends_on(node: &mut Node) {
 
 fn file_reference(node: &mut Node) {
     text_to_mapping(node, "source");
+    if let Some(mapping) = node.as_mapping_mut() {
+        field(mapping, "mode", file_mode);
+    }
+}
+
+/// Permissions as octal digits in a text; YAML has read `0440` as an octal number already.
+fn file_mode(node: &mut Node) {
+    let mode = match &node.value {
+        Value::Integer(number) => u32::try_from(*number).ok(),
+        Value::Text(text) => u32::from_str_radix(text.trim_start_matches("0o"), 8).ok(),
+        _ => None,
+    };
+    if let Some(mode) = mode {
+        node.value = Value::Text(format!("0{mode:o}"));
+    }
 }
 
 /// Where a secret is when nothing says where.
@@ -302,6 +317,16 @@ fn devices(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
     });
 }
 
+/// How many ports all ranges of a stack may become: every one that a host has.
+const MOST_PORTS: usize = 65_536;
+
+fn too_many_ports(item: &Node, path: &Path<'_>, journal: &mut Journal) {
+    journal.push(
+        Problem::new(Code::TooLarge, item.place, path, format!("the ports of this stack are more than {MOST_PORTS}"))
+            .hint("publish fewer ports, or give the service `network_mode: host`"),
+    );
+}
+
 fn ports(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
     let Value::Sequence(items) = &mut node.value else { return };
     let mut long = Vec::with_capacity(items.len());
@@ -327,8 +352,17 @@ fn ports(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
                 .hint(format!("put it in quotes: `\"{text}\"`")),
             );
         }
+        if journal.ports >= MOST_PORTS {
+            too_many_ports(&item, &path, journal);
+            continue;
+        }
         match port::parse(&text) {
+            Ok(ports) if journal.ports + ports.len() > MOST_PORTS => {
+                journal.ports = MOST_PORTS;
+                too_many_ports(&item, &path, journal);
+            }
             Ok(ports) => {
+                journal.ports += ports.len();
                 for port in ports {
                     let mut mapping = Mapping::new();
                     insert(&mut mapping, "mode", item.part("ingress"));
@@ -487,6 +521,7 @@ fn long_volume(item: &mut Node) {
     }
     if let Some(options) = mapping.get_mut("tmpfs").and_then(|entry| entry.node.as_mapping_mut()) {
         field(options, "size", size);
+        field(options, "mode", file_mode);
         // 0 is no limit, as if it were not there.
         if options.get("size").is_some_and(|entry| entry.node.as_text() == Some("0")) {
             options.shift_remove("size");

@@ -12,6 +12,7 @@ use super::Context;
 use super::mounts;
 use super::read::Fields;
 use super::service::not_allowed;
+use super::templates;
 use crate::code::Code;
 use crate::diagnostic::{Journal, Problem};
 use crate::schema::check::as_integer;
@@ -65,6 +66,7 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         logging: logging(&fields.fields("logging"), journal),
         pull_policy: pull_policy(fields, journal),
     };
+    templates::check(fields, journal);
     for (key, fine) in [("cgroup", "private"), ("isolation", "default"), ("userns_mode", "host")] {
         if let Some(node) = fields.node(key)
             && node.as_text() != Some(fine)
@@ -188,33 +190,13 @@ fn environment(fields: &Fields<'_>, journal: &mut Journal) -> (BTreeMap<String, 
             );
             continue;
         }
-        if entry.node.as_text().is_some_and(is_template) {
-            journal.push(
-                Problem::new(
-                    Code::NotSupportedYet,
-                    entry.node.place,
-                    &environment.path.key(name),
-                    "templates such as `{{.Node.Hostname}}` and `{{.Task.Slot}}` are not supported yet",
-                )
-                .hint("leave it out, or let the program ask for its host name"),
-            );
-        } else if entry.node.is_null() {
+        if entry.node.is_null() {
             removed.push(name.clone());
         } else if let Some(value) = super::read::text(&entry.node, &environment.path.key(name), journal) {
             set.insert(name.clone(), value);
         }
     }
     (set, removed)
-}
-
-/// Whether a text has one of the templates that Swarm fills in for each task.
-fn is_template(text: &str) -> bool {
-    text.contains("{{")
-        && ["Service.", "Node.", "Task."].iter().any(|subject| {
-            text.split("{{")
-                .skip(1)
-                .any(|rest| rest.trim_start().strip_prefix('.').is_some_and(|rest| rest.starts_with(subject)))
-        })
 }
 
 fn absolute(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<String> {
@@ -238,25 +220,14 @@ fn absolute(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<Str
 fn host_name(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<String> {
     let text = fields.text(key, journal)?;
     let node = fields.node(key)?;
-    if is_template(&text) {
-        journal.push(
-            Problem::new(
-                Code::NotSupportedYet,
-                node.place,
-                &fields.path.key(key),
-                "templates such as `{{.Node.Hostname}}` are not supported yet",
-            )
-            .hint("leave it out; the container is then named after its id"),
-        );
-        return None;
-    }
     let label = |part: &str| {
         !part.is_empty()
             && !part.starts_with('-')
             && !part.ends_with('-')
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
-    if text.len() <= 64 && text.split('.').all(label) {
+    let plain = templates::without(&text);
+    if plain.len() <= 64 && plain.split('.').all(label) {
         return Some(text);
     }
     journal.push(

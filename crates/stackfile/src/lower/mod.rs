@@ -5,16 +5,18 @@ mod container;
 mod mounts;
 pub(crate) mod read;
 mod service;
+mod templates;
 
 use std::collections::BTreeMap;
 
-use stack_model::spec::{NetworkSpec, VolumeSpec};
+use stack_model::spec::{NetworkSpec, PublishMode, ServiceSpec, VolumeSpec};
 use stack_model::{ServiceName, StackName, StackSpec};
 
 use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Problem, did_you_mean};
-use crate::tree::Node;
+use crate::tree::{Entry, Node};
 use read::Fields;
+use service::TakenPorts;
 
 /// What lowering needs beside the tree.
 pub(crate) struct Context<'a> {
@@ -35,6 +37,7 @@ pub(crate) fn lower(
     let top = Fields::new(root, Path::Root);
     let context = Context { directory, read_file };
     let mut services = BTreeMap::new();
+    let mut taken = TakenPorts::new();
     let service_fields = top.fields("services");
     for (key, entry) in service_fields.mapping.into_iter().flatten() {
         let path = service_fields.path.key(key);
@@ -50,6 +53,7 @@ pub(crate) fn lower(
         };
         let spec = service::service(entry, path, &context, journal);
         if let (Some(name), Some(spec)) = (service_name, spec) {
+            shared_ports(&name, &spec, &mut taken, entry, &path, journal);
             services.insert(name, spec);
         }
     }
@@ -71,6 +75,34 @@ pub(crate) fn lower(
         return None;
     }
     Some(StackSpec { name: name?, services, networks, volumes })
+}
+
+/// A port that all hosts pass on can belong to one service only.
+fn shared_ports(
+    name: &ServiceName,
+    spec: &ServiceSpec,
+    taken: &mut TakenPorts<ServiceName>,
+    entry: &Entry,
+    path: &Path<'_>,
+    journal: &mut Journal,
+) {
+    for port in spec.ports.iter().filter(|port| port.mode == PublishMode::Ingress) {
+        let Some(other) = taken.take(port, name.clone()).filter(|other| other != name) else { continue };
+        let ports = entry.node.as_mapping().and_then(|service| service.get("ports"));
+        journal.push(
+            Problem::new(
+                Code::Conflict,
+                ports.map_or(entry.key_place, |ports| ports.key_place),
+                &path.key("ports"),
+                format!(
+                    "`{other}` and `{name}` both publish the hosts' port {}/{}",
+                    port.published.unwrap_or_default(),
+                    port.protocol.as_str()
+                ),
+            )
+            .hint("every host passes a published port on to one service: choose another port for one of the two"),
+        );
+    }
 }
 
 fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {

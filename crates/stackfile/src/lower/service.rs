@@ -496,22 +496,24 @@ fn update(fields: &Fields<'_>, journal: &mut Journal) -> UpdatePolicy {
 fn ports(fields: &Fields<'_>, journal: &mut Journal) -> Vec<PublishedPort> {
     let list = fields.path.key("ports");
     let mut ports: Vec<PublishedPort> = Vec::new();
-    let mut taken: BTreeMap<(u16, Protocol, Option<IpAddr>), u32> = BTreeMap::new();
+    let mut taken: TakenPorts<u32> = TakenPorts::new();
     for (index, node) in fields.items("ports").iter().enumerate() {
         if node.as_mapping().is_none() {
             continue;
         }
         let port = Fields::new(node, list.index(index));
         for port in one_port(&port, node, journal) {
-            if let Some(published) = port.published
-                && let Some(line) = taken.insert((published, port.protocol, port.host_ip), node.place.line)
-            {
+            if let Some(line) = taken.take(&port, node.place.line) {
                 journal.push(
                     Problem::new(
                         Code::Conflict,
                         node.place,
                         &list.index(index),
-                        format!("the hosts' port {published}/{} is published a second time", port.protocol.as_str()),
+                        format!(
+                            "the hosts' port {}/{} is published a second time",
+                            port.published.unwrap_or_default(),
+                            port.protocol.as_str()
+                        ),
                     )
                     .hint(format!("it is first in line {line}; choose another port")),
                 );
@@ -520,6 +522,43 @@ fn ports(fields: &Fields<'_>, journal: &mut Journal) -> Vec<PublishedPort> {
         }
     }
     ports
+}
+
+/// The ports of the hosts that are published, each with who took it first.
+pub(super) struct TakenPorts<Owner> {
+    ports: BTreeMap<(u16, Protocol), TakenAddresses<Owner>>,
+}
+
+struct TakenAddresses<Owner> {
+    /// On all addresses of a host.
+    all: Option<Owner>,
+    single: BTreeMap<IpAddr, Owner>,
+}
+
+impl<Owner: Clone> TakenPorts<Owner> {
+    pub fn new() -> Self {
+        Self { ports: BTreeMap::new() }
+    }
+
+    /// Takes a port; who has it already, if anybody.
+    pub fn take(&mut self, port: &PublishedPort, owner: Owner) -> Option<Owner> {
+        let key = (port.published?, port.protocol);
+        let taken = self.ports.entry(key).or_insert_with(|| TakenAddresses { all: None, single: BTreeMap::new() });
+        let other = match port.host_ip {
+            None => taken.all.as_ref().or_else(|| taken.single.values().next()),
+            Some(address) => taken.all.as_ref().or_else(|| taken.single.get(&address)),
+        };
+        if let Some(other) = other {
+            return Some(other.clone());
+        }
+        match port.host_ip {
+            None => taken.all = Some(owner),
+            Some(address) => {
+                taken.single.insert(address, owner);
+            }
+        }
+        None
+    }
 }
 
 fn one_port(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Vec<PublishedPort> {
