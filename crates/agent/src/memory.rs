@@ -47,6 +47,9 @@ pub struct TaskMemory {
     /// The last failure.
     #[serde(default)]
     pub failure: Option<StepFailure>,
+    /// That failure was a start's: the container did not come to run, and whether it may run *again* is not the question.
+    #[serde(default)]
+    pub start_failed: bool,
     /// What is being done now, for people.
     #[serde(default)]
     pub activity: Option<String>,
@@ -131,6 +134,7 @@ impl Memory {
         match outcome {
             Ok(()) => {
                 memory.failure = None;
+                memory.start_failed = false;
                 memory.retry_at = None;
                 match step {
                     Step::Start { restart: Some(ran_steady), .. } => {
@@ -150,6 +154,7 @@ impl Memory {
                 memory.attempts = memory.attempts.saturating_add(1);
                 memory.retry_at = Some(now + memory.retry_pause());
                 memory.failure = Some(failure);
+                memory.start_failed = matches!(step, Step::Start { .. });
             }
         }
     }

@@ -222,7 +222,7 @@ fn next_step(
             if has_ended(&memory) {
                 return None;
             }
-            if memory.failure.is_some() {
+            if memory.start_failed {
                 // The last start did not come about; whether the container may run again is not the question.
                 let early = is_too_early(circumstances.start_not_before, now, steps)
                     || is_too_early(memory.retry_at, now, steps);

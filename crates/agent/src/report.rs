@@ -83,7 +83,7 @@ fn status(
             } else if is_rejected(memory) {
                 status.message = trouble();
                 Phase::Rejected
-            } else if memory.failure.is_some() {
+            } else if memory.start_failed {
                 status.message = trouble();
                 Phase::Starting
             } else if memory.restarts_after(policy, *code, *finished) {

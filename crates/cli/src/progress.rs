@@ -147,7 +147,12 @@ fn summary(service: &ServiceView, tasks: &[TaskView]) -> String {
         text.push_str(&format!("; {} pending: {}", unplaced.count, unplaced.reason));
     }
     let waiting = tasks.iter().find(|task| {
-        task.service == service.key && task.current && !task.ready && task.message.is_some() && !service.converged
+        task.service == service.key
+            && task.current
+            && task.desired == DesiredState::Running
+            && !task.ready
+            && task.message.is_some()
+            && !service.converged
     });
     if let Some(task) = waiting {
         let name = crate::commands::list::task_name(task);

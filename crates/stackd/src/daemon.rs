@@ -80,7 +80,7 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
             root: configuration.state_directory.clone(),
             run: configuration.run_directory.clone(),
             shim: configuration.shim.clone(),
-            cgroup_parent: configuration.cgroup_parent.clone().map_or_else(|| "stack".into(), Into::into),
+            cgroup_parent: configuration.cgroup_parent.clone().map_or_else(|| "/stack".into(), Into::into),
         },
         registry: configuration.registry.clone(),
         network: configuration.network.clone(),

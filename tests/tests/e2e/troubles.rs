@@ -1,7 +1,9 @@
 //! Registries, full disks, taken ports, no room: what `ps` and `deploy` say, and that it heals when the cause goes.
 
 use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use stack_testkit::namespaced::{NamespacedCluster, text};
@@ -56,7 +58,7 @@ fn what_cannot_run_now_says_why_and_heals() {
     assert_eq!(task["node"], "node2");
 
     // A port that another process of the host has; it heals when the process lets go.
-    let listener = in_namespace_of(&cluster, "node2", || std::net::TcpListener::bind("0.0.0.0:9090").expect("free"));
+    let listener = in_namespace_of(&cluster, "node2", || TcpListener::bind("0.0.0.0:9090").expect("free"));
     let more = "    ports: [{target: 80, published: 9090, mode: host}]\n    deploy:\n      placement: {constraints: [\"node.hostname == node2\"]}\n";
     let file = cluster.file("port.yml", &stack_file("port", "busybox:test", more));
     cluster.stack_ok(&["deploy", &file, "--detach"]);
@@ -65,7 +67,7 @@ fn what_cannot_run_now_says_why_and_heals() {
     cluster.wait_ready("port/app", 1);
 
     // A mount whose source is missing: no node can run it, said at once.
-    let more = "    volumes: [{type: bind, source: /there/is/nothing, target: /x}]\n";
+    let more = "    volumes: [{type: bind, source: /there/is/nothing, target: /x, bind: {create_host_path: false}}]\n";
     let file = cluster.file("mount.yml", &stack_file("mount", "busybox:test", more));
     let output = cluster.stack(&["deploy", &file]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output));
@@ -161,34 +163,47 @@ fn gateway(cluster: &NamespacedCluster) -> std::net::Ipv4Addr {
 /// Passes connections on from all addresses of this machine to one.
 struct Forwarder {
     port: u16,
-    paused: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    passing: Arc<Mutex<Passing>>,
+}
+
+#[derive(Default)]
+struct Passing {
+    paused: bool,
+    connections: Vec<TcpStream>,
 }
 
 impl Forwarder {
-    fn start(target: std::net::SocketAddr) -> Self {
-        let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    fn start(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        let paused = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let refuse = std::sync::Arc::clone(&paused);
+        let passing = Arc::new(Mutex::new(Passing::default()));
+        let shared = Arc::clone(&passing);
         std::thread::spawn(move || {
             for connection in listener.incoming().filter_map(Result::ok) {
-                if refuse.load(std::sync::atomic::Ordering::Relaxed) {
+                let Ok(other) = TcpStream::connect(target) else { continue };
+                let mut passing = shared.lock().expect("no panic");
+                if passing.paused {
                     continue;
                 }
-                let Ok(other) = std::net::TcpStream::connect(target) else { continue };
                 for (from, to) in [(&connection, &other), (&other, &connection)] {
                     let (mut from, mut to) = (from.try_clone().expect("cloned"), to.try_clone().expect("cloned"));
                     std::thread::spawn(move || {
                         let _ = std::io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(std::net::Shutdown::Write);
+                        let _ = to.shutdown(Shutdown::Write);
                     });
                 }
+                passing.connections.extend([connection, other]);
             }
         });
-        Self { port, paused }
+        Self { port, passing }
     }
 
+    /// While paused, open connections are broken and new ones are closed at once.
     fn pause(&self, paused: bool) {
-        self.paused.store(paused, std::sync::atomic::Ordering::Relaxed);
+        let mut passing = self.passing.lock().expect("no panic");
+        passing.paused = paused;
+        for connection in passing.connections.drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
     }
 }

@@ -124,7 +124,15 @@ impl Control {
                 gathered.push(report);
                 answers.push(answer);
             }
-            let result = self.inner.store.propose(&Command::Report { reports: merge(gathered) }).await;
+            // What is said again only to be heard makes no entry in the log.
+            let state = self.inner.store.state();
+            let news: Vec<Report> =
+                merge(gathered).into_iter().filter(|report| stack_planner::is_news(&state, report)).collect();
+            let result = if news.is_empty() {
+                Ok(Applied { revision: state.revision, changed: false, skipped: 0 })
+            } else {
+                self.inner.store.propose(&Command::Report { reports: news }).await
+            };
             for answer in answers {
                 let copy = match &result {
                     Ok(applied) => Ok(*applied),
