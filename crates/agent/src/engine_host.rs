@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use stack_api::bodies::LogQuery;
 use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError};
-use stack_engine::image::registry::{Credentials, PullError};
 use stack_engine::image::Reference;
+use stack_engine::image::registry::{Credentials, PullError};
 use stack_engine::{Engine, RemoveOptions};
 use stack_model::{AssignedTask, Health, NodeId, RegistryCredential, TaskId, Timestamp};
 use tokio::sync::Notify;
@@ -66,7 +66,11 @@ impl EngineHost {
     }
 
     /// Wakes the reconcile loop whenever something happens to a container, until `stop`.
-    pub fn wake_on_events(&self, wake: Arc<Notify>, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+    pub fn wake_on_events(
+        &self,
+        wake: Arc<Notify>,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let mut events = self.engine.events();
         async move {
             loop {
@@ -82,11 +86,7 @@ impl EngineHost {
         }
     }
 
-    async fn pull(
-        &self,
-        assigned: &AssignedTask,
-        credential: Option<&RegistryCredential>,
-    ) -> Result<(), StepFailure> {
+    async fn pull(&self, assigned: &AssignedTask, credential: Option<&RegistryCredential>) -> Result<(), StepFailure> {
         let image = &assigned.spec.container.image;
         if let Some(digest) = &image.digest
             && self.engine.images().get(digest.as_str()).is_ok()
@@ -107,10 +107,8 @@ impl EngineHost {
         let pulled = self.engine.images().pull(&reference, credentials.as_ref(), &|_progress| {}).await;
         pulled.map(|_| ()).map_err(|error| {
             // Somebody may push the image or give the cluster a credential.
-            let may_come = matches!(
-                error,
-                PullError::NotFound { .. } | PullError::Unauthorized { .. } | PullError::Denied { .. }
-            );
+            let may_come =
+                matches!(error, PullError::NotFound { .. } | PullError::Unauthorized { .. } | PullError::Denied { .. });
             refuse(&error, may_come || error.is_retryable())
         })
     }
@@ -121,10 +119,11 @@ impl EngineHost {
             return Ok(());
         }
         let config = container_config(task, assigned, Place { node: self.node, node_name: &self.node_name });
-        self.engine.create(Some(id), config).await.map(|_| ()).map_err(|error| StepFailure {
-            may_heal: error.is_retryable(),
-            message: full_text(&error),
-        })
+        self.engine
+            .create(Some(id), config)
+            .await
+            .map(|_| ())
+            .map_err(|error| StepFailure { may_heal: error.is_retryable(), message: full_text(&error) })
     }
 
     async fn start(&self, container: &str) -> Result<(), StepFailure> {
@@ -153,11 +152,9 @@ fn observed(container: &Container) -> ObservedContainer {
     });
     let state = match &container.state {
         ContainerState::Created | ContainerState::Starting => ObservedState::Created,
-        ContainerState::Running { pid, started_at } => ObservedState::Running {
-            pid: u32::try_from(*pid).unwrap_or(0),
-            since: Timestamp(*started_at),
-            health,
-        },
+        ContainerState::Running { pid, started_at } => {
+            ObservedState::Running { pid: u32::try_from(*pid).unwrap_or(0), since: Timestamp(*started_at), health }
+        }
         ContainerState::Exited(status) => ObservedState::Exited {
             code: status.code,
             out_of_memory: status.oom,
@@ -171,8 +168,7 @@ fn observed(container: &Container) -> ObservedContainer {
             ObservedState::Exited { code: 0, out_of_memory: false, started: now, finished: now }
         }
     };
-    let ports =
-        container.config.ports.iter().map(|port| (port.host_port, port.protocol.as_str())).collect();
+    let ports = container.config.ports.iter().map(|port| (port.host_port, port.protocol.as_str())).collect();
     ObservedContainer { id: container.id.to_string(), state, ports }
 }
 

@@ -1,14 +1,13 @@
 //! What a host serves to the controllers: its images, and the output of its tasks. Who may call is checked by the
 //! listener's guard, before anything here runs.
 
-
 use axum::Json;
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
-use axum::Router;
 use futures::{StreamExt, TryStreamExt};
 use stack_api::bodies::{ImageQuery, ImportQuery, LogQuery, PullRequest};
 use stack_api::routes::{self, Route};
@@ -16,8 +15,8 @@ use stack_api::views::{ImageView, LogLine};
 use stack_api::{ErrorBody, ErrorCode};
 use stack_engine::Engine;
 use stack_engine::content::Digest as EngineDigest;
-use stack_engine::logs::Source;
 use stack_engine::image::{Image, ImportChanges, Origin, Reference};
+use stack_engine::logs::Source;
 use stack_model::TaskId;
 use tokio_util::io::StreamReader;
 
@@ -61,9 +60,8 @@ pub fn host_routes(engine: Engine) -> Vec<(Route, Router)> {
 }
 
 fn view(image: &Image) -> Result<ImageView, Refusal> {
-    let digest = |digest: &EngineDigest| {
-        digest.as_str().parse().map_err(|error| Refusal::of(ErrorCode::Internal, &error))
-    };
+    let digest =
+        |digest: &EngineDigest| digest.as_str().parse().map_err(|error| Refusal::of(ErrorCode::Internal, &error));
     Ok(ImageView {
         digest: digest(&image.digest)?,
         id: digest(&image.id)?,
@@ -84,10 +82,7 @@ async fn images(State(engine): State<Engine>) -> Result<Json<Vec<ImageView>>, Re
     images.iter().map(view).collect::<Result<_, _>>().map(Json)
 }
 
-async fn image(
-    State(engine): State<Engine>,
-    Query(query): Query<ImageQuery>,
-) -> Result<Json<ImageView>, Refusal> {
+async fn image(State(engine): State<Engine>, Query(query): Query<ImageQuery>) -> Result<Json<ImageView>, Refusal> {
     let image = engine.images().get(&query.reference).map_err(|error| Refusal::of(ErrorCode::NotFound, &error))?;
     view(&image).map(Json)
 }
@@ -108,8 +103,7 @@ async fn import(
     Query(query): Query<ImportQuery>,
     body: Body,
 ) -> Result<Json<ImageView>, Refusal> {
-    let reference: Reference =
-        query.reference.parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
+    let reference: Reference = query.reference.parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
     let words = |text: Option<String>, what: &str| -> Result<Option<Vec<String>>, Refusal> {
         text.map(|text| {
             serde_json::from_str(&text).map_err(|error| {
@@ -131,12 +125,8 @@ async fn import(
     view(&image).map(Json)
 }
 
-async fn pull(
-    State(engine): State<Engine>,
-    Json(request): Json<PullRequest>,
-) -> Result<Json<ImageView>, Refusal> {
-    let reference: Reference =
-        request.reference.parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
+async fn pull(State(engine): State<Engine>, Json(request): Json<PullRequest>) -> Result<Json<ImageView>, Refusal> {
+    let reference: Reference = request.reference.parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
     let credentials = request.credential.as_ref().map(credentials);
     let image = engine
         .images()
@@ -151,14 +141,10 @@ async fn remove(
     Query(query): Query<ImageQuery>,
 ) -> Result<Json<Vec<ImageView>>, Refusal> {
     let image = engine.images().get(&query.reference).map_err(|error| Refusal::of(ErrorCode::NotFound, &error))?;
-    let used: Vec<(String, String)> = engine
-        .list()
-        .into_iter()
-        .map(|container| (container.image_digest, container.name))
-        .collect();
-    let in_use = |digest: &EngineDigest| {
-        used.iter().find(|(image, _)| image == digest.as_str()).map(|(_, name)| name.clone())
-    };
+    let used: Vec<(String, String)> =
+        engine.list().into_iter().map(|container| (container.image_digest, container.name)).collect();
+    let in_use =
+        |digest: &EngineDigest| used.iter().find(|(image, _)| image == digest.as_str()).map(|(_, name)| name.clone());
     engine
         .images()
         .remove(&query.reference, &in_use)
@@ -200,10 +186,8 @@ async fn logs(
         Ok(Bytes::from(text))
     });
     let mut response = Response::new(Body::from_stream(lines));
-    response.headers_mut().insert(
-        axum::http::header::CONTENT_TYPE,
-        axum::http::HeaderValue::from_static("application/x-ndjson"),
-    );
+    response
+        .headers_mut()
+        .insert(axum::http::header::CONTENT_TYPE, axum::http::HeaderValue::from_static("application/x-ndjson"));
     Ok(response)
 }
-

@@ -29,8 +29,7 @@ pub struct Place<'a> {
 pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> ContainerConfig {
     let container = &assigned.spec.container;
     let name = container_name(task, assigned);
-    let placeholders =
-        Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name };
+    let placeholders = Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name };
     let fill = |text: &String| placeholders.fill(text);
     let image = match &container.image.digest {
         Some(digest) => digest.to_string(),
@@ -147,9 +146,9 @@ fn container_mount(
         },
         MountSource::Volume { name, no_copy, subpath } => ContainerMountSource::Volume {
             // The planner wrote the full name of every named volume into the task.
-            name: name.as_ref().map(|key| {
-                fill(volumes.get(key).and_then(|volume| volume.name.as_ref()).unwrap_or(key))
-            }),
+            name: name
+                .as_ref()
+                .map(|key| fill(volumes.get(key).and_then(|volume| volume.name.as_ref()).unwrap_or(key))),
             no_copy: *no_copy,
             subpath: subpath.clone(),
         },

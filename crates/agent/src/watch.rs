@@ -228,9 +228,8 @@ impl Session {
             }
             // What was said last is said again from time to time: a report that came late and overtook it, or a controller
             // that was restored from a backup, would otherwise have the last word.
-            match tokio::time::timeout(REPORT_AGAIN, reports.changed()).await {
-                Ok(Err(_closed)) => return,
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_closed)) = tokio::time::timeout(REPORT_AGAIN, reports.changed()).await {
+                return;
             }
         }
     }

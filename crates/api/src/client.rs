@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, TryStreamExt};
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt, TryStreamExt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Serialize;
@@ -107,6 +109,8 @@ impl ClientError {
 struct Target {
     /// For messages.
     name: String,
+    /// `None` for a local socket.
+    address: Option<SocketAddr>,
     /// Scheme, host and port.
     base: String,
     http: reqwest::Client,
@@ -117,8 +121,15 @@ struct Target {
 #[derive(Clone)]
 pub struct Client {
     targets: Arc<Vec<Target>>,
+    /// The target that answered last, once one has; shared by all clones.
+    preferred: Arc<AtomicUsize>,
     request_id: Option<Arc<str>>,
 }
+
+/// No target has answered yet.
+const UNKNOWN: usize = usize::MAX;
+/// A controller that does not even accept a connection in this time is passed over while others are left.
+const HURRY: Duration = Duration::from_millis(400);
 
 /// A TLS configuration that presents `identity` and trusts its authority alone.
 ///
@@ -168,7 +179,7 @@ impl Client {
                 .build()
                 .map_err(broken)?;
             let base = format!("https://{name}:{}", address.port());
-            Ok(Target { name: address.to_string(), base, http, socket: None })
+            Ok(Target { name: address.to_string(), address: Some(address), base, http, socket: None })
         };
         let targets = match endpoint {
             Endpoint::Socket(path) => {
@@ -184,6 +195,7 @@ impl Client {
                     builder().tls_backend_preconfigured(tls).unix_socket(path.clone()).build().map_err(broken)?;
                 vec![Target {
                     name: path.display().to_string(),
+                    address: None,
                     base: "http://localhost".to_owned(),
                     http,
                     socket: Some(path),
@@ -195,13 +207,13 @@ impl Client {
                 .collect::<Result<_, _>>()?,
             Endpoint::Node(node, address) => vec![remote(&routes::node_server_name(node), address)?],
         };
-        Ok(Self { targets: Arc::new(targets), request_id: None })
+        Ok(Self { targets: Arc::new(targets), preferred: Arc::new(AtomicUsize::new(UNKNOWN)), request_id: None })
     }
 
     /// The same client, whose calls carry this request id.
     #[must_use]
     pub fn with_request_id(&self, id: &str) -> Self {
-        Self { targets: Arc::clone(&self.targets), request_id: Some(Arc::from(id)) }
+        Self { request_id: Some(Arc::from(id)), ..self.clone() }
     }
 
     /// Calls a route: `values` fill its path, `query` and `body` go along, the answer is read as JSON.
@@ -272,7 +284,7 @@ impl Client {
         Q: Serialize + Sync + ?Sized,
         A: DeserializeOwned,
     {
-        let Some(target) = self.targets.first() else {
+        let Some(target) = self.order().await.first().and_then(|&index| self.targets.get(index)) else {
             return Err(self.unexpected("no endpoint is configured".to_owned()));
         };
         let request = self.request(target, route, values, query).body(body);
@@ -330,6 +342,39 @@ impl Client {
         request
     }
 
+    /// In which order to try the targets: the one that answered last, else those that accept a connection now, then
+    /// those that may only be slow. A host without power answers nothing at all, and must not cost every call a timeout.
+    async fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.targets.len()).collect();
+        if order.len() < 2 {
+            return order;
+        }
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let candidates: Vec<usize> = if preferred == UNKNOWN { order.clone() } else { vec![preferred] };
+        let mut attempts: FuturesUnordered<_> = candidates
+            .into_iter()
+            .filter_map(|index| Some((index, self.targets.get(index)?.address?)))
+            .map(|(index, address)| async move {
+                let connected = tokio::time::timeout(HURRY, tokio::net::TcpStream::connect(address)).await;
+                matches!(connected, Ok(Ok(_))).then_some(index)
+            })
+            .collect();
+        while let Some(answer) = attempts.next().await {
+            if let Some(index) = answer {
+                order.retain(|other| *other != index);
+                order.insert(0, index);
+                return order;
+            }
+        }
+        if preferred != UNKNOWN {
+            // It answered before and does not now: the others come first.
+            self.preferred.store(UNKNOWN, Ordering::Relaxed);
+            order.retain(|other| *other != preferred);
+            order.push(preferred);
+        }
+        order
+    }
+
     async fn send<Q: Serialize + Sync + ?Sized>(
         &self,
         route: Route,
@@ -339,13 +384,17 @@ impl Client {
         finish: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, ClientError> {
         let mut last = None;
-        for target in self.targets.iter() {
+        for index in self.order().await {
+            let Some(target) = self.targets.get(index) else { continue };
             let mut request = finish(self.request(target, route, values, query));
             if let Some(timeout) = timeout {
                 request = request.timeout(timeout);
             }
             match check(target, request.send().await).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    return Ok(response);
+                }
                 // Only a call that surely was not carried out is tried elsewhere; the others are the caller's choice.
                 Err(error) if was_not_sent(&error) => last = Some(error),
                 Err(error) => return Err(error),

@@ -166,9 +166,8 @@ impl Contexts {
     }
 
     fn put(&self, path: &Path, text: &[u8]) -> Result<(), Failure> {
-        let fail = |error: std::io::Error| {
-            Failure::new(ExitCode::Failed, format!("cannot write {}: {error}", path.display()))
-        };
+        let fail =
+            |error: std::io::Error| Failure::new(ExitCode::Failed, format!("cannot write {}: {error}", path.display()));
         let directory = path.parent().unwrap_or(Path::new("."));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(fail)?;
         let temporary = path.with_extension(format!("new-{}", std::process::id()));

@@ -76,9 +76,10 @@ impl Progress {
             .iter()
             .filter(|service| !service.converged)
             .filter_map(|service| {
-                status.tasks.iter().find(|task| {
-                    task.current && task.service == service.key && task.phase == Phase::Rejected
-                })
+                status
+                    .tasks
+                    .iter()
+                    .find(|task| task.current && task.service == service.key && task.phase == Phase::Rejected)
             })
             .next();
         match rejected {
@@ -116,16 +117,12 @@ fn because(task: &TaskView) -> String {
 
 /// Why the service will not become as wanted without somebody's doing.
 fn broken(service: &ServiceView) -> Option<String> {
-    match service.update.as_deref() {
-        Some(state @ ("paused" | "rolled back")) => {
-            let reason = service.update_reason.as_deref().unwrap_or("too many tasks failed");
-            return Some(format!("the update of {} is {state}: {reason}", service.key.service));
-        }
-        _ => {}
+    if let Some(state @ ("paused" | "rolled back")) = service.update.as_deref() {
+        let reason = service.update_reason.as_deref().unwrap_or("too many tasks failed");
+        return Some(format!("the update of {} is {state}: {reason}", service.key.service));
     }
-    (service.failed > 0).then(|| {
-        format!("{} of {} tasks of {} failed for good", service.failed, service.desired, service.key.service)
-    })
+    (service.failed > 0)
+        .then(|| format!("{} of {} tasks of {} failed for good", service.failed, service.desired, service.key.service))
 }
 
 fn failing_task<'a>(tasks: &'a [TaskView], service: &ServiceView) -> Option<&'a TaskView> {

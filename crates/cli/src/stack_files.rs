@@ -21,7 +21,9 @@ struct Disk;
 impl Files for Disk {
     fn read(&self, path: &str) -> Result<String, FileError> {
         let path = match path.strip_prefix("~/") {
-            Some(rest) => std::env::var_os("HOME").map_or_else(|| PathBuf::from(path), |home| Path::new(&home).join(rest)),
+            Some(rest) => {
+                std::env::var_os("HOME").map_or_else(|| PathBuf::from(path), |home| Path::new(&home).join(rest))
+            }
             None => PathBuf::from(path),
         };
         read_text(&path).map_err(|error| match error.kind() {
@@ -87,10 +89,8 @@ pub fn read(arguments: &FileArguments) -> Result<StackSpec, Failure> {
         }
         Err(diagnostics) => {
             output::story(render_all(&diagnostics).trim_end());
-            let errors = diagnostics
-                .iter()
-                .filter(|diagnostic| diagnostic.severity == stack_stackfile::Severity::Error)
-                .count();
+            let errors =
+                diagnostics.iter().filter(|diagnostic| diagnostic.severity == stack_stackfile::Severity::Error).count();
             let noun = if errors == 1 { "error" } else { "errors" };
             Err(Failure::new(ExitCode::StackFile, format!("{errors} {noun} in the stack file; nothing was changed")))
         }

@@ -99,9 +99,11 @@ impl Controller {
     pub async fn failed(&self) -> Arc<str> {
         let mut disk = self.store.failed();
         let disk = async {
-            match disk.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
-                Ok(Some(reason)) => reason,
-                Ok(None) | Err(_) => std::future::pending().await,
+            // The channel's guard must not live across the next await.
+            let reason = disk.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+            match reason {
+                Some(reason) => reason,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -291,3 +293,19 @@ fn remove_leftovers(state_directory: &Path) -> io::Result<()> {
 
 /// Another controller is asked to lead this long at most before this one stops anyway.
 pub(crate) const HAND_OVER: Duration = Duration::from_millis(800);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The daemon spawns what these answer.
+    #[test]
+    fn what_the_daemon_spawns_can_be_sent_between_threads() {
+        const fn is_send<T: Send>(_: &T) {}
+        fn futures(controller: &Controller) {
+            is_send(&controller.failed());
+            is_send(&controller.shutdown());
+        }
+        let _: fn(&Controller) = futures;
+    }
+}

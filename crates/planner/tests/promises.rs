@@ -1,5 +1,7 @@
 //! What the planner promises, one example each.
 
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 
 use stack_model::spec::{FailureAction, PublishMode};

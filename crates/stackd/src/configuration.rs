@@ -153,9 +153,8 @@ impl Configuration {
             None => (PathBuf::from(DEFAULT_FILE), false),
         };
         let file = match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                toml::from_str(&text).map_err(|source| ConfigurationError::File { path: path.clone(), source: Box::new(source) })?
-            }
+            Ok(text) => toml::from_str(&text)
+                .map_err(|source| ConfigurationError::File { path: path.clone(), source: Box::new(source) })?,
             Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => File::default(),
             Err(source) => return Err(ConfigurationError::Read { path, source }),
         };

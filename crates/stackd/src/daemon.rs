@@ -10,17 +10,15 @@ use std::sync::{Arc, Mutex as SyncMutex};
 use std::time::Duration;
 
 use axum::Router;
-use rand::Rng;
 use stack_agent::engine_host::EngineHost;
 use stack_agent::ledger::Ledger;
 use stack_agent::metrics::AgentMetrics;
 use stack_agent::reconcile::{Contact, Reconciler};
 use stack_agent::watch::{Session, SessionConfig};
-use stack_api::bodies::{CertificateRequest, CertificateResponse};
-use stack_api::{Client, Endpoint, routes};
+use stack_api::{Client, Endpoint};
 use stack_controller::controller::{Controller, ControllerConfig};
 use stack_controller::http::{guard, listener};
-use stack_controller::identity::{Credentials, NodeIdentity, authority};
+use stack_controller::identity::{Credentials, NodeIdentity, renewal};
 use stack_controller::tuning::Tuning;
 use stack_engine::{ContainersConfig, Engine, EngineConfig};
 use tokio::net::{TcpListener, UnixListener};
@@ -36,9 +34,6 @@ use crate::switch::Switch;
 
 /// What ends the daemon, for the log.
 pub type Failure = Box<dyn Error + Send + Sync>;
-
-/// The certificate's age is looked at this often.
-const RENEWAL_CHECK: Duration = Duration::from_secs(600);
 
 /// The texts of an error and of its sources, each once.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
@@ -214,7 +209,8 @@ impl Daemon {
             }
         });
         self.start_agent(node, &identity, &credentials)?;
-        self.renew_in_time(&credentials);
+        let directory = self.configuration.state_directory.clone();
+        self.tasks.spawn(renewal::keep_renewed(Arc::clone(&credentials), directory, self.stop.clone()));
         *self.member.lock().await = Some(Member { credentials, controller });
         Ok(())
     }
@@ -284,71 +280,17 @@ impl Daemon {
         Ok(())
     }
 
-    /// Renews the node's certificate at a random point between half and four fifths of its life.
-    fn renew_in_time(&self, credentials: &Arc<Credentials>) {
-        let (credentials, stop) = (Arc::clone(credentials), self.stop.clone());
-        let directory = self.configuration.state_directory.clone();
-        self.tasks.spawn(async move {
-            let point = rand::rng().random_range(0.5..0.8);
-            loop {
-                if is_due(&credentials.identity(), point) {
-                    match renew(&credentials, &directory).await {
-                        Ok(()) => tracing::info!("the node's certificate is renewed"),
-                        Err(error) => {
-                            tracing::warn!(error = %chain(error.as_ref()), "the certificate is not renewed yet");
-                        }
-                    }
-                }
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(RENEWAL_CHECK) => {}
-                }
-            }
-        });
-    }
-
     async fn shut_down(&self) {
         self.stop.cancel();
         let member = self.member.lock().await.take();
-        if let Some(controller) = member.and_then(|member| member.controller) {
-            self.local.set(Router::new());
-            self.tasks.close();
-            let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
-            if let Some(controller) = Arc::into_inner(controller) {
-                controller.shutdown().await;
-            }
-        }
         self.tasks.close();
-        let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
+        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
+            tracing::warn!("not everything has ended in time");
+        }
+        if let Some(controller) = member.and_then(|member| member.controller) {
+            controller.shutdown().await;
+        }
     }
-}
-
-fn is_due(identity: &NodeIdentity, point: f64) -> bool {
-    let Ok((from, until)) = identity.validity() else { return true };
-    let now = stack_agent::reconcile::now().0 / 1000;
-    let life = u64::try_from(until.saturating_sub(from)).unwrap_or(0);
-    let age = now.saturating_sub(u64::try_from(from).unwrap_or(0));
-    // Ages and lives are far below 2^52 seconds, so nothing is lost.
-    age as f64 >= life as f64 * point
-}
-
-async fn renew(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
-    let old = credentials.identity();
-    let (key, request) = authority::new_key()?;
-    let client = Client::new(Endpoint::Controllers(old.controllers.clone()), Some(&old.client_identity()))?;
-    let body = CertificateRequest { name: None, certificate_request: request };
-    let response: CertificateResponse =
-        client.call(routes::CERTIFICATE, &[], None::<&()>, Some(&body), Duration::from_secs(15)).await?;
-    let identity = NodeIdentity {
-        certificate: response.certificate,
-        key: key.to_string(),
-        ..(*credentials.identity()).clone()
-    };
-    // Checked before it is kept: a bad certificate never replaces a good one.
-    Credentials::new(identity.clone())?;
-    identity.save(directory)?;
-    credentials.replace(identity)?;
-    Ok(())
 }
 
 /// A socket that root and the group `stack`, if there is one, may open.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::extract::{Json, State};
 use axum::routing::{get, post};
-use axum::Router;
+use stack_api::ErrorCode;
 use stack_api::bodies::{InitRequest, JoinClusterRequest};
 use stack_api::routes;
 use stack_api::views::{LocalView, MemberView};
-use stack_api::ErrorCode;
 use stack_controller::controller::{FirstHost, bootstrap, join_cluster};
 use stack_controller::http::Failure;
 use stack_controller::identity::join::{JoinError, JoinTarget};

@@ -25,12 +25,8 @@ impl ImageResolver for EngineResolver {
         async move {
             let parsed: Reference = reference.parse().map_err(|error| refuse(&error))?;
             let credentials = credential.map(stack_agent::engine_host::credentials);
-            let digest = self
-                .0
-                .images()
-                .resolve(&parsed, credentials.as_ref())
-                .await
-                .map_err(|error| refuse(&error))?;
+            let digest =
+                self.0.images().resolve(&parsed, credentials.as_ref()).await.map_err(|error| refuse(&error))?;
             digest.as_str().parse().map_err(|error| refuse(&error))
         }
         .boxed()

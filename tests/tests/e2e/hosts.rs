@@ -38,12 +38,11 @@ fn containers_outlive_their_daemon_and_their_ends_are_known() {
     get((host.address, 8080), "/").expect("an answer");
 
     cluster.dev(&["restart", "node1", "--daemon"]);
-    let ended = cluster.wait("the exit code of what ended meanwhile", || {
-        match task_on(&cluster, "shop/once", "node1") {
+    let ended =
+        cluster.wait("the exit code of what ended meanwhile", || match task_on(&cluster, "shop/once", "node1") {
             Some(task) if task["state"] == "failed" => Ok(task),
             other => Err(format!("{other:?}")),
-        }
-    });
+        });
     assert_eq!(ended["exit_code"], 7, "{ended:#}");
     let web_after = cluster.wait_ready("shop/web", 1).remove(0);
     assert_eq!(web_after["pid"], web_before["pid"], "the same process serves on");
@@ -53,8 +52,7 @@ fn containers_outlive_their_daemon_and_their_ends_are_known() {
 
     // The log has no gap: the rounds are counted one by one.
     let logs = cluster.stack_ok(&["logs", "shop/worker", "--no-prefix"]);
-    let rounds: Vec<u64> =
-        logs.lines().filter_map(|line| line.strip_prefix("round ")?.parse().ok()).collect();
+    let rounds: Vec<u64> = logs.lines().filter_map(|line| line.strip_prefix("round ")?.parse().ok()).collect();
     assert!(!rounds.is_empty() && rounds.iter().copied().eq(1..=rounds.len() as u64), "{rounds:?}");
     cluster.down();
 }

@@ -34,10 +34,8 @@ pub async fn run(session: &Session, command: ClusterCommand) -> Result<ExitCode,
                 None => read_token(token_file.as_deref().unwrap_or(Path::new("-")))?,
             };
             let request = JoinClusterRequest { token: token.trim().to_owned(), controllers, advertise };
-            let member: MemberView = session
-                .local()?
-                .call(routes::CLUSTER_JOIN, &[], None::<&()>, Some(&request), JOIN_TIMEOUT)
-                .await?;
+            let member: MemberView =
+                session.local()?.call(routes::CLUSTER_JOIN, &[], None::<&()>, Some(&request), JOIN_TIMEOUT).await?;
             print_member(&member, format)?;
         }
         ClusterCommand::Token { role, rotate, quiet } => {
@@ -82,7 +80,9 @@ pub async fn run(session: &Session, command: ClusterCommand) -> Result<ExitCode,
                     },
                 )?;
                 if cluster.controllers.len().is_multiple_of(2) {
-                    output::hint("an even number of controllers survives no more failures than one fewer: use 1, 3 or 5");
+                    output::hint(
+                        "an even number of controllers survives no more failures than one fewer: use 1, 3 or 5",
+                    );
                 }
             }
         }
@@ -97,7 +97,9 @@ fn read_token(path: &Path) -> Result<String, Failure> {
     } else {
         std::fs::File::open(path).and_then(|file| file.take(4096).read_to_string(&mut token))
     };
-    read.map_err(|error| Failure::new(ExitCode::Failed, format!("cannot read the token from {}: {error}", path.display())))?;
+    read.map_err(|error| {
+        Failure::new(ExitCode::Failed, format!("cannot read the token from {}: {error}", path.display()))
+    })?;
     Ok(token)
 }
 

@@ -80,12 +80,9 @@ pub async fn new_operator(client: &Client, operator: &str) -> Result<Context, Fa
     let broken = |error: rcgen::Error| Failure::new(ExitCode::Failed, format!("cannot make a key: {error}"));
     let key = rcgen::KeyPair::generate().map_err(broken)?;
     let request = rcgen::CertificateParams::default().serialize_request(&key).map_err(broken)?;
-    let request = CertificateRequest {
-        name: Some(operator.to_owned()),
-        certificate_request: request.pem().map_err(broken)?,
-    };
-    let response: CertificateResponse =
-        client.call(routes::OPERATORS, &[], None::<&()>, Some(&request), QUICK).await?;
+    let request =
+        CertificateRequest { name: Some(operator.to_owned()), certificate_request: request.pem().map_err(broken)? };
+    let response: CertificateResponse = client.call(routes::OPERATORS, &[], None::<&()>, Some(&request), QUICK).await?;
     Ok(Context::Remote {
         controllers: response.controllers,
         ca_certificate: response.ca_certificate,

@@ -147,10 +147,8 @@ pub async fn plan(session: &Session, arguments: PlanArguments) -> Result<ExitCod
     let spec = stack_files::read(&arguments.files)?;
     let name = spec.name.clone();
     let request = DeployRequest { spec, expected_revision: None };
-    let plan: PlanView = session
-        .client()?
-        .call(routes::PLAN, &[name.as_str()], None::<&()>, Some(&request), SLOW)
-        .await?;
+    let plan: PlanView =
+        session.client()?.call(routes::PLAN, &[name.as_str()], None::<&()>, Some(&request), SLOW).await?;
     if arguments.format == Format::Json {
         output::json(&plan)?;
     } else {
@@ -205,12 +203,7 @@ pub fn check(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Done)
 }
 
-pub async fn scale(
-    session: &Session,
-    wanted: &[String],
-    detach: bool,
-    timeout: Duration,
-) -> Result<ExitCode, Failure> {
+pub async fn scale(session: &Session, wanted: &[String], detach: bool, timeout: Duration) -> Result<ExitCode, Failure> {
     let replicas = wanted
         .iter()
         .map(|text| {
@@ -235,12 +228,7 @@ pub async fn scale(
     Ok(ExitCode::Done)
 }
 
-pub async fn remove(
-    session: &Session,
-    stack: &str,
-    detach: bool,
-    timeout: Duration,
-) -> Result<ExitCode, Failure> {
+pub async fn remove(session: &Session, stack: &str, detach: bool, timeout: Duration) -> Result<ExitCode, Failure> {
     let client = session.client()?;
     let _: Written = client.get(routes::REMOVE_STACK, &[stack], QUICK).await?;
     if detach {

@@ -38,8 +38,7 @@ async fn tokens(client: &Client) -> Result<TokensView, SetupError> {
 }
 
 async fn enter(host: &Host, token: &str, first: &MemberAddress) -> Result<(), SetupError> {
-    let request =
-        JoinClusterRequest { token: token.to_owned(), controllers: vec![first.0], advertise: None };
+    let request = JoinClusterRequest { token: token.to_owned(), controllers: vec![first.0], advertise: None };
     let _: MemberView = socket(host)?
         .call(routes::CLUSTER_JOIN, &[], None::<&()>, Some(&request), FORMING)
         .await
@@ -60,9 +59,8 @@ impl ClusterSetup for Setup {
     async fn form(&self, cluster: &Cluster) -> Result<(), SetupError> {
         let Some((first, others)) = cluster.hosts.split_first() else { return Ok(()) };
         let client = socket(first)?;
-        let _: MemberView = client
-            .call(routes::CLUSTER_INIT, &[], None::<&()>, Some(&InitRequest::default()), FORMING)
-            .await?;
+        let _: MemberView =
+            client.call(routes::CLUSTER_INIT, &[], None::<&()>, Some(&InitRequest::default()), FORMING).await?;
         let tokens = tokens(&client).await?;
         let Some(address) = tokens.controllers.first().copied() else {
             return Err("the new cluster names no controller".into());

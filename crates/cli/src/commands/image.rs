@@ -50,9 +50,7 @@ pub async fn run(session: &Session, command: ImageCommand) -> Result<ExitCode, F
                 let (client, request) = (client.clone(), request.clone());
                 async move {
                     let id = node.id.to_string();
-                    client
-                        .call::<(), _, ImageView>(routes::NODE_IMAGE_PULL, &[&id], None, Some(&request), SLOW)
-                        .await
+                    client.call::<(), _, ImageView>(routes::NODE_IMAGE_PULL, &[&id], None, Some(&request), SLOW).await
                 }
             })
             .await?;
@@ -70,16 +68,12 @@ pub async fn run(session: &Session, command: ImageCommand) -> Result<ExitCode, F
             let nodes = nodes_for(&client, &nodes.node).await?;
             let outcomes = on_each(nodes, |node| {
                 let client = client.clone();
-                async move {
-                    client.get::<Vec<ImageView>>(routes::NODE_IMAGES, &[&node.id.to_string()], QUICK).await
-                }
+                async move { client.get::<Vec<ImageView>>(routes::NODE_IMAGES, &[&node.id.to_string()], QUICK).await }
             })
             .await?;
             let rows: Vec<Row> = outcomes
                 .into_iter()
-                .flat_map(|(node, images)| {
-                    images.into_iter().map(move |image| Row { node: node.name.clone(), image })
-                })
+                .flat_map(|(node, images)| images.into_iter().map(move |image| Row { node: node.name.clone(), image }))
                 .collect();
             output::listing(format, &rows, &["NODE", "IMAGE", "ID", "DIGEST", "SIZE", "ORIGIN"], |row| {
                 let short = |digest: &stack_model::Digest| digest.hex().chars().take(12).collect::<String>();
@@ -138,9 +132,8 @@ fn named(image: &ImageView) -> String {
 
 /// The archive as a file that can be read once for every host; what comes on standard input is kept in one.
 fn archive(path: &Path) -> Result<std::fs::File, Failure> {
-    let fail = |error: std::io::Error| {
-        Failure::new(ExitCode::Failed, format!("cannot read {}: {error}", path.display()))
-    };
+    let fail =
+        |error: std::io::Error| Failure::new(ExitCode::Failed, format!("cannot read {}: {error}", path.display()));
     if path == Path::new("-") {
         let mut file = unnamed_file().map_err(fail)?;
         std::io::copy(&mut std::io::stdin().lock(), &mut file).map_err(fail)?;

@@ -120,9 +120,7 @@ pub async fn tasks(session: &Session, arguments: PsArguments) -> Result<ExitCode
     let client = session.client()?;
     let query = TaskQuery { stack: arguments.stack.clone(), service: None, node: arguments.node.clone() };
     let tasks: Vec<TaskView> = client.call(routes::TASKS, &[], Some(&query), None::<&()>, QUICK).await?;
-    let shown = |task: &&TaskView| {
-        arguments.all || task.desired == DesiredState::Running || !task.phase.is_terminal()
-    };
+    let shown = |task: &&TaskView| arguments.all || task.desired == DesiredState::Running || !task.phase.is_terminal();
     let mut rows: Vec<Row> = tasks.iter().filter(shown).map(row).collect();
     if arguments.node.is_none() {
         for service in fetch_services(&client, arguments.stack.as_deref()).await? {
@@ -236,16 +234,13 @@ pub async fn inspect(session: &Session, name: &str) -> Result<ExitCode, Failure>
         (Some(_), Some(_)) => {
             Err(Failure::new(ExitCode::NotFound, format!("`{name}` is the start of several tasks' ids")))
         }
-        (None, _) => Err(Failure::new(
-            ExitCode::NotFound,
-            format!("there is no stack, node or task `{name}`"),
-        )
-        .with_hint("a service is named STACK/SERVICE")),
+        (None, _) => Err(Failure::new(ExitCode::NotFound, format!("there is no stack, node or task `{name}`"))
+            .with_hint("a service is named STACK/SERVICE")),
     }
 }
 
 fn is_absent(error: &stack_api::ClientError) -> bool {
-    error.refused().is_some_and(|body| {
-        matches!(body.code, stack_api::ErrorCode::NotFound | stack_api::ErrorCode::BadRequest)
-    })
+    error
+        .refused()
+        .is_some_and(|body| matches!(body.code, stack_api::ErrorCode::NotFound | stack_api::ErrorCode::BadRequest))
 }

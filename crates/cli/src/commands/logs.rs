@@ -90,8 +90,7 @@ async fn tasks_of(client: &Client, selection: &Selection) -> Result<Vec<TaskView
         Selection::Query(query) => Ok(client.call(routes::TASKS, &[], Some(query), None::<&()>, QUICK).await?),
         Selection::Task(name) => {
             let tasks: Vec<TaskView> = client.get(routes::TASKS, &[], QUICK).await?;
-            let found: Vec<TaskView> =
-                tasks.into_iter().filter(|task| task.id.to_string().starts_with(name)).collect();
+            let found: Vec<TaskView> = tasks.into_iter().filter(|task| task.id.to_string().starts_with(name)).collect();
             if found.len() == 1 {
                 Ok(found)
             } else {

@@ -26,8 +26,7 @@ pub async fn run(session: &Session, command: NodeCommand) -> Result<ExitCode, Fa
                         Readiness::Down => format!("down for {}", output::ago(node.readiness_since, now)),
                     };
                     let role = if node.leader { "leader" } else { node.role.as_str() };
-                    let labels: Vec<String> =
-                        node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                    let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
                     vec![
                         node.id.short(),
                         node.name.clone(),
@@ -50,7 +49,10 @@ pub async fn run(session: &Session, command: NodeCommand) -> Result<ExitCode, Fa
         NodeCommand::Drain { node } => {
             let request = UpdateNodeRequest { availability: Some(Availability::Drain), ..Default::default() };
             let node = update(&client, &node, &request).await?;
-            output::story(&format!("{} is being drained; `stack ps --node {}` shows what is left", node.name, node.name));
+            output::story(&format!(
+                "{} is being drained; `stack ps --node {}` shows what is left",
+                node.name, node.name
+            ));
         }
         NodeCommand::Activate { node } => {
             let request = UpdateNodeRequest { availability: Some(Availability::Active), ..Default::default() };
@@ -80,11 +82,7 @@ pub async fn run(session: &Session, command: NodeCommand) -> Result<ExitCode, Fa
     Ok(ExitCode::Done)
 }
 
-async fn update(
-    client: &stack_api::Client,
-    node: &str,
-    request: &UpdateNodeRequest,
-) -> Result<NodeView, Failure> {
+async fn update(client: &stack_api::Client, node: &str, request: &UpdateNodeRequest) -> Result<NodeView, Failure> {
     Ok(client.call(routes::UPDATE_NODE, &[node], None::<&()>, Some(request), QUICK).await?)
 }
 

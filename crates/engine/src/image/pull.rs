@@ -166,10 +166,7 @@ impl ImageStore {
             .into_iter()
             .map(|(layer, diff_id)| self.fetch_layer(&session, layer, diff_id, progress).boxed())
             .collect();
-        futures::stream::iter(fetches)
-            .buffer_unordered(LAYERS_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        futures::stream::iter(fetches).buffer_unordered(LAYERS_AT_ONCE).try_collect::<()>().await?;
 
         let inner = Arc::clone(&self.inner);
         let names = names(reference, &asked);

@@ -1,7 +1,7 @@
 //! A web service that says on which host it runs and how often it was asked. The count is kept in a volume, so that a
 //! restart does not lose it. Only the standard library, linked statically: the image is this one file.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,9 +49,9 @@ fn probe() -> std::io::Result<()> {
     let mut connection = TcpStream::connect(("127.0.0.1", 8080))?;
     connection.set_read_timeout(Some(Duration::from_secs(2)))?;
     connection.write_all(b"GET /healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut status = String::new();
-    BufReader::new(connection).read_line(&mut status)?;
-    if status.contains(" 200 ") { Ok(()) } else { Err(std::io::Error::other(status)) }
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    if answer.contains(" 200 ") { Ok(()) } else { Err(std::io::Error::other(answer)) }
 }
 
 fn answer(service: &Service, mut connection: TcpStream) -> std::io::Result<()> {

@@ -1,0 +1,82 @@
+//! Controllers die: what was acknowledged is there, and containers do not notice.
+
+use std::collections::BTreeSet;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use stack_testkit::namespaced::{NamespacedCluster, PATIENCE};
+
+use crate::{cluster, web};
+
+fn leader(cluster: &NamespacedCluster) -> String {
+    cluster.wait("leader", || {
+        let output = cluster.stack(&["cluster", "info", "--format", "json"]);
+        let view: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        let leader = view["controllers"].as_array().and_then(|all| all.iter().find(|one| one["leader"] == true));
+        leader.and_then(|leader| leader["name"].as_str()).map(str::to_owned).ok_or_else(|| view.to_string())
+    })
+}
+
+fn inspect_node(cluster: &NamespacedCluster, node: &str) -> Value {
+    cluster.wait("answer", || {
+        let output = cluster.stack(&["inspect", node]);
+        serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+    })
+}
+
+#[test]
+fn every_acknowledged_write_survives_the_leader() {
+    let cluster = cluster(3, 3, &[]);
+    let first = leader(&cluster);
+    let mut acknowledged: BTreeSet<String> = BTreeSet::new();
+    let mut after_death = 0;
+    let until = std::time::Instant::now() + PATIENCE;
+    for number in 0.. {
+        if number == 10 {
+            let daemon = cluster.host(&first).pid.expect("the daemon runs");
+            kill(Pid::from_raw(daemon), Signal::SIGKILL).expect("killed");
+        }
+        let key = format!("write-{number}");
+        let label = format!("{key}=yes");
+        if cluster.stack(&["node", "label", "node1", &label]).status.success() {
+            acknowledged.insert(key);
+            after_death += usize::from(number > 10);
+        }
+        if after_death == 20 {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "writes do not go on\n{}", cluster.logs());
+    }
+    assert_ne!(leader(&cluster), first);
+    cluster.dev(&["restart", &first, "--daemon"]);
+    let node = inspect_node(&cluster, "node1");
+    let labels = node["labels"].as_object().expect("labels");
+    let lost: Vec<&String> = acknowledged.iter().filter(|key| !labels.contains_key(*key)).collect();
+    assert!(lost.is_empty(), "lost: {lost:?}");
+    cluster.down();
+}
+
+#[test]
+fn containers_go_on_without_any_controller_and_the_state_is_as_acknowledged() {
+    let cluster = cluster(3, 3, &[]);
+    let file = cluster.file("shop.yml", &web(3, "one"));
+    cluster.stack_ok(&["deploy", &file]);
+    let before = cluster.wait_ready("shop/web", 3);
+    cluster.stack_ok(&["node", "label", "node1", "kept=yes"]);
+    for host in cluster.hosts() {
+        kill(Pid::from_raw(host.pid.expect("the daemon runs")), Signal::SIGKILL).expect("killed");
+    }
+    for host in cluster.hosts() {
+        stack_testkit::namespaced::get((host.address, 8080), "/").expect("an answer without any daemon");
+    }
+    for host in cluster.hosts() {
+        cluster.dev(&["restart", &host.name, "--daemon"]);
+    }
+    assert_eq!(inspect_node(&cluster, "node1")["labels"]["kept"], "yes");
+    let after = cluster.wait_ready("shop/web", 3);
+    let identity = |task: &Value| (task["id"].to_string(), task["pid"].to_string(), task["restarts"].to_string());
+    let sorted = |tasks: &[Value]| -> BTreeSet<_> { tasks.iter().map(identity).collect() };
+    assert_eq!(sorted(&before), sorted(&after), "the same processes serve on");
+    cluster.down();
+}

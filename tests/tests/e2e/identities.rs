@@ -1,0 +1,134 @@
+//! Who is let in, and who is refused; every refusal is in the log.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use stack_api::session::{AssignmentQuery, AssignmentResponse};
+use stack_api::{Client, ClientError, Endpoint, ErrorCode, Identity, routes};
+use stack_model::NodeId;
+use stack_testkit::namespaced::{NamespacedCluster, programs, text};
+
+use crate::cluster;
+
+/// A daemon in no cluster, on this machine's loopback, ended with the value.
+struct LoneDaemon {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl LoneDaemon {
+    fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("stk").tempdir_in("/tmp").expect("a directory");
+        let path = directory.path();
+        let configuration = format!(
+            "state_dir = \"{0}/state\"\nrun_dir = \"{0}/run\"\nlisten = \"127.0.0.1:0\"\ncgroup_parent = \"/stack-lone-{1}\"\n",
+            path.display(),
+            std::process::id()
+        );
+        std::fs::write(path.join("stackd.toml"), configuration).expect("written");
+        let log = std::fs::File::create(path.join("log")).expect("a log");
+        let mut command = Command::new(programs().join("stackd"));
+        command.arg("--config").arg(path.join("stackd.toml")).stdin(Stdio::null()).stderr(log);
+        // SAFETY: prctl with these arguments only marks the new process; nothing is allocated.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        Self { child: command.spawn().expect("stackd starts"), directory }
+    }
+
+    fn socket(&self) -> String {
+        self.directory.path().join("run/stackd.sock").display().to_string()
+    }
+}
+
+impl Drop for LoneDaemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn identity(cluster: &NamespacedCluster, host: &str) -> (NodeId, Identity) {
+    let path = cluster.host_directory(host).join("state/identity.json");
+    let kept: Value = serde_json::from_slice(&std::fs::read(path).expect("an identity")).expect("JSON");
+    let part = |name: &str| kept[name].as_str().expect("text").to_owned();
+    let identity =
+        Identity { ca_certificate: part("ca_certificate"), certificate: part("certificate"), key: part("key") };
+    (part("node").parse().expect("an id"), identity)
+}
+
+fn logged(cluster: &NamespacedCluster, what: &str) {
+    cluster.wait(&format!("line in a log with `refused` and `{what}`"), || {
+        let logs = cluster.logs();
+        if logs.lines().any(|line| line.contains("refused") && line.contains(what)) { Ok(()) } else { Err(()) }
+    });
+}
+
+#[test]
+fn strangers_and_overreaching_nodes_are_refused_and_logged() {
+    let cluster = cluster(2, 1, &[]);
+    let controller = format!("{}:4600", cluster.host("node1").address);
+
+    // A wrong token, on a host that could reach the cluster.
+    let lone = LoneDaemon::start();
+    let socket = lone.socket();
+    cluster.wait("the lone daemon", || std::os::unix::net::UnixStream::connect(&socket).map(drop));
+    let good = cluster.stack_ok(&["cluster", "token", "worker", "--quiet"]);
+    let (start, end) = good.trim().rsplit_once('-').expect("a token");
+    let other_end: String = end.chars().rev().collect();
+    let wrong = format!("{start}-{other_end}");
+    let output = cluster
+        .command(&["--socket", &socket, "cluster", "join", &controller])
+        .env("STACK_JOIN_TOKEN", &wrong)
+        .output()
+        .expect("stack runs");
+    assert!(!output.status.success(), "{}", text(&output));
+    let story = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(story.contains("token"), "{story}");
+    assert!(!story.contains(end) && !story.contains(&other_end), "a token is not printed: {story}");
+    logged(&cluster, "token");
+
+    // A node that asks for the assignment of another one.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (_, own) = identity(&cluster, "node2");
+    let (other, _) = identity(&cluster, "node1");
+    let address = controller.parse().expect("an address");
+    let ask = |identity: &Identity| {
+        let client = Client::new(Endpoint::Controllers(vec![address]), Some(identity)).expect("a client");
+        let query = AssignmentQuery { node: other, after: 0 };
+        runtime.block_on(client.call::<_, (), AssignmentResponse>(
+            routes::NODE_ASSIGNMENT,
+            &[],
+            Some(&query),
+            None,
+            Duration::from_secs(30),
+        ))
+    };
+    match ask(&own) {
+        Err(ClientError::Refused(body)) => assert_eq!(body.code, ErrorCode::Forbidden, "{body:?}"),
+        answer => panic!("not refused: {answer:?}"),
+    }
+    logged(&cluster, "assignment");
+
+    // A node may not deploy.
+    let client = Client::new(Endpoint::Controllers(vec![address]), Some(&own)).expect("a client");
+    let answer = runtime.block_on(client.get::<Value>(routes::STACKS, &[], Duration::from_secs(30)));
+    assert!(matches!(&answer, Err(ClientError::Refused(body)) if body.code == ErrorCode::Forbidden), "{answer:?}");
+
+    // A certificate of another cluster's authority: the connection ends in the handshake.
+    let foreign = crate::cluster(1, 1, &[]);
+    let (_, theirs) = identity(&foreign, "node1");
+    let (_, ours) = identity(&cluster, "node2");
+    let mixed = Identity { ca_certificate: ours.ca_certificate, ..theirs };
+    let answer = ask(&mixed);
+    assert!(matches!(&answer, Err(ClientError::Unreachable { .. })), "{answer:?}");
+    logged(&cluster, "handshake");
+    foreign.down();
+    drop(lone);
+    cluster.down();
+}

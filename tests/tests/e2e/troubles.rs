@@ -1,0 +1,194 @@
+//! Registries, full disks, taken ports, no room: what `ps` and `deploy` say, and that it heals when the cause goes.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::Value;
+use stack_testkit::namespaced::{NamespacedCluster, text};
+
+use crate::cluster;
+
+fn stack_file(name: &str, image: &str, more: &str) -> String {
+    format!(
+        r#"name: {name}
+services:
+  app:
+    image: {image}
+    init: true
+    command: ["sh", "-c", "echo up; exec sleep 1000000"]
+    stop_grace_period: 1s
+{more}"#
+    )
+}
+
+fn message(cluster: &NamespacedCluster, service: &str, wanted: &str) -> String {
+    cluster.wait(&format!("message of {service} with `{wanted}`"), || {
+        let rows = cluster.json(&["ps"]);
+        let rows = rows.as_array().cloned().unwrap_or_default();
+        let found = rows
+            .iter()
+            .filter(|row| row["service"] == service)
+            .find_map(|row| row["message"].as_str().filter(|message| message.contains(wanted)).map(str::to_owned));
+        found.ok_or(rows)
+    })
+}
+
+#[test]
+fn what_cannot_run_now_says_why_and_heals() {
+    let cluster = cluster(2, 1, &[]);
+
+    // No node has room: counted, in `ps` and in `deploy`.
+    let more = "    deploy:\n      resources:\n        reservations: {memory: 900G}\n";
+    let file = cluster.file("room.yml", &stack_file("room", "busybox:test", more));
+    let output = cluster.stack(&["deploy", &file, "--timeout", "3s"]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    let reason = "2 of 2 nodes lack 900.0 GiB of free memory";
+    assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{}", text(&output));
+    message(&cluster, "room/app", reason);
+
+    // No node matches; it heals when one does.
+    let more = "    deploy:\n      placement: {constraints: [\"node.labels.disk == ssd\"]}\n";
+    let file = cluster.file("match.yml", &stack_file("match", "busybox:test", more));
+    cluster.stack_ok(&["deploy", &file, "--detach"]);
+    message(&cluster, "match/app", "2 of 2 nodes do not match `node.labels.disk == ssd`");
+    cluster.stack_ok(&["node", "label", "node2", "disk=ssd"]);
+    let task = cluster.wait_ready("match/app", 1).remove(0);
+    assert_eq!(task["node"], "node2");
+
+    // A port that another process of the host has; it heals when the process lets go.
+    let listener = in_namespace_of(&cluster, "node2", || std::net::TcpListener::bind("0.0.0.0:9090").expect("free"));
+    let more = "    ports: [{target: 80, published: 9090, mode: host}]\n    deploy:\n      placement: {constraints: [\"node.hostname == node2\"]}\n";
+    let file = cluster.file("port.yml", &stack_file("port", "busybox:test", more));
+    cluster.stack_ok(&["deploy", &file, "--detach"]);
+    message(&cluster, "port/app", "9090");
+    drop(listener);
+    cluster.wait_ready("port/app", 1);
+
+    // A mount whose source is missing: no node can run it, said at once.
+    let more = "    volumes: [{type: bind, source: /there/is/nothing, target: /x}]\n";
+    let file = cluster.file("mount.yml", &stack_file("mount", "busybox:test", more));
+    let output = cluster.stack(&["deploy", &file]);
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/there/is/nothing"), "{}", text(&output));
+
+    // An image that nobody has.
+    let file = cluster.file("image.yml", &stack_file("image", "127.0.0.1:9/no/such:1", ""));
+    let output = cluster.stack(&["deploy", &file]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("127.0.0.1:9/no/such:1"), "{}", text(&output));
+    assert_eq!(cluster.stack(&["inspect", "image"]).status.code(), Some(6), "nothing was changed");
+    cluster.down();
+}
+
+/// Runs something in the network namespace of a host.
+fn in_namespace_of<T: Send>(cluster: &NamespacedCluster, host: &str, work: impl FnOnce() -> T + Send) -> T {
+    let daemon = cluster.host(host).pid.expect("the daemon runs");
+    let namespace = std::fs::File::open(format!("/proc/{daemon}/ns/net")).expect("a namespace");
+    std::thread::scope(|scope| {
+        scope
+            .spawn(move || {
+                nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("entered");
+                work()
+            })
+            .join()
+            .expect("no panic")
+    })
+}
+
+#[test]
+fn a_registry_with_a_password_serves_every_host_by_digest() {
+    let registry = stack_testkit::registry::Registry::start_with_password("teller", "open sesame").expect("a registry");
+    // The hosts reach this machine's registry through a proxy on their gateway: a plain forwarder of bytes.
+    let forwarder = Forwarder::start(registry.address().parse().expect("an address"));
+    let flag = format!("gateway:{}", forwarder.port);
+    let cluster = cluster(2, 1, &["--insecure-registry", &flag]);
+    let gateway = gateway(&cluster);
+    let registry_name = format!("{gateway}:{}", forwarder.port);
+    let reference = format!("{registry_name}/team/app:1");
+    let tar = stack_testkit::root::busybox_tar();
+    registry.put_image("team/app", "1", &tar, &serde_json::json!({})).expect("the registry takes it");
+
+    // Without the password: refused, and nothing is changed.
+    let more = "    deploy: {mode: global}\n";
+    let file = cluster.file("app.yml", &stack_file("pulled", &reference, more));
+    let output = cluster.stack(&["deploy", &file]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let mut login = cluster
+        .command(&["registry", "login", &registry_name, "--username", "teller"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("stack runs");
+    login.stdin.take().expect("a pipe").write_all(b"open sesame\n").expect("written");
+    assert!(login.wait().expect("ends").success());
+
+    cluster.stack_ok(&["deploy", &file]);
+    let tasks = cluster.wait_ready("pulled/app", 2);
+    let images = cluster.json(&["image", "ls"]);
+    for task in &tasks {
+        let has = |image: &&Value| {
+            image["node"] == task["node"]
+                && image["references"]
+                    .as_array()
+                    .is_some_and(|names| names.iter().any(|name| *name == reference.as_str()))
+        };
+        let found: Vec<&Value> = images.as_array().expect("images").iter().filter(has).collect();
+        assert_eq!(found.len(), 1, "{images:#}");
+    }
+    let detail: Value = serde_json::from_str(&cluster.stack_ok(&["inspect", "pulled"])).expect("JSON");
+    let digest = detail["spec"]["services"]["app"]["container"]["image"]["digest"].as_str().expect("pinned").to_owned();
+    assert!(digest.starts_with("sha256:"), "{digest}");
+    let printed = cluster.stack_ok(&["registry", "ls"]);
+    assert!(printed.contains("teller") && !printed.contains("sesame"), "{printed}");
+
+    // The registry is down: a host that comes without the image waits and says so; it heals when the registry is back.
+    forwarder.pause(true);
+    cluster.stack_ok(&["rm", "pulled"]);
+    cluster.stack_ok(&["image", "rm", &reference]);
+    let pinned = format!("{reference}@{digest}");
+    let file = cluster.file("again.yml", &stack_file("again", &pinned, more));
+    cluster.stack_ok(&["deploy", &file, "--detach"]);
+    message(&cluster, "again/app", &registry_name);
+    forwarder.pause(false);
+    cluster.wait_ready("again/app", 2);
+    cluster.down();
+}
+
+fn gateway(cluster: &NamespacedCluster) -> std::net::Ipv4Addr {
+    let address = cluster.host("node1").address.octets();
+    std::net::Ipv4Addr::new(address[0], address[1], address[2], 1)
+}
+
+/// Passes connections on from all addresses of this machine to one.
+struct Forwarder {
+    port: u16,
+    paused: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Forwarder {
+    fn start(target: std::net::SocketAddr) -> Self {
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let paused = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let refuse = std::sync::Arc::clone(&paused);
+        std::thread::spawn(move || {
+            for connection in listener.incoming().filter_map(Result::ok) {
+                if refuse.load(std::sync::atomic::Ordering::Relaxed) {
+                    continue;
+                }
+                let Ok(other) = std::net::TcpStream::connect(target) else { continue };
+                for (from, to) in [(&connection, &other), (&other, &connection)] {
+                    let (mut from, mut to) = (from.try_clone().expect("cloned"), to.try_clone().expect("cloned"));
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(std::net::Shutdown::Write);
+                    });
+                }
+            }
+        });
+        Self { port, paused }
+    }
+
+    fn pause(&self, paused: bool) {
+        self.paused.store(paused, std::sync::atomic::Ordering::Relaxed);
+    }
+}
