@@ -39,6 +39,15 @@ pub enum Command {
     Plan(PlanArguments),
     /// Check a stack file without a cluster
     Check(CheckArguments),
+    /// Print the stack file as it is understood: merged, filled in, in long form
+    Config(ConfigArguments),
+    /// Explain a diagnostic's code, such as E0301
+    Explain {
+        /// The code
+        code: String,
+    },
+    /// Print the JSON Schema of stack files, for editors
+    Schema,
     /// List the stacks
     Ls(ListArguments),
     /// List services, of one stack or of all
@@ -251,6 +260,48 @@ pub struct CheckArguments {
     /// The files
     #[command(flatten)]
     pub files: FileArguments,
+    /// How to print what is found
+    #[arg(long, value_enum, default_value_t)]
+    pub format: CheckFormat,
+}
+
+/// How `stack check` prints what it finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CheckFormat {
+    /// For people, on standard error.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+    /// SARIF 2.1.0, for code-scanning tools.
+    Sarif,
+}
+
+/// `stack config`.
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// The files
+    #[command(flatten)]
+    pub files: FileArguments,
+    /// Print the names of the services alone
+    #[arg(long, conflicts_with_all = ["images", "format"])]
+    pub services: bool,
+    /// Print the images alone
+    #[arg(long, conflicts_with = "format")]
+    pub images: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ConfigFormat,
+}
+
+/// How `stack config` prints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ConfigFormat {
+    /// YAML.
+    #[default]
+    Yaml,
+    /// JSON.
+    Json,
 }
 
 /// A listing of everything.

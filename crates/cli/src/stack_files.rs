@@ -4,7 +4,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use stack_model::StackSpec;
-use stack_stackfile::{Environment, FileError, Files, Source, SourceFile, dotenv, parse, render_all};
+use stack_stackfile::{
+    Diagnostic, Environment, FileError, Files, Severity, Source, SourceFile, dotenv, parse, render_all,
+};
 
 use crate::arguments::FileArguments;
 use crate::failure::{ExitCode, Failure};
@@ -53,48 +55,75 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
     }
 }
 
+/// The texts of the files and what surrounds them, read and not yet understood.
+pub struct Gathered {
+    texts: Vec<(String, String)>,
+    directory: String,
+    environment: Environment,
+}
+
+impl Gathered {
+    /// Reads the files that the command line names, or the default one.
+    pub fn read(arguments: &FileArguments) -> Result<Self, Failure> {
+        let mut paths: Vec<PathBuf> = arguments.files.iter().chain(&arguments.more_files).cloned().collect();
+        if paths.is_empty() {
+            paths.push(default_file()?);
+        }
+        let mut texts = Vec::new();
+        for path in &paths {
+            let text = if path == Path::new("-") {
+                let mut text = String::new();
+                std::io::stdin().lock().take(LARGEST_FILE).read_to_string(&mut text).map(|_| text)
+            } else {
+                read_text(path)
+            };
+            texts.push((path.display().to_string(), text.map_err(|error| cannot_read(path, &error))?));
+        }
+        let directory = directory_of(&paths[0])?;
+        let environment = environment(arguments, &directory)?;
+        Ok(Self { texts, directory: directory.display().to_string(), environment })
+    }
+
+    /// Understands them in one way or another.
+    pub fn with<T>(&self, arguments: &FileArguments, work: impl FnOnce(Source<'_>, &Environment) -> T) -> T {
+        let files: Vec<SourceFile<'_>> = self.texts.iter().map(|(name, text)| SourceFile { name, text }).collect();
+        let source = Source {
+            files: &files,
+            directory: &self.directory,
+            name: arguments.name.as_deref(),
+            profiles: &arguments.profile,
+            reader: &Disk,
+        };
+        work(source, &self.environment)
+    }
+}
+
 /// The spec that the files ask for. Warnings and errors are printed.
 pub fn read(arguments: &FileArguments) -> Result<StackSpec, Failure> {
-    let mut paths: Vec<PathBuf> = arguments.files.iter().chain(&arguments.more_files).cloned().collect();
-    if paths.is_empty() {
-        paths.push(default_file()?);
-    }
-    let mut texts = Vec::new();
-    for path in &paths {
-        let text = if path == Path::new("-") {
-            let mut text = String::new();
-            std::io::stdin().lock().take(LARGEST_FILE).read_to_string(&mut text).map(|_| text)
-        } else {
-            read_text(path)
-        };
-        texts.push((path.display().to_string(), text.map_err(|error| cannot_read(path, &error))?));
-    }
-    let directory = directory_of(&paths[0])?;
-    let environment = environment(arguments, &directory)?;
-    let files: Vec<SourceFile<'_>> = texts.iter().map(|(name, text)| SourceFile { name, text }).collect();
-    let directory = directory.display().to_string();
-    let source = Source {
-        files: &files,
-        directory: &directory,
-        name: arguments.name.as_deref(),
-        profiles: &arguments.profile,
-        reader: &Disk,
-    };
-    match parse(source, &environment) {
+    match Gathered::read(arguments)?.with(arguments, parse) {
         Ok(parsed) => {
-            if !parsed.warnings.is_empty() {
-                output::story(render_all(&parsed.warnings).trim_end());
-            }
+            tell(&parsed.warnings);
             Ok(parsed.spec)
         }
         Err(diagnostics) => {
-            output::story(render_all(&diagnostics).trim_end());
-            let errors =
-                diagnostics.iter().filter(|diagnostic| diagnostic.severity == stack_stackfile::Severity::Error).count();
-            let noun = if errors == 1 { "error" } else { "errors" };
-            Err(Failure::new(ExitCode::StackFile, format!("{errors} {noun} in the stack file; nothing was changed")))
+            tell(&diagnostics);
+            Err(refused(&diagnostics))
         }
     }
+}
+
+/// Prints diagnostics for people.
+pub fn tell(diagnostics: &[Diagnostic]) {
+    if !diagnostics.is_empty() {
+        output::story(render_all(diagnostics).trim_end());
+    }
+}
+
+/// The failure of a command whose stack file has errors.
+pub fn refused(diagnostics: &[Diagnostic]) -> Failure {
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+    let noun = if errors == 1 { "error" } else { "errors" };
+    Failure::new(ExitCode::StackFile, format!("{errors} {noun} in the stack file; nothing was changed"))
 }
 
 fn default_file() -> Result<PathBuf, Failure> {

@@ -57,6 +57,7 @@ pub enum StartError {
 pub struct Controller {
     store: Store,
     router: axum::Router,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     control: Mutex<Option<JoinHandle<()>>>,
 }
@@ -78,14 +79,22 @@ impl Controller {
         let metrics = Arc::new(Metrics::default());
         let stop = CancellationToken::new();
         let (control, task) = Control::start(store.clone(), Arc::clone(&metrics), stop.clone());
-        let context = Context { store: store.clone(), resolver: config.resolver, control, metrics };
-        Ok(Self { store, router: http::router(context), stop, control: Mutex::new(Some(task)) })
+        let context = Context { store: store.clone(), resolver: config.resolver, control };
+        Ok(Self { store, router: http::router(context), metrics, stop, control: Mutex::new(Some(task)) })
     }
 
     /// All routes of this controller: to be merged with the host's own and served by
     /// [`serve_tls`](crate::http::listener::serve_tls) and [`serve_local`](crate::http::listener::serve_local).
     pub fn router(&self) -> axum::Router {
         self.router.clone()
+    }
+
+    /// What it counts, in Prometheus' text form, with the closing mark.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
+        self.metrics.render(&self.store)
     }
 
     /// The replicated state.
@@ -198,6 +207,7 @@ pub async fn bootstrap(
         certificate: authority.issue(&request, &subject, now, life)?,
         key: key.to_string(),
         ca_certificate: authority.certificate_pem().to_owned(),
+        address: Some(host.address),
         controllers: vec![host.address],
     };
     let token = || Secret(JoinToken::new(authority.certificate(), rand::rng().random()).reveal());

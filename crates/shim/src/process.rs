@@ -37,6 +37,9 @@ pub fn set_limits(process: &Process) -> Result<(), Failure> {
     if let Some(score) = process.oom_score_adj {
         fs::write("/proc/self/oom_score_adj", score.to_string())
             .during(|| format!("set the OOM score adjustment to {score}"))?;
+    } else {
+        // The daemon's own protection is not the containers'. Where it may not be given up, it is kept.
+        let _ = fs::write("/proc/self/oom_score_adj", "0");
     }
     for limit in &process.limits {
         syscalls::set_limit(limit.resource, limit.soft, limit.hard).map_err(|error| {

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex as SyncMutex};
 use std::time::Duration;
 
 use axum::Router;
+use prometheus_client::registry::Registry;
 use stack_agent::engine_host::EngineHost;
 use stack_agent::ledger::Ledger;
 use stack_agent::metrics::AgentMetrics;
 use stack_agent::reconcile::{Contact, Reconciler};
 use stack_agent::watch::{Session, SessionConfig};
-use stack_api::{Client, Endpoint};
+use stack_api::{Client, Endpoint, routes};
 use stack_controller::controller::{Controller, ControllerConfig};
 use stack_controller::http::{guard, listener};
 use stack_controller::identity::{Credentials, NodeIdentity, renewal};
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::configuration::Configuration;
 use crate::description;
 use crate::membership;
+use crate::metrics;
 use crate::resolver::EngineResolver;
 use crate::switch::Switch;
 
@@ -193,13 +195,18 @@ impl Daemon {
             None => None,
         };
         let store = controller.as_ref().map(|controller| controller.store().clone());
-        let mut router = Router::new();
+        let mut registry = Registry::default();
+        self.engine.register_metrics(&mut registry);
+        let agent_metrics = AgentMetrics::default();
+        agent_metrics.register(&mut registry);
+        let metrics = metrics::route(registry, controller.clone());
+        let mut router = guard::protect(metrics.clone(), routes::METRICS.caller, store.clone());
         for (route, part) in stack_agent::http::host_routes(self.engine.clone()) {
             router = router.merge(guard::protect(part, route.caller, store.clone()));
         }
         if let Some(controller) = &controller {
             router = router.merge(controller.router());
-            self.set_local_routes(Some(controller.router()));
+            self.set_local_routes(Some(controller.router().merge(metrics)));
             self.end_with_controller(controller);
         }
         let (serving, stop, fatal) = (Arc::clone(&credentials), self.stop.clone(), self.fatal.clone());
@@ -208,7 +215,7 @@ impl Daemon {
                 let _ = fatal.send(chain(&error)).await;
             }
         });
-        self.start_agent(node, &identity, &credentials)?;
+        self.start_agent(node, &identity, &credentials, agent_metrics)?;
         let directory = self.configuration.state_directory.clone();
         self.tasks.spawn(renewal::keep_renewed(Arc::clone(&credentials), directory, self.stop.clone()));
         *self.member.lock().await = Some(Member { credentials, controller });
@@ -232,12 +239,12 @@ impl Daemon {
         node: stack_model::NodeId,
         identity: &NodeIdentity,
         credentials: &Arc<Credentials>,
+        metrics: AgentMetrics,
     ) -> Result<(), Failure> {
         let ledger = Ledger::open(&self.configuration.state_directory.join("agent"), node)?;
         let ledger = Arc::new(SyncMutex::new(ledger));
         let wake = Arc::new(Notify::new());
         let contact = Contact::default();
-        let metrics = AgentMetrics::default();
         let (reports, report_receiver) = watch::channel(None);
         let description = description::describe(&self.configuration);
         let host = Arc::new(EngineHost::new(self.engine.clone(), node, description.hostname.clone()));
@@ -252,9 +259,13 @@ impl Daemon {
         };
         self.tasks.spawn(reconciler.run(self.stop.clone()));
 
-        let address = description::advertised(&self.configuration, None)
-            .or_else(|| identity.controllers.first().copied())
-            .unwrap_or(self.configuration.listen);
+        // What the settings say now comes before what was said when the host became a member.
+        let address = self
+            .configuration
+            .advertise
+            .or(identity.address)
+            .or_else(|| description::advertised(&self.configuration, None))
+            .ok_or("it cannot be found out where other hosts reach this one: set `advertise`")?;
         let connecting = Arc::clone(credentials);
         let keeping = Arc::clone(credentials);
         let directory = self.configuration.state_directory.clone();

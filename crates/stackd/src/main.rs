@@ -5,6 +5,7 @@ mod configuration;
 mod daemon;
 mod description;
 mod membership;
+mod metrics;
 mod resolver;
 mod switch;
 
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
 
 /// `STACK_LOG` chooses what is written, as `tracing_subscriber` documents for `RUST_LOG`.
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("STACK_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,nlink=error"));
+    let filter =
+        EnvFilter::try_from_env("STACK_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,nlink=error"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(false).init(),

@@ -8,7 +8,6 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and fails")]
 #![allow(clippy::result_large_err, reason = "a refused command is looked at once, in a test")]
-
 #![allow(
     clippy::expect_used,
     reason = "a part of tests: a broken promise is told by a panic, as in the tests themselves"

@@ -7,7 +7,7 @@ use stack_api::views::{DeployResponse, ImageSource, PlanAction, PlanView, StackS
 use stack_api::{Client, routes};
 use stack_model::{Milliseconds, ServiceKey};
 
-use crate::arguments::{CheckArguments, DeployArguments, PlanArguments};
+use crate::arguments::{DeployArguments, PlanArguments};
 use crate::commands::logs::read_lines;
 use crate::failure::{ExitCode, Failure};
 use crate::output::{self, Format};
@@ -195,12 +195,6 @@ fn plan_lines(stack: &str, plan: &PlanView) -> Vec<String> {
         }
     }
     lines
-}
-
-pub fn check(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
-    let spec = stack_files::read(&arguments.files)?;
-    output::story(&format!("stack {}: {} services, no error", spec.name, spec.services.len()));
-    Ok(ExitCode::Done)
 }
 
 pub async fn scale(session: &Session, wanted: &[String], detach: bool, timeout: Duration) -> Result<ExitCode, Failure> {

@@ -1,5 +1,6 @@
 //! The commands, by what they are about.
 
+pub mod check;
 pub mod cluster;
 pub mod context;
 pub mod deploy;

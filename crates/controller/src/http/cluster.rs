@@ -2,8 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
 use rand::Rng as _;
 use stack_api::bodies::{CertificateRequest, CertificateResponse, JoinRequest, JoinResponse, SetRegistryRequest};
 use stack_api::views::{ClusterView, RegistryView, TokensView, Written};
@@ -191,13 +189,4 @@ pub(super) async fn remove_registry(
 
 pub(super) async fn openapi() -> Json<serde_json::Value> {
     Json(document::document())
-}
-
-pub(super) async fn metrics(State(context): State<Context>) -> Result<Response, Failure> {
-    let text = context
-        .metrics
-        .render(&context.store)
-        .map_err(|error| Failure::new(ErrorCode::Internal, format!("the metrics cannot be written: {error}")))?;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

@@ -24,7 +24,6 @@ pub use self::error::Failure;
 pub use self::extract::RequestId;
 pub use self::images::{ImageResolver, ResolveImageError};
 use crate::control::Control;
-use crate::metrics::Metrics;
 use crate::store::{self, Store};
 
 /// Bodies of ordinary requests may have so many bytes; a stack file is the largest of them.
@@ -36,7 +35,6 @@ pub(crate) struct Context {
     pub store: Store,
     pub resolver: Arc<dyn ImageResolver>,
     pub control: Control,
-    pub metrics: Arc<Metrics>,
 }
 
 /// All routes of a controller.
@@ -81,7 +79,6 @@ pub(crate) fn router(context: Context) -> Router {
     mount(routes::NODE_ASSIGNMENT, get(session::assignment));
     mount(routes::NODE_REPORT, post(session::report).layer(DefaultBodyLimit::max(64 * 1024 * 1024)));
     mount(routes::OPENAPI, get(cluster::openapi));
-    mount(routes::METRICS, get(cluster::metrics));
     let internal = Router::new()
         .route(store::PROPOSE, post(internal::propose).layer(DefaultBodyLimit::max(store::MAX_COMMAND)))
         .route(store::READ_INDEX, post(internal::read_index));

@@ -38,6 +38,9 @@ pub struct NodeIdentity {
     pub key: String,
     /// The authority's, PEM.
     pub ca_certificate: String,
+    /// Where other hosts reach this one, as it was said when it became a member.
+    #[serde(default)]
+    pub address: Option<std::net::SocketAddr>,
     /// Controllers that were known last.
     #[serde(default)]
     pub controllers: Vec<std::net::SocketAddr>,

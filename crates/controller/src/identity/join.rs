@@ -173,6 +173,7 @@ pub async fn join(target: &JoinTarget) -> Result<NodeIdentity, JoinError> {
         match ask(&token, controller, &request).await {
             Ok(answer) => {
                 return Ok(NodeIdentity {
+                    address: Some(target.address),
                     cluster_id: answer.cluster_id,
                     node,
                     role: answer.role,

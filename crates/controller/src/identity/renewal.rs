@@ -69,10 +69,12 @@ pub async fn renew(credentials: &Credentials, state_directory: &std::path::Path)
 /// Renews this host's certificate again and again, until told to stop.
 pub async fn keep_renewed(credentials: Arc<Credentials>, state_directory: PathBuf, stop: CancellationToken) {
     let mut pause = Duration::ZERO;
+    // Drawn once: each node has its own point, and keeps it however often it looks.
+    let draw: f64 = rand::rng().random();
     loop {
         let wait = match credentials.identity().validity() {
             Ok((from, until)) => {
-                let due = renew_at(from, until, rand::rng().random());
+                let due = renew_at(from, until, draw);
                 let now = time::OffsetDateTime::now_utc().unix_timestamp();
                 // A clock may be set: it is looked at again after an hour at most.
                 Duration::from_secs(u64::try_from(due - now).unwrap_or(0).min(3600)).max(pause)
@@ -86,7 +88,7 @@ pub async fn keep_renewed(credentials: Arc<Credentials>, state_directory: PathBu
             () = stop.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
-        pause = match is_due(&credentials) {
+        pause = match is_due(&credentials, draw) {
             false => Duration::ZERO,
             true => match renew(&credentials, &state_directory).await {
                 Ok(()) => {
@@ -102,9 +104,9 @@ pub async fn keep_renewed(credentials: Arc<Credentials>, state_directory: PathBu
     }
 }
 
-fn is_due(credentials: &Credentials) -> bool {
+fn is_due(credentials: &Credentials, draw: f64) -> bool {
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
-    credentials.identity().validity().is_ok_and(|(from, until)| now >= renew_at(from, until, 0.0))
+    credentials.identity().validity().is_ok_and(|(from, until)| now >= renew_at(from, until, draw))
 }
 
 #[cfg(test)]
