@@ -6,14 +6,18 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo
 # What the build and the tests need of Debian. Nothing of it is needed on a host that only runs stack.
 BUILD_PACKAGES := gcc libseccomp-dev pkg-config make
+DEMO_PACKAGES := $(BUILD_PACKAGES) curl jq
 TEST_PACKAGES := $(BUILD_PACKAGES) busybox-static docker-registry apache2-utils nftables iproute2 curl jq
 
-.PHONY: all build static demo test bench fix lint packages test-packages
+.PHONY: all build static demo test bench fix lint packages demo-packages test-packages
 
 all: build static
 
 packages:
 	@scripts/install-packages $(BUILD_PACKAGES)
+
+demo-packages:
+	@scripts/install-packages $(DEMO_PACKAGES)
 
 test-packages:
 	@scripts/install-packages $(TEST_PACKAGES)
@@ -27,7 +31,7 @@ static: packages
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --profile shim --target $(HOST) -p stack-shim -p visits
 	install -D target/$(HOST)/shim/stack-shim target/release/stack-shim
 
-demo: build static
+demo: demo-packages build static
 	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" VISITS="$(CURDIR)/target/$(HOST)/shim" scripts/demo
 
 test: test-packages

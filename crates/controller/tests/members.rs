@@ -186,7 +186,7 @@ async fn foreign_expired_and_missing_certificates_are_refused_and_logged() {
         .build()
         .unwrap();
     let url = |path: &str| format!("https://{}:{}{path}", routes::CONTROLLER_SERVER_NAME, host.address.port());
-    for path in ["/v1/nodes", "/metrics", "/v1/cluster/tokens"] {
+    for path in ["/v1/nodes", "/v1/cluster/tokens"] {
         let answer = nobody.get(url(path)).send().await.unwrap();
         assert_eq!(answer.status(), 401, "{path}");
     }
@@ -351,14 +351,7 @@ async fn tasks_go_to_nodes_that_are_heard_and_leave_those_that_fall_silent() {
     })
     .await;
     assert!(moved.tasks.values().all(|task| task.desired == DesiredState::Running));
-    let operator = operator(&host, "prometheus").await;
-    let client = Client::new(Endpoint::Controllers(vec![host.address]), Some(&operator)).unwrap();
-    let mut stream = client.stream(routes::METRICS, &[], None::<&()>).await.unwrap();
-    let mut text = Vec::new();
-    while let Some(part) = futures::StreamExt::next(&mut stream).await {
-        text.extend_from_slice(&part.unwrap());
-    }
-    let text = String::from_utf8(text).unwrap();
+    let text = host.controller().metrics().unwrap();
     assert!(text.contains("stack_controller_raft_leader 1"), "{text}");
     assert!(text.contains("stack_controller_nodes{readiness=\"ready\"} 1"), "{text}");
     alive_beat.abort();

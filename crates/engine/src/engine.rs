@@ -474,20 +474,27 @@ impl Engine {
         let engine = self.clone();
         let record = slot.record();
         let running_for = Duration::from_millis(now().saturating_sub(started / 1_000_000));
+        // What the engine before this one found of the same start goes on to hold until the next probe.
+        let verdict = VerdictFile {
+            path: self.inner.launcher.run_directory(&record.id).join("health.json"),
+            start: record.starts,
+        };
+        let initial = verdict.read().unwrap_or_else(HealthState::starting_now);
         let reporter = {
             let (engine, slot, id) = (engine.clone(), Arc::downgrade(&slot), record.id.clone());
             move |state: HealthState| {
                 let Some(slot) = slot.upgrade() else { return };
                 let before = locked(&slot.data).health.replace(state.clone());
                 if before.is_none_or(|before| before.health != state.health) {
+                    verdict.write(&state);
                     engine.tell(&id, EventKind::Health(state.health));
                 }
             }
         };
-        let prober = Prober::start(self.inner.launcher.clone(), record, pid, running_for, reporter);
+        let prober = Prober::start(self.inner.launcher.clone(), record, pid, running_for, initial.clone(), reporter);
         {
             let mut data = locked(&slot.data);
-            data.health = prober.is_some().then(HealthState::starting_now);
+            data.health = prober.is_some().then_some(initial);
             data.prober = prober;
         }
         tokio::spawn(async move {
@@ -776,5 +783,27 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), OpenError> {
 fn report(id: &ContainerId, failures: &[String]) {
     for failure in failures {
         tracing::warn!(container = %id, failure, "not everything could be cleared away");
+    }
+}
+
+/// The last verdict on a running container, in its run directory: lost with a reboot, kept over the engine's death.
+struct VerdictFile {
+    path: PathBuf,
+    /// Which start of the container it speaks of.
+    start: u64,
+}
+
+impl VerdictFile {
+    fn read(&self) -> Option<HealthState> {
+        let (start, state): (u64, HealthState) = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
+        (start == self.start).then_some(state)
+    }
+
+    fn write(&self, state: &HealthState) {
+        let text = serde_json::to_vec(&(self.start, state)).map_err(io::Error::from);
+        // A verdict that is not kept is found again by the next probe.
+        if let Err(error) = text.and_then(|text| fs::write(&self.path, text)) {
+            tracing::debug!(%error, path = %self.path.display(), "a verdict is not kept");
+        }
     }
 }

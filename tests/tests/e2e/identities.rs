@@ -132,3 +132,35 @@ fn strangers_and_overreaching_nodes_are_refused_and_logged() {
     drop(lone);
     cluster.down();
 }
+
+#[test]
+fn every_host_tells_operators_what_it_counts() {
+    let cluster = cluster(2, 1, &[]);
+    let exported = cluster.stack_ok(&["context", "export", "prometheus"]);
+    let context: Value = serde_json::from_str(&exported).expect("JSON");
+    let part = |name: &str| context["remote"][name].as_str().expect("text").to_owned();
+    let operator =
+        Identity { ca_certificate: part("ca_certificate"), certificate: part("certificate"), key: part("key") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for (host, expected) in [
+        ("node1", &["stack_controller_raft_leader 1", "stack_agent_assigned_tasks 0", "engine"][..]),
+        ("node2", &["stack_agent_assigned_tasks 0", "engine"][..]),
+    ] {
+        let (node, _) = identity(&cluster, host);
+        let address = format!("{}:4600", cluster.host(host).address).parse().expect("an address");
+        let client = Client::new(Endpoint::Node(node, address), Some(&operator)).expect("a client");
+        let text = runtime.block_on(async {
+            let mut stream = client.stream(routes::METRICS, &[], None::<&()>).await.expect("an answer");
+            let mut text = Vec::new();
+            while let Some(part) = futures::StreamExt::next(&mut stream).await {
+                text.extend_from_slice(&part.expect("the rest of it"));
+            }
+            String::from_utf8(text).expect("UTF-8")
+        });
+        for line in expected {
+            assert!(text.contains(line), "{host}: {text}");
+        }
+        assert_eq!(text.matches("# EOF").count(), 1, "{text}");
+    }
+    cluster.down();
+}

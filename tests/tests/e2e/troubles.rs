@@ -67,11 +67,13 @@ fn what_cannot_run_now_says_why_and_heals() {
     cluster.wait_ready("port/app", 1);
 
     // A mount whose source is missing: no node can run it, said at once.
-    let more = "    volumes: [{type: bind, source: /there/is/nothing, target: /x, bind: {create_host_path: false}}]\n";
-    let file = cluster.file("mount.yml", &stack_file("mount", "busybox:test", more));
+    let missing = cluster.scratch().join("missing").display().to_string();
+    let more =
+        format!("    volumes: [{{type: bind, source: {missing}, target: /x, bind: {{create_host_path: false}}}}]\n");
+    let file = cluster.file("mount.yml", &stack_file("mount", "busybox:test", &more));
     let output = cluster.stack(&["deploy", &file]);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("/there/is/nothing"), "{}", text(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&missing), "{}", text(&output));
 
     // An image that nobody has.
     let file = cluster.file("image.yml", &stack_file("image", "127.0.0.1:9/no/such:1", ""));
@@ -145,7 +147,11 @@ fn a_registry_with_a_password_serves_every_host_by_digest() {
     // The registry is down: a host that comes without the image waits and says so; it heals when the registry is back.
     forwarder.pause(true);
     cluster.stack_ok(&["rm", "pulled"]);
-    cluster.stack_ok(&["image", "rm", &reference]);
+    // The hosts remove the containers once the stack is gone.
+    cluster.wait("removal of the image", || {
+        let output = cluster.stack(&["image", "rm", &reference]);
+        if output.status.success() { Ok(()) } else { Err(text(&output)) }
+    });
     let pinned = format!("{reference}@{digest}");
     let file = cluster.file("again.yml", &stack_file("again", &pinned, more));
     cluster.stack_ok(&["deploy", &file, "--detach"]);

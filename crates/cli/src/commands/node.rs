@@ -14,7 +14,8 @@ pub async fn run(session: &Session, command: NodeCommand) -> Result<ExitCode, Fa
     let client = session.client()?;
     match command {
         NodeCommand::Ls(arguments) => {
-            let nodes: Vec<NodeView> = client.get(routes::NODES, &[], QUICK).await?;
+            let mut nodes: Vec<NodeView> = client.get(routes::NODES, &[], QUICK).await?;
+            nodes.sort_by(|one, other| one.name.cmp(&other.name));
             let now = output::now();
             output::listing(
                 arguments.format,

@@ -19,7 +19,7 @@ pub enum Health {
 }
 
 /// What is known of a container's health.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthState {
     /// The verdict.
     pub health: Health,

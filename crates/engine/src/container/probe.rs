@@ -28,12 +28,13 @@ impl Prober {
         record: Arc<Record>,
         pid: i32,
         running_for: Duration,
+        initial: HealthState,
         report: impl Fn(HealthState) + Send + Sync + 'static,
     ) -> Option<Self> {
         let settings = probe(&record.config, &record.image)?;
         let began = Instant::now().checked_sub(running_for).unwrap_or_else(Instant::now);
         let task = tokio::spawn(async move {
-            let mut state = HealthState::starting_now();
+            let mut state = initial;
             loop {
                 tokio::time::sleep(state.pause(&settings, began.elapsed())).await;
                 let since_start = began.elapsed();
