@@ -1,5 +1,6 @@
 //! The engine as a [`Host`]: containers of tasks have the task's id as theirs, and a label that says so.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +9,9 @@ use stack_api::bodies::LogQuery;
 use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError};
 use stack_engine::image::Reference;
 use stack_engine::image::registry::{Credentials, PullError};
+use stack_engine::volume::{VolumeError, Volumes};
 use stack_engine::{Engine, RemoveOptions};
+use stack_model::spec::PullPolicy;
 use stack_model::{AssignedTask, Health, NodeId, RegistryCredential, TaskId, Timestamp};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
@@ -16,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
 use crate::plan::Step;
-use crate::translate::{Place, TASK_LABEL, container_config};
+use crate::translate::{Place, TASK_LABEL, container_config, external_volumes};
 
 /// The texts of an error and of its sources, each once.
 #[must_use]
@@ -93,6 +96,16 @@ impl EngineHost {
         {
             return Ok(());
         }
+        if assigned.spec.container.pull_policy == PullPolicy::Never {
+            return Err(StepFailure {
+                message: format!(
+                    "image {}: it is not on this host, and its pull policy is `never`: load it",
+                    image.reference
+                ),
+                // Somebody may load it.
+                may_heal: true,
+            });
+        }
         let reference = match &image.digest {
             // A reference that has a digest keeps it; the tag of any other stays with the pinned digest as its name.
             Some(digest) if !image.reference.contains('@') => format!("{}@{digest}", image.reference),
@@ -118,7 +131,9 @@ impl EngineHost {
         if self.engine.inspect(&id).is_some() {
             return Ok(());
         }
-        let config = container_config(task, assigned, Place { node: self.node, node_name: &self.node_name });
+        let place = Place { node: self.node, node_name: &self.node_name };
+        require_volumes(self.engine.volumes(), &external_volumes(task, assigned, place))?;
+        let config = container_config(task, assigned, place);
         self.engine
             .create(Some(id), config)
             .await
@@ -134,6 +149,26 @@ impl EngineHost {
             Err(error) => Err(StepFailure { may_heal: error.is_retryable(), message: full_text(&error) }),
         }
     }
+}
+
+/// An external volume is never made here: an empty one would pass for the data that the task is meant to find.
+fn require_volumes(volumes: &Volumes, names: &BTreeSet<String>) -> Result<(), StepFailure> {
+    for name in names {
+        match volumes.inspect(name) {
+            Ok(_) => {}
+            Err(VolumeError::Missing { .. }) => {
+                return Err(StepFailure {
+                    message: format!("volume `{name}` is external and is not on this host: make it first"),
+                    may_heal: true,
+                });
+            }
+            Err(error) => {
+                let may_heal = !matches!(error, VolumeError::Name { .. });
+                return Err(StepFailure { message: full_text(&error), may_heal });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn container_id(text: &str) -> Result<ContainerId, StepFailure> {
@@ -203,5 +238,45 @@ impl Host for EngineHost {
                 self.engine.remove(&id, options).await.map_err(|error| failed(&error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn an_external_volume_must_be_on_the_host() {
+        let assigned: AssignedTask = serde_json::from_value(serde_json::json!({
+            "service": "shop/web",
+            "slot": {"replica": 3},
+            "spec": {
+                "container": {"image": {"reference": "web"}},
+                "volumes": {
+                    "own": {"name": "shop_own"},
+                    "data": {"name": "data-{{.Task.Slot}}", "external": true},
+                },
+            },
+            "desired": "running"
+        }))
+        .expect("an assigned task");
+        let place = Place { node: NodeId::from_bits(2), node_name: "alpha" };
+        let names = external_volumes(TaskId::from_bits(1), &assigned, place);
+        assert_eq!(names, BTreeSet::from(["data-3".to_owned()]));
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let volumes = Volumes::open(directory.path()).expect("volumes");
+        let failure = require_volumes(&volumes, &names).expect_err("it is not there");
+        assert_eq!(failure.message, "volume `data-3` is external and is not on this host: make it first");
+        assert!(failure.may_heal);
+        assert!(volumes.list().is_empty(), "it was made");
+
+        volumes.ensure("data-3", &BTreeMap::new(), None).expect("a volume");
+        require_volumes(&volumes, &names).expect("it is there");
+
+        let failure = require_volumes(&volumes, &BTreeSet::from(["../etc".to_owned()])).expect_err("no name");
+        assert!(!failure.may_heal, "{}", failure.message);
     }
 }

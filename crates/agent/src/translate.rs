@@ -1,6 +1,6 @@
 //! Pure. A task in the engine's words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stack_engine::container::{
     ContainerConfig, ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck, Logging, NamespaceMode,
@@ -112,6 +112,15 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             ..Resources::default()
         },
     }
+}
+
+/// The names on the host of the task's volumes that somebody else must have made.
+#[must_use]
+pub fn external_volumes(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> BTreeSet<String> {
+    let name = container_name(task, assigned);
+    let placeholders = Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name };
+    let volumes = assigned.spec.volumes.iter().filter(|(_, volume)| volume.external);
+    volumes.map(|(key, volume)| placeholders.fill(volume.name.as_ref().unwrap_or(key))).collect()
 }
 
 /// What the container is called on its host: `shop_web.1.` and the task's id.

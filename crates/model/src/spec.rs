@@ -238,15 +238,15 @@ pub enum NamespaceMode {
 }
 
 /// When an image is looked for in its registry. What a host runs is the pinned digest in every case.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PullPolicy {
     /// The host has it, or gets it.
     #[default]
     Missing,
-    /// The tag is resolved again at every deploy even where a host has the image loaded under that name.
+    /// The registry resolves the tag at every deploy, even where hosts have an image by that name.
     Always,
-    /// Only images that were loaded.
+    /// Only images that hosts have: no registry is asked, neither at the deploy nor by a host.
     Never,
 }
 

@@ -137,7 +137,7 @@ codes! {
     RelativeBind = "E0603", Error, "A service mounts a directory relative to the stack file. The file is on the computer that deploys; the container runs on some host of the cluster, where that directory is not.\n\nUse a named volume for data, build files into the image, or give an absolute path that is on every host that may run the service.";
 
     /// A key that is accepted with a remark.
-    Noted = "E0901", Warning, "The key works, but not in every respect as Docker Compose does it on one host; the message says how.";
+    Noted = "E0901", Warning, "The key is accepted, but does not do all that it does for Docker Compose on one host; the message says what does not happen. Each is said once, however often the key is there.";
     /// A number where a text is meant.
     NumberAsText = "E0902", Warning, "The value has no quotes and looks like a number, so YAML reads it as one: `1.10` becomes `1.1`, `0644` becomes `420`, `1_000` becomes `1000`.\n\nPut it in quotes if it is meant as a text.";
     /// `yes` as a boolean.

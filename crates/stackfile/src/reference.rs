@@ -14,7 +14,7 @@ use crate::schema::{Field, Object, STACK, Shape, Support};
 pub enum Treatment {
     /// It does what the specification says.
     Applied,
-    /// It works, but not in every respect as on one host; a warning says so.
+    /// Accepted, but it does not do all that it does on one host; a warning says what not.
     Noted,
     /// Refused until it is built.
     NotSupportedYet,
@@ -91,7 +91,11 @@ pub fn reference_page() -> String {
     );
     for (treatment, word, meaning) in [
         (Treatment::Applied, "applied", "it does what the specification says"),
-        (Treatment::Noted, "noted", "it works, but not in every respect as on one host; a warning says how"),
+        (
+            Treatment::Noted,
+            "noted",
+            "accepted, but it does not do all that it does on one host; a warning says what not",
+        ),
         (
             Treatment::NotSupportedYet,
             "not yet",

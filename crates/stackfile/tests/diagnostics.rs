@@ -239,6 +239,14 @@ const CASES: &[(&str, &str)] = &[
         "services: {a: {image: 'a:1'}}\nnetworks: {a: {driver: macvlan}, b: {driver: host}, c: {driver: overlayy}}\n",
     ),
     (
+        "volume_drivers",
+        "services: {a: {image: 'a:1'}}\nvolumes: {a: {driver: rexray}, b: {driver: locl}, c: {driver_opts: {type: nfs}}, d: {driver: local, driver_opts: {}}}\n",
+    ),
+    (
+        "accepted_without_effect",
+        "services:\n  a: {image: 'a:1', networks: {n: {aliases: [x]}, m: {aliases: [y]}}, deploy: {endpoint_mode: vip}, depends_on: [b]}\n  b: {image: 'b:1', depends_on: [c]}\n  c: {image: 'c:1'}\nnetworks:\n  m: {driver: overlay, labels: [k=v]}\n  n: {driver: overlay, labels: [k=v]}\n  o: {driver: bridge}\nvolumes:\n  v: {labels: [k=v]}\n  w: {labels: [k=v]}\n",
+    ),
+    (
         "templates",
         "services: {a: {image: 'a:1', hostname: 'a-{{.Node.Hostname}}', environment: {SLOT: 'slot {{ .Task.Slot }}', FORMAT: '{{.Message}}', OS: '{{.Node.Platform.OS}}'}, volumes: ['/srv/{{.Service.Labels.x}}:/x']}}\n",
     ),

@@ -14,6 +14,7 @@ use stack_model::{ServiceName, StackName, StackSpec};
 
 use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Problem, did_you_mean};
+use crate::schema::resources::VOLUME_OF_ITS_HOST;
 use crate::tree::{Entry, Node};
 use read::Fields;
 use service::TakenPorts;
@@ -57,13 +58,13 @@ pub(crate) fn lower(
             services.insert(name, spec);
         }
     }
-    let networks = top.fields("networks");
-    let networks: BTreeMap<String, NetworkSpec> = networks
-        .mapping
-        .into_iter()
-        .flatten()
-        .map(|(key, entry)| (key.clone(), network(&Fields::new(&entry.node, networks.path.key(key)), journal)))
-        .collect();
+    let network_fields = top.fields("networks");
+    let mut networks = BTreeMap::new();
+    let mut overlay_said = false;
+    for (key, entry) in network_fields.mapping.into_iter().flatten() {
+        let fields = Fields::new(&entry.node, network_fields.path.key(key));
+        networks.insert(key.clone(), network(&fields, &mut overlay_said, journal));
+    }
     let volumes = top.fields("volumes");
     let volumes: BTreeMap<String, VolumeSpec> = volumes
         .mapping
@@ -100,31 +101,50 @@ fn shared_ports(
                     port.protocol.as_str()
                 ),
             )
-            .hint("every host passes a published port on to one service: choose another port for one of the two"),
+            .hint(
+                "a port that is published on the hosts belongs to one service: choose another port for one of the two",
+            ),
         );
     }
 }
 
-fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {
-    if let Some(driver) = fields.text("driver", journal)
-        && !matches!(driver.as_str(), "overlay" | "bridge" | "default")
-    {
-        let node = fields.node("driver");
-        let problem = Problem::new(
+/// `overlay_said`: whether it was said of another network that hosts are not joined.
+fn network(fields: &Fields<'_>, overlay_said: &mut bool, journal: &mut Journal) -> NetworkSpec {
+    match fields.text("driver", journal).as_deref() {
+        None | Some("" | "bridge" | "default") => {}
+        Some("overlay") => {
+            if !std::mem::replace(overlay_said, true) {
+                journal.push(Problem::new(
+                    Code::Noted,
+                    fields.key_place("driver"),
+                    &fields.path.key("driver"),
+                    "`driver: overlay`: networks do not span hosts yet; each host has a bridge of its own by this name, and only tasks on the same host share it",
+                ));
+            }
+        }
+        Some(driver) => {
+            let hint = match did_you_mean(driver, ["overlay", "bridge"]) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None if driver == "host" || driver == "none" => format!("give the service `network_mode: {driver}`"),
+                None => "leave it out: a network of a stack is a private bridge on each host".to_owned(),
+            };
+            unknown_driver(fields, "network", hint, journal);
+        }
+    }
+    NetworkSpec { name: fields.text("name", journal), labels: fields.pairs("labels", journal) }
+}
+
+fn unknown_driver(fields: &Fields<'_>, noun: &str, hint: String, journal: &mut Journal) {
+    let node = fields.node("driver");
+    journal.push(
+        Problem::new(
             Code::NotSupportedYet,
             node.map_or(fields.place, |node| node.place),
             &fields.path.key("driver"),
-            format!("the network driver {} is not supported yet", node.map(Node::quoted).unwrap_or_default()),
-        );
-        journal.push(match did_you_mean(&driver, ["overlay", "bridge"]) {
-            Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
-            None if driver == "host" || driver == "none" => {
-                problem.hint(format!("give the service `network_mode: {driver}`"))
-            }
-            None => problem.hint("leave it out: every network of a stack spans all hosts"),
-        });
-    }
-    NetworkSpec { name: fields.text("name", journal), labels: fields.pairs("labels", journal) }
+            format!("the {noun} driver {} is not supported yet", node.map(Node::quoted).unwrap_or_default()),
+        )
+        .hint(hint),
+    );
 }
 
 fn volume(fields: &Fields<'_>, journal: &mut Journal) -> VolumeSpec {
@@ -135,9 +155,19 @@ fn volume(fields: &Fields<'_>, journal: &mut Journal) -> VolumeSpec {
         (None, Path::Key(_, key)) if external => Some((*key).to_owned()),
         (name, _) => name,
     };
+    let driver = fields.text("driver", journal).filter(|driver| !driver.is_empty());
+    if let Some(driver) = driver.as_deref()
+        && driver != "local"
+    {
+        let hint = match did_you_mean(driver, ["local"]) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => VOLUME_OF_ITS_HOST.to_owned(),
+        };
+        unknown_driver(fields, "volume", hint, journal);
+    }
     VolumeSpec {
         name,
-        driver: fields.text("driver", journal),
+        driver,
         driver_options: fields.pairs("driver_opts", journal),
         labels: fields.pairs("labels", journal),
         external,

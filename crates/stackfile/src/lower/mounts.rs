@@ -94,7 +94,11 @@ fn mount(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut 
                 "npipe" => {
                     (Code::Refused, "is refused: it is for Windows containers, and hosts run Linux", "remove it")
                 }
-                "cluster" => (Code::NotSupportedYet, "is not supported yet", "use a volume with a driver"),
+                "cluster" => (
+                    Code::NotSupportedYet,
+                    "is not supported yet",
+                    "mount the storage on the hosts and give its absolute path with `type: bind`",
+                ),
                 _ => (Code::NotSupportedYet, "is not supported yet", "copy the files into a volume or into the image"),
             };
             journal.push(

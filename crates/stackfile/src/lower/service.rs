@@ -86,7 +86,7 @@ fn mode(fields: &Fields<'_>, deploy: &Fields<'_>, journal: &mut Journal) -> Serv
                     &deploy.path.key("endpoint_mode"),
                     "`endpoint_mode: dnsrr` is not supported yet",
                 )
-                .hint("use `vip`: one virtual address, balanced over the tasks; `tasks.SERVICE` names them one by one"),
+                .hint("leave it out: services have no name in DNS yet; a published port answers on the hosts that run a task of the service"),
             ),
             _ => not_allowed(node, &deploy.path.key("endpoint_mode"), &["vip", "dnsrr"], journal),
         }

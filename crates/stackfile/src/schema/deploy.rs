@@ -1,7 +1,7 @@
 //! Pure. The keys under `deploy`.
 
 use super::Shape::{self, Duration, Entries, Integer, List, Number, Object as Mapping, Size, Text};
-use super::Support::{Applied, Later};
+use super::Support::{Applied, Later, Noted};
 use super::{LIST_OR_MAPPING, Object, TEXTS, field};
 
 const ROLLBACK_LATER: &str =
@@ -26,7 +26,9 @@ pub(crate) static DEPLOY: Object = Object {
         field(
             "endpoint_mode",
             Text,
-            Applied,
+            Noted(
+                "there is no virtual address yet; a published port answers on the hosts that run a task of the service",
+            ),
             "How clients reach the tasks: `vip`, one virtual address for all of them",
         ),
         field("replicas", Integer, Applied, "How many tasks run"),

@@ -4,7 +4,7 @@
 
 pub(crate) mod check;
 mod deploy;
-mod resources;
+pub(crate) mod resources;
 mod service;
 
 pub(crate) use resources::STACK;
@@ -82,7 +82,7 @@ pub(crate) struct Field {
 pub(crate) enum Support {
     /// It does what the specification says.
     Applied,
-    /// It works, but not in every respect as on one host: the text says how. The reader is told.
+    /// Accepted, but it does not do all that it does on one host: the text says what not. The reader is told.
     Noted(&'static str),
     /// Refused until it is built: the text says what to do instead.
     Later(&'static str),

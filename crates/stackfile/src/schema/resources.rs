@@ -9,8 +9,12 @@ const CONFIGS_LATER: &str =
     "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
 const SECRETS_LATER: &str =
     "mount the file from an absolute path of the hosts (`/etc/app/password:/run/secrets/password:ro`)";
+const NETWORK_LABELS_NOTE: &str = "networks do not keep labels yet; nothing shows them or selects by them";
+const VOLUME_LABELS_NOTE: &str = "volumes do not keep labels yet; nothing shows them or selects by them";
+/// What to do where a volume is meant to be more than a directory of its host.
+pub(crate) const VOLUME_OF_ITS_HOST: &str = "leave it out: a volume is a directory of its host; mount other storage on the hosts and give its absolute path (`/mnt/data:/data`)";
 const MODELS_LATER: &str = "run the model server as a service with an image of its own";
-const NETWORK_LATER: &str = "leave it out; every network of a stack is a private one that spans all hosts";
+const NETWORK_LATER: &str = "leave it out; a network of a stack is a private IPv4 bridge on each host";
 
 /// The whole file.
 pub(crate) static STACK: Object = Object {
@@ -28,8 +32,18 @@ pub(crate) static STACK: Object = Object {
         ),
         field("services", Named(&Shape::Either(&[Mapping(&SERVICE), Null])), Applied, "What runs"),
         field("models", Named(&Mapping(&MODEL)), Later(MODELS_LATER), "Language models that services use"),
-        field("networks", Named(&Shape::Either(&[Mapping(&NETWORK), Null])), Applied, "Networks that services share"),
-        field("volumes", Named(&Shape::Either(&[Mapping(&VOLUME), Null])), Applied, "Volumes that services share"),
+        field(
+            "networks",
+            Named(&Shape::Either(&[Mapping(&NETWORK), Null])),
+            Applied,
+            "Networks that tasks on one host share",
+        ),
+        field(
+            "volumes",
+            Named(&Shape::Either(&[Mapping(&VOLUME), Null])),
+            Applied,
+            "Volumes that tasks on one host share",
+        ),
         field("secrets", Named(&Mapping(&SECRET)), Later(SECRETS_LATER), "Secrets that services use"),
         field("configs", Named(&Mapping(&CONFIG)), Later(CONFIGS_LATER), "Configuration files that services use"),
     ],
@@ -61,7 +75,7 @@ static NETWORK: Object = Object {
     extensions: true,
     fields: &[
         field("name", Text, Applied, "Its name in the cluster, in place of STACK_KEY"),
-        field("driver", Text, Applied, "`overlay`, which spans all hosts"),
+        field("driver", Text, Applied, "`bridge`; `overlay` is taken with a warning: it does not join hosts yet"),
         field("driver_opts", DRIVER_OPTIONS, Later(NETWORK_LATER), "Options of the driver"),
         field(
             "ipam",
@@ -79,7 +93,7 @@ static NETWORK: Object = Object {
             Noted("containers that belong to no stack cannot be attached to a network of a stack yet"),
             "Containers of no stack may join",
         ),
-        field("labels", LIST_OR_MAPPING, Applied, "Labels of the network"),
+        field("labels", LIST_OR_MAPPING, Noted(NETWORK_LABELS_NOTE), "Labels of the network"),
     ],
 };
 
@@ -112,10 +126,15 @@ static VOLUME: Object = Object {
     extensions: true,
     fields: &[
         field("name", Text, Applied, "Its name on the hosts, in place of STACK_KEY"),
-        field("driver", Text, Applied, "Who stores it; `local` is the host itself"),
-        field("driver_opts", DRIVER_OPTIONS, Applied, "Options of the driver"),
-        field("external", EXTERNAL, Applied, "It was made by somebody else; a host without it cannot run the task"),
-        field("labels", LIST_OR_MAPPING, Applied, "Labels of the volume"),
+        field("driver", Text, Applied, "Who stores it: `local`, the host itself"),
+        field("driver_opts", DRIVER_OPTIONS, Later(VOLUME_OF_ITS_HOST), "Options of the driver"),
+        field(
+            "external",
+            EXTERNAL,
+            Applied,
+            "It was made by somebody else: on a host without it a task fails until it is there",
+        ),
+        field("labels", LIST_OR_MAPPING, Noted(VOLUME_LABELS_NOTE), "Labels of the volume"),
     ],
 };
 

@@ -16,7 +16,8 @@ const SECRETS_LATER: &str =
 const CONFIGS_LATER: &str =
     "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
 const MODELS_LATER: &str = "run the model server as a service with an image of its own";
-const STATIC_ADDRESS: &str = "use the name of the service, which the network's DNS resolves, or an alias";
+const STATIC_ADDRESS: &str = "remove it; publish a port and let others use the address of a host";
+const ALIASES_NOTE: &str = "there is no DNS for networks yet: services do not find each other by name or alias; publish a port and use the address of a host";
 const DEVELOP_NOTE: &str = "it only concerns `docker compose watch`; a deployed stack does not watch files";
 const BLKIO_LATER: &str = "remove it";
 
@@ -58,7 +59,7 @@ pub(crate) static SERVICE: Object = Object {
             "container_name",
             Text,
             Noted(
-                "a service may have several containers, so the name becomes an alias of the service on its networks; `stack ps` shows the names of the containers",
+                "a service may have several containers, so none has this name alone; it counts as an alias on the service's networks, which no DNS resolves yet; `stack ps` shows the names of the containers",
             ),
             "Another name of the container",
         ),
@@ -91,7 +92,7 @@ pub(crate) static SERVICE: Object = Object {
             "depends_on",
             Shape::Either(&[TEXTS, Named(&Mapping(&DEPENDENCY))]),
             Noted(
-                "services start at the same time on all hosts; one that ends because another is not there yet is started again until it is",
+                "services start at the same time and wait for none; one that ends because another is not there yet is started again as its restart policy says",
             ),
             "Services that it needs",
         ),
@@ -125,7 +126,7 @@ pub(crate) static SERVICE: Object = Object {
             "expose",
             UniqueList(&Shape::TextOrNumber),
             Applied,
-            "Ports that others may use; services of a network reach all ports of each other",
+            "Ports that others may use; tasks of a network on one host reach all ports of each other",
         ),
         field(
             "extends",
@@ -136,7 +137,10 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "external_links",
             TEXTS,
-            Refused("containers of other stacks are not reached by link", "give both services a network in common"),
+            Refused(
+                "containers of other stacks are not reached by link",
+                "publish a port of the other service and use the address of a host",
+            ),
             "Containers outside that it knows by name",
         ),
         field("extra_hosts", EXTRA_HOSTS, Applied, "Lines for its `/etc/hosts`"),
@@ -159,8 +163,8 @@ pub(crate) static SERVICE: Object = Object {
             "links",
             TEXTS,
             Refused(
-                "services of a network find each other by name without links",
-                "remove it; if another name is needed, give the other service an alias under its `networks`",
+                "a link is between two containers on one host",
+                "remove it; services do not find each other by name yet: publish a port of the other service and use the address of a host",
             ),
             "Other names of other services",
         ),
@@ -302,7 +306,7 @@ static DEPENDENCY: Object = Object {
             "condition",
             Shape::Choice(&["service_started", "service_healthy", "service_completed_successfully"]),
             Noted(
-                "services start at the same time on all hosts, whatever the condition; one that ends because another is not there yet is started again until it is",
+                "services start at the same time, whatever the condition; one that ends because another is not there yet is started again as its restart policy says",
             ),
             "What the other service must have reached",
         ),
@@ -337,7 +341,7 @@ static PORT: Object = Object {
             "mode",
             Text,
             Applied,
-            "`ingress`: every host passes it on to the tasks; `host`: each task has it on its host",
+            "`ingress`: all tasks on a host have it together, on the hosts that run one; `host`: one task of a host has it alone",
         ),
         field("host_ip", Text, Applied, "The address of the hosts that it is published on"),
         field("target", Integer, Applied, "The port in the container"),
@@ -396,7 +400,7 @@ static VOLUME_OPTIONS: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("labels", LIST_OR_MAPPING, Later("put the labels under the top-level `volumes`"), "Labels of the volume"),
+        field("labels", LIST_OR_MAPPING, Later("remove them; volumes do not keep labels yet"), "Labels of the volume"),
         field("nocopy", Boolean, Applied, "Whether the image's files are kept out of a new volume"),
         field("subpath", Text, Applied, "A directory within the volume"),
     ],
@@ -465,7 +469,7 @@ static NETWORK_REFERENCE: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("aliases", TEXTS, Applied, "Further names of the service there"),
+        field("aliases", TEXTS, Noted(ALIASES_NOTE), "Further names of the service there"),
         field("interface_name", Text, Later("remove it"), "The name of the interface in the container"),
         field("ipv4_address", Text, Later(STATIC_ADDRESS), "A fixed IPv4 address"),
         field("ipv6_address", Text, Later(STATIC_ADDRESS), "A fixed IPv6 address"),
