@@ -7,6 +7,7 @@ CARGO ?= cargo
 # What the build and the tests need of Debian. Nothing of it is needed on a host that only runs stack.
 BUILD_PACKAGES := gcc libseccomp-dev pkg-config make
 TEST_PACKAGES := $(BUILD_PACKAGES) busybox-static docker-registry apache2-utils nftables iproute2 curl jq
+BENCH_PACKAGES := busybox-static iproute2 curl jq
 
 .PHONY: all build static demo test bench fix lint packages test-packages
 
@@ -33,8 +34,12 @@ demo: build static
 test: test-packages
 	@scripts/test
 
+# Where dockerd is installed, the same work is given to it in the same run.
 bench: build static
-	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" VISITS="$(CURDIR)/target/$(HOST)/shim" scripts/bench
+	@scripts/install-packages $(BENCH_PACKAGES)
+	$(CARGO) build --release -p stack-controller --example write_benchmark
+	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" \
+		WRITE_BENCHMARK="$(CURDIR)/target/release/examples/write_benchmark" scripts/bench
 
 lint: packages
 	$(CARGO) fmt --all --check
