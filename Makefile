@@ -8,6 +8,7 @@ CARGO ?= cargo
 BUILD_PACKAGES := gcc libseccomp-dev pkg-config make
 DEMO_PACKAGES := $(BUILD_PACKAGES) curl jq
 TEST_PACKAGES := $(BUILD_PACKAGES) busybox-static docker-registry apache2-utils nftables iproute2 curl jq
+BENCH_PACKAGES := busybox-static iproute2 curl jq
 
 .PHONY: all build static demo test bench fix lint packages demo-packages test-packages
 
@@ -37,8 +38,12 @@ demo: demo-packages build static
 test: test-packages
 	@scripts/test
 
+# Where dockerd is installed, the same work is given to it in the same run.
 bench: build static
-	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" VISITS="$(CURDIR)/target/$(HOST)/shim" scripts/bench
+	@scripts/install-packages $(BENCH_PACKAGES)
+	$(CARGO) build --release -p stack-controller --example write_benchmark
+	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" \
+		WRITE_BENCHMARK="$(CURDIR)/target/release/examples/write_benchmark" scripts/bench
 
 lint: packages
 	$(CARGO) fmt --all --check
