@@ -73,7 +73,8 @@ fn containers_go_on_without_any_controller_and_the_state_is_as_acknowledged() {
     for host in cluster.hosts() {
         cluster.dev(&["restart", &host.name, "--daemon"]);
     }
-    assert_eq!(inspect_node(&cluster, "node1")["labels"]["kept"], "yes");
+    let node = inspect_node(&cluster, "node1");
+    assert_eq!(node["labels"]["kept"], "yes", "{node:#}\n{}", cluster.logs());
     let after = cluster.wait_ready("shop/web", 3);
     let identity = |task: &Value| (task["id"].to_string(), task["pid"].to_string(), task["restarts"].to_string());
     let sorted = |tasks: &[Value]| -> BTreeSet<_> { tasks.iter().map(identity).collect() };

@@ -13,7 +13,8 @@ fn traces(name: &str, directory: &str) -> BTreeSet<String> {
     for entry in std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok) {
         let path = entry.path();
         let Ok(cgroup) = std::fs::read_to_string(path.join("cgroup")) else { continue };
-        let state = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        // One that is gone by now is no trace.
+        let Ok(state) = std::fs::read_to_string(path.join("stat")) else { continue };
         // What has ended and was not yet taken note of by its parent runs no more.
         let ended = state.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
         if cgroup.contains(&format!("/stack-dev/{name}/")) && !ended {

@@ -213,6 +213,7 @@ impl Store {
         let snapshots = directory.join("snapshots");
         let log = LogStore::open(&log_directory)
             .map_err(|source| OpenStoreError::Log { directory: log_directory, source })?;
+        log.forget_leadership(config.raft_id);
         let machine = match MachineStore::open(&snapshots, Box::new(machine)) {
             Ok(machine) => machine,
             Err(error) => {

@@ -17,7 +17,7 @@ use super::disk::{Disk, HostDisk};
 use super::index::{Index, Slot, Ticket};
 use super::journal::{Journal, OpenLogError};
 use super::record::{self, Record};
-use crate::raft::types::{Entry, LogId, Types, Vote};
+use crate::raft::types::{Entry, LogId, RaftId, Types, Vote};
 
 /// Encoded entries are kept in memory up to this many bytes, the newest ones.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
@@ -131,6 +131,19 @@ impl<D: Disk> LogStore<D> {
             .map_err(|source| OpenLogError::Disk { action: "start the writer".to_owned(), source })?;
         *shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
         Ok(Self { shared })
+    }
+
+    /// What is kept says that `own` was elected; a process that has just started forgets it, and keeps only that it voted
+    /// for itself. Raft would otherwise go on leading where it was, and serve reads before it knows which of its last
+    /// entries were acknowledged. Elected anew, it commits an entry of its own first, and with it all that came before.
+    pub fn forget_leadership(&self, own: RaftId) {
+        let mut inner = self.shared.lock();
+        if let Some(vote) = inner.index.vote()
+            && vote.committed
+            && vote.leader_id.node_id == own
+        {
+            inner.index.set_vote(Vote { committed: false, ..vote });
+        }
     }
 
     /// Tells when the disk failed, and how. The process must stop then.
