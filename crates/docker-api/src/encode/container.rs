@@ -1,0 +1,550 @@
+//! Pure. Containers, in a list and one by one.
+
+use std::collections::HashMap;
+
+use bollard_stubs::models::{
+    ContainerConfig, ContainerInspectResponse, ContainerState as State, ContainerStateStatusEnum, ContainerSummary,
+    ContainerSummaryHealth, ContainerSummaryHealthStatusEnum, ContainerSummaryHostConfig,
+    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitExitError, ContainerWaitResponse,
+    DeviceMapping, DriverData, EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HostConfig,
+    HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum, NetworkSettings, PortBinding, PortMap,
+    PortSummary, PortSummaryTypeEnum, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+};
+use stack_engine::container::{
+    Container, ContainerMountSource, ContainerState, ExitStatus, Health, HealthState, Healthcheck, ImageDefaults,
+    NamespaceMode, NetworkMode, SeccompChoice, volumes,
+};
+use stack_engine::network::{Attachment, Endpoint, Protocol};
+
+use super::text::{NEVER, identifier, milliseconds, seconds, signed, span};
+
+/// A container and what its documents need beside it.
+pub struct Subject {
+    /// The container itself.
+    pub container: Container,
+    /// Its image's identifier; the digest that it was made of where the image is gone.
+    pub image_id: String,
+    /// What its image says.
+    pub image: ImageConfig,
+    /// What it got of its networks.
+    pub attachment: Attachment,
+    /// Where volumes lie, by name.
+    pub volume_paths: HashMap<String, String>,
+}
+
+fn list(values: &Option<Vec<String>>) -> Vec<String> {
+    values.clone().unwrap_or_default()
+}
+
+impl Subject {
+    fn entrypoint(&self) -> Vec<String> {
+        self.container.config.entrypoint.clone().unwrap_or_else(|| list(&self.image.entrypoint))
+    }
+
+    /// Docker's rule: an entrypoint of the container's own drops the image's command.
+    fn command(&self) -> Vec<String> {
+        let config = &self.container.config;
+        match &config.command {
+            Some(command) => command.clone(),
+            None if config.entrypoint.is_some() => Vec::new(),
+            None => list(&self.image.cmd),
+        }
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let mut all = self.entrypoint();
+        all.extend(self.command());
+        all
+    }
+
+    fn environment(&self) -> Vec<String> {
+        let config = &self.container.config;
+        let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+        let mut all = list(&self.image.env);
+        all.retain(|entry| !config.environment.contains_key(&name(entry)));
+        all.extend(config.environment.iter().map(|(key, value)| format!("{key}={value}")));
+        all.retain(|entry| !config.environment_removed.contains(&name(entry)));
+        all
+    }
+
+    fn hostname(&self) -> String {
+        let id = self.container.id.as_str();
+        self.container.config.hostname.clone().unwrap_or_else(|| id.chars().take(12).collect())
+    }
+
+    fn network_mode(&self) -> String {
+        match self.container.config.network_mode {
+            NetworkMode::None => "none".to_owned(),
+            NetworkMode::Host => "host".to_owned(),
+            NetworkMode::Networks => {
+                self.container.config.networks.first().map_or_else(|| "none".to_owned(), |first| first.name.clone())
+            }
+        }
+    }
+
+    fn networks(&self) -> HashMap<String, EndpointSettings> {
+        let config = &self.container.config;
+        let name = match config.network_mode {
+            NetworkMode::None => "none",
+            NetworkMode::Host => "host",
+            NetworkMode::Networks => {
+                let aliases = |name: &str| {
+                    config.networks.iter().find(|network| network.name == name).map(|network| network.aliases.clone())
+                };
+                let attached = self.attachment.endpoints.iter();
+                let mut all: HashMap<_, _> =
+                    attached.map(|found| (found.network.clone(), endpoint(found, aliases(&found.network)))).collect();
+                // It has them though it does not run.
+                for network in &config.networks {
+                    all.entry(network.name.clone()).or_insert_with(|| EndpointSettings {
+                        network_id: Some(identifier("network", &network.name)),
+                        aliases: Some(network.aliases.clone()),
+                        ..unattached()
+                    });
+                }
+                return all;
+            }
+        };
+        HashMap::from([(
+            name.to_owned(),
+            EndpointSettings { network_id: Some(identifier("network", name)), ..unattached() },
+        )])
+    }
+
+    fn mounts(&self) -> Vec<MountPoint> {
+        let config = &self.container.config;
+        let defaults = ImageDefaults { volumes: list(&self.image.volumes), ..ImageDefaults::default() };
+        let mut all = Vec::new();
+        for mount in &config.mounts {
+            let point = match &mount.source {
+                ContainerMountSource::Bind { path, propagation, .. } => MountPoint {
+                    typ: Some(MountPointTypeEnum::BIND),
+                    source: Some(path.display().to_string()),
+                    propagation: Some(propagation.clone().unwrap_or_else(|| "rprivate".to_owned())),
+                    ..MountPoint::default()
+                },
+                ContainerMountSource::Tmpfs { .. } => MountPoint {
+                    typ: Some(MountPointTypeEnum::TMPFS),
+                    source: Some(String::new()),
+                    ..MountPoint::default()
+                },
+                // With the image's own below.
+                ContainerMountSource::Volume { .. } => continue,
+            };
+            all.push(MountPoint {
+                destination: Some(mount.target.clone()),
+                mode: Some(String::new()),
+                rw: Some(!mount.read_only),
+                ..point
+            });
+        }
+        for volume in volumes(&self.container.id, config, &defaults) {
+            let read_only = config.mounts.iter().any(|mount| mount.target == volume.target && mount.read_only);
+            all.push(MountPoint {
+                typ: Some(MountPointTypeEnum::VOLUME),
+                source: Some(self.volume_paths.get(&volume.name).cloned().unwrap_or_default()),
+                name: Some(volume.name),
+                destination: Some(volume.target),
+                driver: Some("local".to_owned()),
+                mode: Some(String::new()),
+                rw: Some(!read_only),
+                propagation: Some(String::new()),
+            });
+        }
+        all
+    }
+}
+
+fn unattached() -> EndpointSettings {
+    EndpointSettings {
+        ip_address: Some(String::new()),
+        gateway: Some(String::new()),
+        ip_prefix_len: Some(0),
+        mac_address: Some(String::new()),
+        endpoint_id: Some(String::new()),
+        ..EndpointSettings::default()
+    }
+}
+
+fn endpoint(found: &Endpoint, aliases: Option<Vec<String>>) -> EndpointSettings {
+    EndpointSettings {
+        network_id: Some(identifier("network", &found.network)),
+        endpoint_id: Some(identifier("endpoint", &found.mac)),
+        mac_address: Some(found.mac.clone()),
+        gateway: Some(found.gateway.to_string()),
+        ip_address: Some(found.address.addr().to_string()),
+        ip_prefix_len: Some(i64::from(found.address.prefix_len())),
+        aliases,
+        ..EndpointSettings::default()
+    }
+}
+
+fn protocol(protocol: Protocol) -> (PortSummaryTypeEnum, &'static str) {
+    match protocol {
+        Protocol::Tcp => (PortSummaryTypeEnum::TCP, "tcp"),
+        Protocol::Udp => (PortSummaryTypeEnum::UDP, "udp"),
+        Protocol::Sctp => (PortSummaryTypeEnum::SCTP, "sctp"),
+    }
+}
+
+fn port_map(ports: &[stack_engine::network::PortBinding]) -> PortMap {
+    let mut map = PortMap::new();
+    for port in ports {
+        let key = format!("{}/{}", port.container_port, protocol(port.protocol).1);
+        map.entry(key).or_default().get_or_insert_default().push(PortBinding {
+            host_ip: Some(port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |address| address.to_string())),
+            host_port: Some(port.host_port.to_string()),
+        });
+    }
+    map
+}
+
+/// What `docker ps` shows as the status: `Up 3 minutes (healthy)`, `Exited (0) 2 hours ago`. `now` is in milliseconds
+/// since the Unix epoch.
+pub fn status_text(state: &ContainerState, health: Option<&HealthState>, now: u64) -> String {
+    let since = |time: u64| span(now.saturating_sub(time) / 1000);
+    match state {
+        ContainerState::Created | ContainerState::Starting => "Created".to_owned(),
+        ContainerState::Removing => "Removal In Progress".to_owned(),
+        ContainerState::Exited(status) => format!("Exited ({}) {} ago", status.code, since(status.finished_at)),
+        ContainerState::Running { started_at, .. } => {
+            let health = match health.map(|state| state.health) {
+                None => "",
+                Some(Health::Starting) => " (health: starting)",
+                Some(Health::Healthy) => " (healthy)",
+                Some(Health::Unhealthy) => " (unhealthy)",
+            };
+            format!("Up {}{health}", since(*started_at))
+        }
+    }
+}
+
+/// One row of `/containers/json`. `now` is in milliseconds since the Unix epoch.
+pub fn summary(subject: &Subject, now: u64) -> ContainerSummary {
+    let container = &subject.container;
+    let state = match container.state {
+        ContainerState::Created | ContainerState::Starting => ContainerSummaryStateEnum::CREATED,
+        ContainerState::Running { .. } => ContainerSummaryStateEnum::RUNNING,
+        ContainerState::Exited(_) => ContainerSummaryStateEnum::EXITED,
+        ContainerState::Removing => ContainerSummaryStateEnum::REMOVING,
+    };
+    let ports = container.ports.iter().map(|port| PortSummary {
+        ip: Some(port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |address| address.to_string())),
+        private_port: port.container_port,
+        public_port: Some(port.host_port),
+        typ: Some(protocol(port.protocol).0),
+    });
+    let health = container.health.as_ref().map(|state| ContainerSummaryHealth {
+        status: Some(match state.health {
+            Health::Starting => ContainerSummaryHealthStatusEnum::STARTING,
+            Health::Healthy => ContainerSummaryHealthStatusEnum::HEALTHY,
+            Health::Unhealthy => ContainerSummaryHealthStatusEnum::UNHEALTHY,
+        }),
+        failing_streak: Some(i64::from(state.failing_streak)),
+    });
+    ContainerSummary {
+        id: Some(container.id.to_string()),
+        names: Some(vec![format!("/{}", container.name)]),
+        image: Some(container.config.image.clone()),
+        image_id: Some(subject.image_id.clone()),
+        command: Some(subject.arguments().join(" ")),
+        created: Some(seconds(container.created_at)),
+        ports: Some(ports.collect()),
+        labels: Some(container.labels.clone().into_iter().collect()),
+        state: Some(state),
+        status: Some(status_text(&container.state, container.health.as_ref(), now)),
+        host_config: Some(ContainerSummaryHostConfig {
+            network_mode: Some(subject.network_mode()),
+            ..ContainerSummaryHostConfig::default()
+        }),
+        network_settings: Some(ContainerSummaryNetworkSettings { networks: Some(subject.networks()) }),
+        mounts: Some(subject.mounts()),
+        health,
+        ..ContainerSummary::default()
+    }
+}
+
+/// The answer of `/containers/{id}/json`.
+pub fn inspect(subject: &Subject) -> ContainerInspectResponse {
+    let container = &subject.container;
+    let mut arguments = subject.arguments().into_iter();
+    ContainerInspectResponse {
+        id: Some(container.id.to_string()),
+        created: Some(milliseconds(container.created_at)),
+        path: Some(arguments.next().unwrap_or_default()),
+        args: Some(arguments.collect()),
+        state: Some(state(container)),
+        image: Some(subject.image_id.clone()),
+        name: Some(format!("/{}", container.name)),
+        // Whoever restarts containers counts: the agent. The engine only starts them.
+        restart_count: Some(0),
+        driver: Some("overlay".to_owned()),
+        platform: Some("linux".to_owned()),
+        host_config: Some(host_config(subject)),
+        graph_driver: Some(DriverData { name: "overlay".to_owned(), data: HashMap::new() }),
+        mounts: Some(subject.mounts()),
+        config: Some(config(subject)),
+        network_settings: Some(NetworkSettings {
+            ports: Some(port_map(&container.ports)),
+            networks: Some(subject.networks()),
+            ..NetworkSettings::default()
+        }),
+        ..ContainerInspectResponse::default()
+    }
+}
+
+fn state(container: &Container) -> State {
+    let status = match container.state {
+        ContainerState::Created | ContainerState::Starting => ContainerStateStatusEnum::CREATED,
+        ContainerState::Running { .. } => ContainerStateStatusEnum::RUNNING,
+        ContainerState::Exited(_) => ContainerStateStatusEnum::EXITED,
+        ContainerState::Removing => ContainerStateStatusEnum::REMOVING,
+    };
+    let health = container.health.as_ref().map(|state| DockerHealth {
+        status: Some(match state.health {
+            Health::Starting => HealthStatusEnum::STARTING,
+            Health::Healthy => HealthStatusEnum::HEALTHY,
+            Health::Unhealthy => HealthStatusEnum::UNHEALTHY,
+        }),
+        failing_streak: Some(i64::from(state.failing_streak)),
+        // The engine keeps the newest output without its times, and a record without times is none.
+        log: Some(Vec::new()),
+    });
+    let base = State {
+        status: Some(status),
+        running: Some(false),
+        paused: Some(false),
+        restarting: Some(false),
+        oom_killed: Some(false),
+        dead: Some(false),
+        pid: Some(0),
+        exit_code: Some(0),
+        error: Some(String::new()),
+        started_at: Some(NEVER.to_owned()),
+        finished_at: Some(NEVER.to_owned()),
+        health,
+    };
+    match &container.state {
+        ContainerState::Created | ContainerState::Starting | ContainerState::Removing => base,
+        ContainerState::Running { pid, started_at } => State {
+            running: Some(true),
+            pid: Some(i64::from(*pid)),
+            started_at: Some(milliseconds(*started_at)),
+            ..base
+        },
+        ContainerState::Exited(exit) => State {
+            oom_killed: Some(exit.oom),
+            exit_code: Some(i64::from(exit.code)),
+            error: Some(exit.error.clone().unwrap_or_default()),
+            started_at: Some(exit.started_at.map_or_else(|| NEVER.to_owned(), milliseconds)),
+            finished_at: Some(milliseconds(exit.finished_at)),
+            ..base
+        },
+    }
+}
+
+fn healthcheck(check: &Healthcheck) -> HealthConfig {
+    let span = |span: Option<std::time::Duration>| Some(span.map_or(0, |span| signed(span.as_nanos())));
+    HealthConfig {
+        test: Some(check.test.clone()),
+        interval: span(check.interval),
+        timeout: span(check.timeout),
+        retries: Some(check.retries.map_or(0, i64::from)),
+        start_period: span(check.start_period),
+        start_interval: span(check.start_interval),
+    }
+}
+
+fn config(subject: &Subject) -> ContainerConfig {
+    let (container, image) = (&subject.container, &subject.image);
+    let config = &container.config;
+    let ports = config.ports.iter().map(|port| format!("{}/{}", port.container_port, protocol(port.protocol).1));
+    let mut exposed = list(&image.exposed_ports);
+    exposed.extend(ports);
+    exposed.sort();
+    exposed.dedup();
+    ContainerConfig {
+        hostname: Some(subject.hostname()),
+        domainname: Some(config.domainname.clone().unwrap_or_default()),
+        user: Some(config.user.clone().or_else(|| image.user.clone()).unwrap_or_default()),
+        attach_stdin: Some(false),
+        attach_stdout: Some(false),
+        attach_stderr: Some(false),
+        exposed_ports: (!exposed.is_empty()).then_some(exposed),
+        tty: Some(config.tty),
+        open_stdin: Some(config.stdin_open),
+        stdin_once: Some(false),
+        env: Some(subject.environment()),
+        cmd: Some(subject.command()),
+        healthcheck: config.healthcheck.as_ref().map(healthcheck).or_else(|| image.healthcheck.clone()),
+        image: Some(config.image.clone()),
+        volumes: image.volumes.clone(),
+        working_dir: Some(config.working_dir.clone().or_else(|| image.working_dir.clone()).unwrap_or_default()),
+        entrypoint: Some(subject.entrypoint()).filter(|entrypoint| !entrypoint.is_empty()),
+        labels: Some(container.labels.clone().into_iter().collect()),
+        stop_signal: config.stop_signal.clone().or_else(|| image.stop_signal.clone()),
+        stop_timeout: config.stop_grace.map(|grace| signed(grace.as_secs())),
+        ..ContainerConfig::default()
+    }
+}
+
+fn host_config(subject: &Subject) -> HostConfig {
+    let config = &subject.container.config;
+    let resources = &config.resources;
+    let mode = |mode: NamespaceMode, private: &str| match mode {
+        NamespaceMode::Private => private.to_owned(),
+        NamespaceMode::Host => "host".to_owned(),
+    };
+    let mut security = Vec::new();
+    if config.no_new_privileges {
+        security.push("no-new-privileges".to_owned());
+    }
+    match &config.seccomp {
+        SeccompChoice::Default => {}
+        SeccompChoice::Unconfined => security.push("seccomp=unconfined".to_owned()),
+        SeccompChoice::Custom(profile) => security.push(format!("seccomp={profile}")),
+    }
+    let devices = config.devices.iter().map(|device| DeviceMapping {
+        path_on_host: Some(device.source.clone()),
+        path_in_container: Some(device.target.clone()),
+        cgroup_permissions: Some(device.permissions.clone()),
+    });
+    let ulimits = config.ulimits.iter().map(|(name, limit)| ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: Some(limit.soft),
+        hard: Some(limit.hard),
+    });
+    let swap = |limit: u64| if limit == u64::MAX { -1 } else { signed(limit) };
+    HostConfig {
+        network_mode: Some(subject.network_mode()),
+        port_bindings: Some(port_map(&config.ports)),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some(config.logging.driver.clone().unwrap_or_else(|| "local".to_owned())),
+            config: Some(config.logging.options.clone().into_iter().collect()),
+        }),
+        // The engine restarts nothing; the agent does, by the stack's own policy.
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: Some(0) }),
+        auto_remove: Some(false),
+        cap_add: Some(config.cap_add.clone()),
+        cap_drop: Some(config.cap_drop.clone()),
+        dns: Some(config.dns.iter().map(ToString::to_string).collect()),
+        dns_options: Some(config.dns_options.clone()),
+        dns_search: Some(config.dns_search.clone()),
+        extra_hosts: Some(config.extra_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect()),
+        group_add: Some(config.group_add.clone()),
+        ipc_mode: Some(mode(config.ipc_mode, "private")),
+        pid_mode: Some(mode(config.pid_mode, "")),
+        oom_score_adj: Some(i64::from(config.oom_score_adj.unwrap_or(0))),
+        privileged: Some(config.privileged),
+        publish_all_ports: Some(false),
+        readonly_rootfs: Some(config.read_only),
+        security_opt: Some(security),
+        shm_size: Some(config.shm_size.map_or(64 << 20, signed)),
+        sysctls: Some(config.sysctls.clone().into_iter().collect()),
+        init: Some(config.init),
+        devices: Some(devices.collect()),
+        ulimits: Some(ulimits.collect()),
+        nano_cpus: Some(resources.cpu_limit_millis.map_or(0, |millis| signed(millis.saturating_mul(1_000_000)))),
+        cpu_shares: Some(resources.cpu_shares.map_or(0, signed)),
+        cpuset_cpus: Some(resources.cpuset_cpus.clone().unwrap_or_default()),
+        cpuset_mems: Some(resources.cpuset_mems.clone().unwrap_or_default()),
+        memory: Some(resources.memory_bytes.map_or(0, signed)),
+        memory_reservation: Some(resources.memory_reservation_bytes.map_or(0, signed)),
+        memory_swap: Some(resources.memory_and_swap_bytes.map_or(0, swap)),
+        pids_limit: resources.pids.map(signed),
+        ..HostConfig::default()
+    }
+}
+
+/// The answer of `/containers/{id}/wait`.
+pub fn waited(status: &ExitStatus) -> ContainerWaitResponse {
+    let error = status.error.clone().map(|message| ContainerWaitExitError { message: Some(message) });
+    ContainerWaitResponse { status_code: i64::from(status.code), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{TIME, container, exited, running};
+    use super::*;
+
+    fn subject(state: ContainerState) -> Subject {
+        Subject {
+            container: container("aa11", "web", state),
+            image_id: "sha256:bb".to_owned(),
+            image: ImageConfig {
+                entrypoint: Some(vec!["/run".to_owned()]),
+                cmd: Some(vec!["serve".to_owned()]),
+                env: Some(vec!["PATH=/bin".to_owned(), "MODE=image".to_owned()]),
+                volumes: Some(vec!["/data".to_owned()]),
+                ..ImageConfig::default()
+            },
+            attachment: Attachment::default(),
+            volume_paths: HashMap::from([("aa11.own_data".to_owned(), "/v/aa11.own_data/_data".to_owned())]),
+        }
+    }
+
+    #[test]
+    fn the_status_as_people_read_it() {
+        let now = TIME + 182_000;
+        assert_eq!(status_text(&running(), None, now), "Up 3 minutes");
+        let health = |health| HealthState { health, failing_streak: 0, last_output: String::new() };
+        assert_eq!(status_text(&running(), Some(&health(Health::Healthy)), now), "Up 3 minutes (healthy)");
+        assert_eq!(status_text(&running(), Some(&health(Health::Starting)), now), "Up 3 minutes (health: starting)");
+        assert_eq!(status_text(&exited(7), None, now), "Exited (7) 3 minutes ago");
+        assert_eq!(status_text(&ContainerState::Created, None, now), "Created");
+        assert_eq!(status_text(&running(), None, 0), "Up Less than a second");
+    }
+
+    #[test]
+    fn a_row_of_the_list() {
+        let mut subject = subject(running());
+        subject.container.config.network_mode = NetworkMode::Host;
+        let row = summary(&subject, TIME + 5000);
+        assert_eq!(row.names, Some(vec!["/web".to_owned()]));
+        assert_eq!(row.command.as_deref(), Some("/run sleep 9"));
+        assert_eq!((row.created, row.status.as_deref()), (Some(1_700_000_000), Some("Up 4 seconds")));
+        assert!(row.network_settings.unwrap().networks.unwrap().contains_key("host"));
+    }
+
+    #[test]
+    fn commands_merge_by_dockers_rule() {
+        let mut own = subject(running());
+        assert_eq!(own.environment(), ["PATH=/bin", "MODE=test"]);
+        own.container.config.command = None;
+        assert_eq!(own.arguments(), ["/run", "serve"]);
+        own.container.config.entrypoint = Some(vec!["/other".to_owned()]);
+        assert_eq!(own.arguments(), ["/other"]);
+        own.container.config.environment_removed = vec!["PATH".to_owned()];
+        assert_eq!(own.environment(), ["MODE=test"]);
+    }
+
+    #[test]
+    fn all_of_one_container() {
+        let mut subject = subject(exited(7));
+        subject.container.config.ports = vec![stack_engine::network::PortBinding {
+            host_ip: None,
+            host_port: 8080,
+            container_port: 80,
+            protocol: Protocol::Tcp,
+            shared: false,
+        }];
+        let document = serde_json::to_value(inspect(&subject)).unwrap();
+        assert_eq!(document["State"]["Status"], "exited");
+        assert_eq!(document["State"]["ExitCode"], 7);
+        assert_eq!(document["State"]["FinishedAt"], "2023-11-14T22:13:22.000000000Z");
+        assert_eq!((&document["Path"], &document["Args"][0]), (&"/run".into(), &"sleep".into()));
+        assert_eq!(document["HostConfig"]["PortBindings"]["80/tcp"][0]["HostPort"], "8080");
+        assert_eq!(document["NetworkSettings"]["Ports"], serde_json::json!({}));
+        assert_eq!(document["Config"]["ExposedPorts"], serde_json::json!({"80/tcp": {}}));
+        assert_eq!(document["Mounts"][0]["Source"], "/v/aa11.own_data/_data");
+        assert_eq!(document["HostConfig"]["Memory"], 0);
+    }
+
+    #[test]
+    fn the_end_of_a_container() {
+        let ContainerState::Exited(mut status) = exited(127) else { panic!("it has ended") };
+        assert_eq!(serde_json::to_value(waited(&status)).unwrap(), serde_json::json!({"StatusCode": 127}));
+        status.error = Some("no such program".to_owned());
+        assert_eq!(waited(&status).error.unwrap().message.as_deref(), Some("no such program"));
+    }
+}

@@ -1,0 +1,158 @@
+//! Pure. What the daemon says about itself and its host.
+
+use std::collections::HashMap;
+
+use bollard_stubs::models::{
+    LocalNodeState, PluginsInfo, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum,
+    SystemVersion, SystemVersionComponents, SystemVersionPlatform,
+};
+
+use stack_engine::cgroup::Hierarchies;
+
+use super::text::signed;
+use crate::DaemonInfo;
+use crate::host::Host;
+use crate::version::{NEWEST_TEXT, OLDEST_TEXT};
+
+/// How many containers are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All of them.
+    pub containers: usize,
+    /// Those that run.
+    pub running: usize,
+    /// Images.
+    pub images: usize,
+}
+
+/// The architecture in Go's words, which Docker's clients compare images with.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
+/// The answer of `/version`.
+pub fn version(daemon: &DaemonInfo, host: &Host) -> SystemVersion {
+    let details = [
+        ("ApiVersion", NEWEST_TEXT),
+        ("MinAPIVersion", OLDEST_TEXT),
+        ("Arch", architecture()),
+        ("Os", "linux"),
+        ("GitCommit", &daemon.commit),
+        ("KernelVersion", &host.kernel),
+        ("Experimental", "false"),
+    ];
+    let details = details.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    SystemVersion {
+        platform: Some(SystemVersionPlatform { name: "stack".to_owned() }),
+        components: Some(vec![SystemVersionComponents {
+            name: "Engine".to_owned(),
+            version: daemon.version.clone(),
+            details: Some(details),
+        }]),
+        version: Some(daemon.version.clone()),
+        api_version: Some(NEWEST_TEXT.to_owned()),
+        min_api_version: Some(OLDEST_TEXT.to_owned()),
+        git_commit: Some(daemon.commit.clone()),
+        os: Some("linux".to_owned()),
+        arch: Some(architecture().to_owned()),
+        kernel_version: Some(host.kernel.clone()),
+        experimental: Some(false),
+        ..SystemVersion::default()
+    }
+}
+
+/// The answer of `/info`.
+pub fn info(
+    daemon: &DaemonInfo,
+    host: &Host,
+    counts: Counts,
+    groups: &Hierarchies,
+    warnings: Vec<String>,
+) -> SystemInfo {
+    let legacy = !groups.legacy.is_empty();
+    let unified = groups.unified.as_ref().is_some_and(|unified| !unified.bare);
+    let controls = |controller: &str| unified || groups.legacy_with(controller).is_some();
+    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+    SystemInfo {
+        id: Some(daemon.id.clone()),
+        containers: Some(signed(counts.containers)),
+        containers_running: Some(signed(counts.running)),
+        containers_paused: Some(0),
+        containers_stopped: Some(signed(counts.containers.saturating_sub(counts.running))),
+        images: Some(signed(counts.images)),
+        driver: Some("overlay".to_owned()),
+        driver_status: Some(Vec::new()),
+        docker_root_dir: Some(daemon.root.display().to_string()),
+        plugins: Some(PluginsInfo {
+            volume: names(&["local"]),
+            network: names(&["bridge", "host", "null"]),
+            log: names(&["local", "none"]),
+            ..PluginsInfo::default()
+        }),
+        memory_limit: Some(controls("memory")),
+        cpu_cfs_period: Some(controls("cpu")),
+        cpu_cfs_quota: Some(controls("cpu")),
+        cpu_shares: Some(controls("cpu")),
+        cpu_set: Some(controls("cpuset")),
+        pids_limit: Some(controls("pids")),
+        ipv4_forwarding: Some(host.ipv4_forwarding),
+        debug: Some(false),
+        system_time: Some(host.time.clone()),
+        logging_driver: Some("local".to_owned()),
+        cgroup_driver: Some(SystemInfoCgroupDriverEnum::CGROUPFS),
+        cgroup_version: Some(if legacy { SystemInfoCgroupVersionEnum::_1 } else { SystemInfoCgroupVersionEnum::_2 }),
+        kernel_version: Some(host.kernel.clone()),
+        operating_system: Some(host.system.clone()),
+        os_version: Some(host.system_version.clone()),
+        os_type: Some("linux".to_owned()),
+        architecture: Some(std::env::consts::ARCH.to_owned()),
+        ncpu: Some(signed(host.processors)),
+        mem_total: Some(signed(host.memory_bytes)),
+        name: Some(host.name.clone()),
+        labels: Some(Vec::new()),
+        experimental_build: Some(false),
+        server_version: Some(daemon.version.clone()),
+        runtimes: Some(HashMap::new()),
+        default_runtime: Some("stack-shim".to_owned()),
+        swarm: Some(SwarmInfo {
+            node_id: Some(String::new()),
+            node_addr: Some(String::new()),
+            local_node_state: Some(LocalNodeState::INACTIVE),
+            control_available: Some(false),
+            error: Some(String::new()),
+            ..SwarmInfo::default()
+        }),
+        // Containers go on when the daemon ends.
+        live_restore_enabled: Some(true),
+        init_binary: Some("stack-shim".to_owned()),
+        security_options: names(&["name=seccomp,profile=builtin"]),
+        warnings: Some(warnings),
+        ..SystemInfo::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemon_and_its_host() {
+        let daemon = DaemonInfo { id: "node-1".to_owned(), version: "0.1.0".to_owned(), ..DaemonInfo::default() };
+        let host = Host { kernel: "6.1".to_owned(), processors: 2, ..Host::default() };
+        let groups = Hierarchies { legacy: Vec::new(), unified: None };
+        let counts = Counts { containers: 3, running: 1, images: 4 };
+        let document = serde_json::to_value(info(&daemon, &host, counts, &groups, vec!["careful".to_owned()])).unwrap();
+        assert_eq!((&document["ContainersStopped"], &document["Images"]), (&2.into(), &4.into()));
+        assert_eq!((&document["CgroupVersion"], &document["NCPU"]), (&"2".into(), &2.into()));
+        assert_eq!(document["MemoryLimit"], false);
+        assert_eq!(document["Warnings"][0], "careful");
+        let document = serde_json::to_value(version(&daemon, &host)).unwrap();
+        assert_eq!((&document["ApiVersion"], &document["MinAPIVersion"]), (&"1.51".into(), &"1.24".into()));
+        assert_eq!(document["Components"][0]["Details"]["KernelVersion"], "6.1");
+    }
+}

@@ -1,0 +1,219 @@
+//! Every refusal of the API, its status and its body: the one place where an error becomes an answer.
+
+use std::error::Error;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bollard_stubs::models::ErrorResponse;
+use stack_engine::container::{KillError, RemoveError, StartError, StopError, WaitError};
+use stack_engine::image::{GetError, RecordError, SelectError};
+use stack_engine::volume::VolumeError;
+
+use crate::decode::DecodeError;
+use crate::version::VersionError;
+
+/// Why a request was refused. The texts are the ones that Docker's clients know.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// There is no such route.
+    #[error("page not found")]
+    PageNotFound,
+    /// Docker has it; this daemon has not.
+    #[error("{what} is not supported by this daemon yet")]
+    NotSupported {
+        /// The route, or the route's parameter.
+        what: String,
+    },
+    /// A route of the cluster.
+    #[error(
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."
+    )]
+    NoManager,
+    /// The version of the path.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// The parameters of the query.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// No container has this name or id.
+    #[error("No such container: {name}")]
+    NoSuchContainer {
+        /// What was asked for.
+        name: String,
+    },
+    /// Several ids begin so.
+    #[error("multiple IDs found with provided prefix: {prefix}")]
+    AmbiguousContainer {
+        /// What was asked for.
+        prefix: String,
+    },
+    /// It must run for that.
+    #[error("container {name} is not running")]
+    NotRunning {
+        /// Which.
+        name: String,
+    },
+    /// Its log cannot be read.
+    #[error("configured logging driver does not support reading")]
+    LogNotReadable,
+    /// No image has this name.
+    #[error("No such image: {name}")]
+    NoSuchImage {
+        /// What was asked for.
+        name: String,
+    },
+    /// An image could not be looked up.
+    #[error("the image could not be looked up")]
+    Image(#[source] GetError),
+    /// The images could not be listed.
+    #[error("the images could not be listed")]
+    Images(#[from] RecordError),
+    /// An image's configuration cannot be understood.
+    #[error("the configuration of image {name} is damaged: remove it and fetch it again")]
+    ImageConfiguration {
+        /// Which.
+        name: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The container could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The container could not be stopped.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+    /// The container could not be sent a signal.
+    #[error(transparent)]
+    Kill(#[from] KillError),
+    /// The container could not be removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    /// The container could not be waited for.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// The volume could not be looked up.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// Work of this program was cut short.
+    #[error("the work was interrupted: the daemon ends")]
+    Interrupted,
+}
+
+impl From<GetError> for ApiError {
+    fn from(error: GetError) -> Self {
+        match error {
+            GetError::Select(SelectError::Missing { text }) => Self::NoSuchImage { name: text },
+            other => Self::Image(other),
+        }
+    }
+}
+
+impl ApiError {
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::PageNotFound | Self::NoSuchContainer { .. } | Self::NoSuchImage { .. } => StatusCode::NOT_FOUND,
+            Self::NotSupported { .. } | Self::LogNotReadable => StatusCode::NOT_IMPLEMENTED,
+            Self::NoManager => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Version(_) | Self::Decode(_) | Self::AmbiguousContainer { .. } => StatusCode::BAD_REQUEST,
+            Self::NotRunning { .. } => StatusCode::CONFLICT,
+            Self::Image(error) => match error {
+                GetError::Select(SelectError::Missing { .. }) => StatusCode::NOT_FOUND,
+                GetError::Select(SelectError::Ambiguous { .. } | SelectError::BadName { .. }) => {
+                    StatusCode::BAD_REQUEST
+                }
+                GetError::Records(_) | GetError::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Start(error) => match error {
+                StartError::Missing { .. } => StatusCode::NOT_FOUND,
+                StartError::State { .. } => StatusCode::CONFLICT,
+                StartError::Spec { .. } | StartError::MountSource { .. } | StartError::Device { .. } => {
+                    StatusCode::BAD_REQUEST
+                }
+                // The program is not there or cannot be run.
+                StartError::Container { .. } if matches!(error.exit_code(), 126 | 127) => StatusCode::BAD_REQUEST,
+                StartError::Container { .. }
+                | StartError::Volume { .. }
+                | StartError::Filter { .. }
+                | StartError::Cgroup { .. }
+                | StartError::Network { .. }
+                | StartError::Shim { .. }
+                | StartError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Stop(error) => stop_status(error),
+            Self::Kill(error) => match error {
+                KillError::Missing { .. } => StatusCode::NOT_FOUND,
+                KillError::NotRunning { .. } => StatusCode::CONFLICT,
+                KillError::Shim { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Remove(error) => match error {
+                RemoveError::Missing { .. } => StatusCode::NOT_FOUND,
+                RemoveError::Running { .. } => StatusCode::CONFLICT,
+                RemoveError::Stop { source, .. } => stop_status(source),
+                RemoveError::Left { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Wait(WaitError::Missing { .. }) => StatusCode::NOT_FOUND,
+            Self::Volume(error) => match error {
+                VolumeError::Name { .. } => StatusCode::BAD_REQUEST,
+                VolumeError::Missing { .. } => StatusCode::NOT_FOUND,
+                VolumeError::InUse { .. } => StatusCode::CONFLICT,
+                VolumeError::Disk { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Images(_) | Self::ImageConfiguration { .. } | Self::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The error and its causes in one line: Docker's error body has a message alone.
+    pub fn full_text(&self) -> String {
+        full_text(self)
+    }
+}
+
+fn stop_status(error: &StopError) -> StatusCode {
+    match error {
+        StopError::Missing { .. } => StatusCode::NOT_FOUND,
+        StopError::Signal { .. } => StatusCode::BAD_REQUEST,
+        StopError::Hangs { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// An error and its causes in one line.
+pub fn full_text(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, message) = (self.status(), self.full_text());
+        if status.is_server_error() && !matches!(self, Self::NotSupported { .. } | Self::NoManager) {
+            tracing::warn!(%status, message, "a request of a Docker client failed");
+        }
+        (status, Json(ErrorResponse { message })).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_the_status_and_all_causes() {
+        let id: stack_engine::container::ContainerId = "web".parse().unwrap();
+        let running = ApiError::from(RemoveError::Running { id: id.clone() });
+        assert_eq!(running.status(), StatusCode::CONFLICT);
+        let source = StopError::Hangs { id: id.clone(), seconds: 30 };
+        let stop = ApiError::from(RemoveError::Stop { id, source });
+        assert_eq!(stop.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(stop.full_text().contains("could not remove container web: container web has not ended"), "{stop}");
+        let missing = ApiError::from(GetError::Select(SelectError::Missing { text: "a:1".to_owned() }));
+        assert_eq!((missing.status(), missing.full_text().as_str()), (StatusCode::NOT_FOUND, "No such image: a:1"));
+    }
+}
