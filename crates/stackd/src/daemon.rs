@@ -1,6 +1,7 @@
 //! The wiring: engine, agent, controller, sockets. What fails here is said and ends the process; containers go on.
 
 use std::error::Error;
+use std::future::IntoFuture;
 use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -21,6 +22,7 @@ use stack_controller::controller::{Controller, ControllerConfig};
 use stack_controller::http::{guard, listener};
 use stack_controller::identity::{Credentials, NodeIdentity, renewal};
 use stack_controller::tuning::Tuning;
+use stack_docker_api::DaemonInfo;
 use stack_engine::{ContainersConfig, Engine, EngineConfig};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
@@ -103,6 +105,7 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
         fatal,
     });
     daemon.serve_local_socket()?;
+    daemon.serve_docker_socket()?;
     daemon.set_local_routes(None);
     if let Some(identity) = NodeIdentity::load(&daemon.configuration.state_directory)? {
         daemon.become_member(identity).await?;
@@ -168,6 +171,29 @@ impl Daemon {
         let listener = bind_socket(&path)?;
         let (router, stop) = (self.local.router(), self.stop.clone());
         self.tasks.spawn(listener::serve_local(listener, router, stop));
+        Ok(())
+    }
+
+    fn serve_docker_socket(&self) -> Result<(), Failure> {
+        let listener = bind_socket(&self.configuration.run_directory.join("docker.sock"))?;
+        let info = DaemonInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            root: self.configuration.state_directory.clone(),
+            ..DaemonInfo::default()
+        };
+        let (router, stop) = (stack_docker_api::router(self.engine.clone(), info), self.stop.clone());
+        let fatal = self.fatal.clone();
+        self.tasks.spawn(async move {
+            let ended = stop.clone().cancelled_owned();
+            // Streams of logs and events may never end; when the daemon does, they do.
+            let served = tokio::select! {
+                served = axum::serve(listener, router).into_future() => served,
+                () = ended => Ok(()),
+            };
+            if let Err(error) = served {
+                let _ = fatal.send(chain(&error)).await;
+            }
+        });
         Ok(())
     }
 
