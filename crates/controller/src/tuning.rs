@@ -42,7 +42,7 @@ impl Default for Tuning {
             snapshot_timeout: Duration::from_secs(60),
             node_heartbeat: Duration::from_millis(500),
             node_timeout: Duration::from_millis(2500),
-            leader_grace: Duration::from_secs(5),
+            leader_grace: Duration::from_secs(3),
             report_delay: Duration::from_millis(20),
             certificate_life: Duration::from_secs(90 * 24 * 3600),
             patience: Duration::from_secs(5),

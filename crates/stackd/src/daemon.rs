@@ -1,8 +1,8 @@
 //! The wiring: engine, agent, controller, sockets. What fails here is said and ends the process; containers go on.
 
 use std::error::Error;
-use std::future::IntoFuture;
 use std::fs::DirBuilder;
+use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};

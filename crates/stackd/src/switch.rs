@@ -25,7 +25,8 @@ impl Switch {
             let switch = switch.clone();
             async move { switch.answer(request).await }
         };
-        Router::new().route("/", any(answer.clone())).route("/{*path}", any(answer))
+        // A fallback and no wildcard route: a wildcard's parameter would be one too many for the handlers behind it.
+        Router::new().fallback(any(answer))
     }
 
     async fn answer(&self, request: Request) -> Response {

@@ -6,7 +6,6 @@
 //!
 //! And the real thing: [`namespaced`] clusters of hosts on one machine, a [`registry`], and the [`root`] of an image.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and fails")]
 #![allow(clippy::result_large_err, reason = "a refused command is looked at once, in a test")]
 #![allow(
     clippy::expect_used,

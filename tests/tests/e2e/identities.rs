@@ -12,30 +12,34 @@ use stack_testkit::namespaced::{NamespacedCluster, programs, text};
 
 use crate::cluster;
 
-/// A daemon in no cluster, on this machine's loopback, ended with the value.
+/// A daemon in no cluster, ended with the value.
 struct LoneDaemon {
     child: Child,
     directory: tempfile::TempDir,
 }
 
 impl LoneDaemon {
-    fn start() -> Self {
+    /// On the network of a cluster's host, so that what it makes there goes with the host.
+    fn start(cluster: &NamespacedCluster, host: &str) -> Self {
+        let beside = cluster.host(host).pid.expect("the daemon runs");
+        let network = std::fs::File::open(format!("/proc/{beside}/ns/net")).expect("a network");
         let directory = tempfile::Builder::new().prefix("stk").tempdir_in("/tmp").expect("a directory");
         let path = directory.path();
         let configuration = format!(
-            "state_dir = \"{0}/state\"\nrun_dir = \"{0}/run\"\nlisten = \"127.0.0.1:0\"\ncgroup_parent = \"/stack-lone-{1}\"\n",
+            "state_dir = \"{0}/state\"\nrun_dir = \"{0}/run\"\nlisten = \"127.0.0.1:4700\"\ncgroup_parent = \"/stack-dev/{1}/{2}/lone\"\n[network]\nprefix = \"lone\"\ntable = \"lone\"\n",
             path.display(),
-            std::process::id()
+            cluster.name(),
+            host
         );
         std::fs::write(path.join("stackd.toml"), configuration).expect("written");
         let log = std::fs::File::create(path.join("log")).expect("a log");
         let mut command = Command::new(programs().join("stackd"));
         command.arg("--config").arg(path.join("stackd.toml")).stdin(Stdio::null()).stderr(log);
-        // SAFETY: prctl with these arguments only marks the new process; nothing is allocated.
+        // SAFETY: both calls only change the new process itself; nothing is allocated.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
+                nix::sched::setns(&network, nix::sched::CloneFlags::CLONE_NEWNET).map_err(Into::into)
             });
         }
         Self { child: command.spawn().expect("stackd starts"), directory }
@@ -75,7 +79,7 @@ fn strangers_and_overreaching_nodes_are_refused_and_logged() {
     let controller = format!("{}:4600", cluster.host("node1").address);
 
     // A wrong token, on a host that could reach the cluster.
-    let lone = LoneDaemon::start();
+    let lone = LoneDaemon::start(&cluster, "node2");
     let socket = lone.socket();
     cluster.wait("the lone daemon", || std::os::unix::net::UnixStream::connect(&socket).map(drop));
     let good = cluster.stack_ok(&["cluster", "token", "worker", "--quiet"]);

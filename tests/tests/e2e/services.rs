@@ -61,6 +61,14 @@ fn a_stack_is_spread_heals_in_place_and_is_replaced_in_turn() {
         });
     }
 
+    // The local socket of a controller serves the same as the network.
+    let socket = cluster.host("node2").stackd_socket.display().to_string();
+    for arguments in [&["node", "label", "node1", "by=socket"][..], &["deploy", &file], &["inspect", "node1"]] {
+        let mut all = vec!["--socket", socket.as_str()];
+        all.extend(arguments);
+        cluster.stack_ok(&all);
+    }
+
     // The same file: no change at all.
     let before = inspect(&cluster);
     let ids = |tasks: Vec<Value>| -> BTreeSet<String> { tasks.iter().map(|task| task["id"].to_string()).collect() };

@@ -38,11 +38,11 @@ pub fn config(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
     tell(&understood.warnings);
     if arguments.services {
         for service in understood.services() {
-            output::data(&service);
+            output::data(service);
         }
     } else if arguments.images {
         for image in understood.images() {
-            output::data(&image);
+            output::data(image);
         }
     } else {
         match arguments.format {

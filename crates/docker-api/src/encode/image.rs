@@ -113,6 +113,6 @@ mod tests {
         assert_eq!(config.healthcheck.unwrap().interval, Some(1_000_000_000));
         assert_eq!(configuration.rootfs.diff_ids, ["sha256:aa"]);
         assert!(read("{}").unwrap().config.is_none());
-        assert!(read("[]").is_err());
+        assert!(read("nothing").is_err());
     }
 }
