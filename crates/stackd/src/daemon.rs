@@ -106,7 +106,7 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
     });
     daemon.serve_local_socket()?;
     daemon.serve_docker_socket()?;
-    daemon.set_local_routes(None);
+    daemon.set_local_routes(Router::new(), None);
     if let Some(identity) = NodeIdentity::load(&daemon.configuration.state_directory)? {
         daemon.become_member(identity).await?;
     }
@@ -197,8 +197,8 @@ impl Daemon {
         Ok(())
     }
 
-    fn set_local_routes(self: &Arc<Self>, controller: Option<Router>) {
-        self.local.set(membership::routes(self, controller));
+    fn set_local_routes(self: &Arc<Self>, member: Router, controller: Option<Router>) {
+        self.local.set(membership::routes(self, member, controller));
     }
 
     /// From now on this host is a member: it listens for the others, runs an agent, and a controller if it is one.
@@ -230,9 +230,9 @@ impl Daemon {
         for (route, part) in stack_agent::http::host_routes(self.engine.clone()) {
             router = router.merge(guard::protect(part, route.caller, store.clone()));
         }
+        self.set_local_routes(metrics, controller.as_ref().map(|controller| controller.router()));
         if let Some(controller) = &controller {
             router = router.merge(controller.router());
-            self.set_local_routes(Some(controller.router().merge(metrics)));
             self.end_with_controller(controller);
         }
         let (serving, stop, fatal) = (Arc::clone(&credentials), self.stop.clone(), self.fatal.clone());

@@ -20,15 +20,16 @@ use crate::description;
 /// A new member waits so long until Raft knows a leader.
 const LEADER_PATIENCE: Duration = Duration::from_secs(20);
 
-/// The routes of the local socket: those that every host has, and a controller's where the host is one.
-pub fn routes(daemon: &Arc<Daemon>, controller: Option<Router>) -> Router {
+/// The routes of the local socket: those that every host has, those that a member has (its metrics), and a controller's
+/// where the host is one.
+pub fn routes(daemon: &Arc<Daemon>, member: Router, controller: Option<Router>) -> Router {
     let own = Router::new()
         .route(routes::LOCAL.path, get(local))
         .route(routes::CLUSTER_INIT.path, post(init))
         .route(routes::CLUSTER_JOIN.path, post(join));
     match controller {
-        Some(controller) => own.with_state(Arc::clone(daemon)).merge(controller),
-        None => own.fallback(not_a_controller).with_state(Arc::clone(daemon)),
+        Some(controller) => own.with_state(Arc::clone(daemon)).merge(member).merge(controller),
+        None => own.fallback(not_a_controller).with_state(Arc::clone(daemon)).merge(member),
     }
 }
 

@@ -165,6 +165,11 @@ fn every_host_tells_operators_what_it_counts() {
             assert!(text.contains(line), "{host}: {text}");
         }
         assert_eq!(text.matches("# EOF").count(), 1, "{text}");
+        // The same on the host itself, for whoever may open its socket.
+        let socket = Endpoint::Socket(cluster.host(host).stackd_socket);
+        let local = Client::new(socket, None).expect("a client");
+        let answer = runtime.block_on(local.stream(routes::METRICS, &[], None::<&()>));
+        assert!(answer.is_ok(), "{host}: {:?}", answer.err());
     }
     cluster.down();
 }
