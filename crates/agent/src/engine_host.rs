@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use stack_api::bodies::LogQuery;
+use stack_api::error::full_text;
 use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError};
 use stack_engine::image::Reference;
 use stack_engine::image::registry::{Credentials, PullError};
@@ -20,22 +21,6 @@ use tokio_util::sync::CancellationToken;
 use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
 use crate::plan::Step;
 use crate::translate::{Place, TASK_LABEL, container_config, external_volumes};
-
-/// The texts of an error and of its sources, each once.
-#[must_use]
-pub fn full_text(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = error.source();
-    }
-    text
-}
 
 /// A registry's credential in the engine's words.
 #[must_use]

@@ -20,7 +20,9 @@ use stack_engine::logs::Source;
 use stack_model::TaskId;
 use tokio_util::io::StreamReader;
 
-use crate::engine_host::{credentials, full_text, log_query};
+use stack_api::error::full_text;
+
+use crate::engine_host::{credentials, log_query};
 
 /// An answer that is not a success.
 #[derive(Debug)]

@@ -83,3 +83,19 @@ impl ErrorBody {
         Self { hint: Some(hint.into()), ..self }
     }
 }
+
+/// The texts of an error and of its sources, each once.
+#[must_use]
+pub fn full_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -127,7 +127,8 @@ pub fn fill(path: &str, values: &[&str]) -> String {
 }
 
 /// Percent-encodes everything but RFC 3986's unreserved characters.
-fn encode(text: &str) -> String {
+#[must_use]
+pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -145,6 +146,7 @@ mod tests {
 
     #[test]
     fn a_value_cannot_leave_its_segment() {
+        assert_eq!(encode("a/b:1 é"), "a%2Fb%3A1%20%C3%A9");
         assert_eq!(fill(SET_REGISTRY.path, &["a/../b:1"]), "/v1/registries/a%2F..%2Fb%3A1");
         assert_eq!(fill(NODE_IMAGE_LOAD.path, &["n1"]), "/v1/nodes/n1/images/load");
     }

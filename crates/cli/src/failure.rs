@@ -1,5 +1,6 @@
 //! How a command fails: a message, a hint, and a documented exit code.
 
+pub use stack_api::error::full_text as chain;
 use stack_api::{ClientError, ErrorCode};
 
 /// The exit codes. They are a contract; the README lists them.
@@ -46,21 +47,6 @@ impl Failure {
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
-}
-
-/// The texts of an error and of its sources, each once.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = error.source();
-    }
-    text
 }
 
 impl From<ClientError> for Failure {

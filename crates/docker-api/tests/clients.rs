@@ -179,6 +179,8 @@ fn versions_and_what_is_not_there() {
         for path in ["/containers/%ff/json", "/containers/x/logs"] {
             assert_eq!(served.refused(Method::GET, path).await.0, 400, "{path}");
         }
+        // Bytes that are no UTF-8 are a word like any other, and any word but a few is a yes, as with Docker.
+        assert_eq!(served.get("/containers/json?all=%ff").await, json!([]));
         for path in ["/containers/x/json", "/images/none/json", "/volumes/none", "/containers/x/logs?stdout=1"] {
             assert_eq!(served.refused(Method::GET, path).await.0, 404, "{path}");
         }

@@ -17,6 +17,7 @@ use stack_agent::ledger::Ledger;
 use stack_agent::metrics::AgentMetrics;
 use stack_agent::reconcile::{Contact, Reconciler};
 use stack_agent::watch::{Session, SessionConfig};
+pub use stack_api::error::full_text as chain;
 use stack_api::{Client, Endpoint, routes};
 use stack_controller::controller::{Controller, ControllerConfig};
 use stack_controller::http::{guard, listener};
@@ -38,11 +39,6 @@ use crate::switch::Switch;
 
 /// What ends the daemon, for the log.
 pub type Failure = Box<dyn Error + Send + Sync>;
-
-/// The texts of an error and of its sources, each once.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    stack_agent::engine_host::full_text(error)
-}
 
 /// One host's daemon.
 pub struct Daemon {

@@ -124,6 +124,10 @@ fn strangers_and_overreaching_nodes_are_refused_and_logged() {
     let answer = runtime.block_on(client.get::<Value>(routes::STACKS, &[], Duration::from_secs(30)));
     assert!(matches!(&answer, Err(ClientError::Refused(body)) if body.code == ErrorCode::Forbidden), "{answer:?}");
 
+    // Nor read what is counted.
+    let answer = runtime.block_on(client.stream(routes::METRICS, &[], None::<&()>)).err();
+    assert!(matches!(&answer, Some(ClientError::Refused(body)) if body.code == ErrorCode::Forbidden), "{answer:?}");
+
     // A certificate of another cluster's authority: the connection ends in the handshake.
     let foreign = crate::cluster(1, 1, &[]);
     let (_, theirs) = identity(&foreign, "node1");
