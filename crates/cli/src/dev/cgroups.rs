@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::process::Identity;
+
 /// How long processes may take to stop or to die once they are told to.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at what the kernel does by itself.
@@ -201,18 +203,21 @@ impl Hierarchies {
                 let _ = put(&path.join("cgroup.kill"), "1");
             }
         }
-        for pid in self.processes(cgroup) {
-            // Stopped processes do not end by themselves, so the id is still theirs.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        self.thaw_below(cgroup);
-        let gone = || {
-            let left = self.processes(cgroup);
-            for pid in &left {
+        let mut killed: Vec<Identity> = Vec::new();
+        let mut kill_all = || {
+            let found = self.processes(cgroup);
+            for pid in &found {
+                killed.extend(Identity::of(*pid).ok().filter(|process| !killed.contains(process)));
+                // Stopped processes do not end by themselves, so the id is still theirs.
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
-            left.is_empty()
+            // The kernel lists a process no more as soon as it begins to end.
+            killed.retain(|process| process.is_alive());
+            found.is_empty() && killed.is_empty()
         };
+        kill_all();
+        self.thaw_below(cgroup);
+        let gone = kill_all;
         if wait_until(gone) { Ok(()) } else { Err(self.stubborn(cgroup, "die")) }
     }
 

@@ -47,7 +47,7 @@ impl Identity {
     #[must_use]
     pub fn is_alive(self) -> bool {
         fs::read_to_string(format!("/proc/{}/stat", self.pid))
-            .is_ok_and(|text| started(&text) == Some(self.started) && state(&text) != Some("Z"))
+            .is_ok_and(|text| started(&text) == Some(self.started) && !matches!(state(&text), Some("Z" | "X")))
     }
 }
 

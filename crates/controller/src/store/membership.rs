@@ -15,8 +15,11 @@ const MOST_VOTERS: usize = 5;
 pub struct Membership {
     /// Everybody in Raft's configuration.
     pub members: BTreeMap<RaftId, Member>,
-    /// Those who have a vote.
+    /// Those who have a vote, or will have once the change that is under way is finished.
     pub voters: BTreeSet<RaftId>,
+    /// A change of the voters is half done (Raft's joint configuration): until it is finished, every decision needs a
+    /// majority of the voters before as well as of those after.
+    pub unfinished: bool,
     /// Those whose log is nearly as long as the leader's.
     pub caught_up: BTreeSet<RaftId>,
     /// The leader.
@@ -39,6 +42,10 @@ pub enum Step {
 /// The next step from how things stand to what the state says the controllers are. `ready` are those that are heard.
 #[must_use]
 pub fn next_step(now: &Membership, wanted: &BTreeMap<RaftId, Member>, ready: &BTreeSet<RaftId>) -> Option<Step> {
+    if now.unfinished {
+        // Whoever began it may have ended in between.
+        return Some(Step::SetVoters(now.voters.clone()));
+    }
     if wanted.is_empty() {
         return None;
     }
@@ -109,6 +116,7 @@ mod tests {
                 }
                 Step::SetVoters(voters) => {
                     now.voters.clone_from(voters);
+                    now.unfinished = false;
                     if !voters.contains(&now.leader) {
                         now.leader = *voters.first().unwrap();
                     }
@@ -125,6 +133,7 @@ mod tests {
         Membership {
             members: BTreeMap::from([(id, member(id))]),
             voters: BTreeSet::from([id]),
+            unfinished: false,
             caught_up: BTreeSet::from([id]),
             leader: id,
         }
@@ -137,6 +146,15 @@ mod tests {
         assert_eq!(now.voters, BTreeSet::from([1]));
         settle(&mut now, &[1, 2, 3].map(|id| (id, member(id))).into());
         assert_eq!(now.voters, BTreeSet::from([1, 2, 3]));
+    }
+
+    #[test]
+    fn a_change_that_its_leader_did_not_finish_is_finished_first() {
+        let mut now = single(1);
+        let wanted = [1, 2, 3].map(|id| (id, member(id))).into();
+        settle(&mut now, &wanted);
+        now.unfinished = true;
+        assert_eq!(settle(&mut now, &wanted), [Step::SetVoters(BTreeSet::from([1, 2, 3]))]);
     }
 
     #[test]

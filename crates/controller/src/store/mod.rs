@@ -46,6 +46,9 @@ const ASK: Duration = Duration::from_secs(1);
 /// A leader that was deposed has this long to answer a proposal that it took before.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// Who ends while a change of the voters is half done waits so long for its end.
+const FINISH_CHANGE: Duration = Duration::from_secs(10);
+
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
@@ -537,9 +540,11 @@ impl Store {
             .iter()
             .flatten()
             .filter(|(_, matching)| matching.as_ref().is_some_and(|matching| matching.index + CAUGHT_UP >= last));
+        let configurations = metrics.membership_config.get_joint_config();
         Membership {
             members: metrics.membership_config.nodes().map(|(id, member)| (*id, member.clone())).collect(),
-            voters: metrics.membership_config.voter_ids().collect(),
+            voters: configurations.last().cloned().unwrap_or_default(),
+            unfinished: configurations.len() > 1,
             caught_up: caught_up.map(|(id, _)| *id).chain([self.inner.raft_id]).collect(),
             leader: metrics.current_leader.unwrap_or(self.inner.raft_id),
         }
@@ -594,6 +599,9 @@ impl Store {
         if !self.is_leader() {
             return;
         }
+        if tokio::time::timeout(FINISH_CHANGE, self.finish_change_of_voters()).await.is_err() {
+            tracing::warn!("a change of the voters could not be finished in time: the next leader will try");
+        }
         let membership = self.membership();
         let heir = membership.voters.intersection(&membership.caught_up).find(|id| **id != self.inner.raft_id);
         let Some(heir) = heir else { return };
@@ -603,6 +611,22 @@ impl Store {
         }
         if tokio::time::timeout(HAND_OVER, self.leadership_change(true)).await.is_err() {
             tracing::debug!("nobody took leadership over in time");
+        }
+    }
+
+    /// A half-done change needs the majority of the voters before it, which may be this controller alone: leaving then
+    /// would leave the others without a majority.
+    async fn finish_change_of_voters(&self) {
+        loop {
+            let membership = self.membership();
+            if !membership.unfinished || !self.is_leader() {
+                return;
+            }
+            let change = ChangeMembers::ReplaceAllVoters(membership.voters);
+            if let Err(error) = self.inner.raft.change_membership(change, true).await {
+                tracing::debug!(%error, "the change of the voters cannot be finished yet");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
     }
 
