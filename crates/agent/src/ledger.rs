@@ -95,8 +95,13 @@ impl Ledger {
             path: directory.to_owned(),
             source,
         })?;
-        let empty =
-            Assignment { node, generation: 0, tasks: Default::default(), registry_credentials: Default::default() };
+        let empty = Assignment {
+            node,
+            generation: 0,
+            tasks: Default::default(),
+            registry_credentials: Default::default(),
+            networks: Default::default(),
+        };
         let assignment: Assignment = read(&directory.join("assignment.json"))?.unwrap_or(empty);
         if assignment.node != node {
             return Err(LedgerError::ForeignNode { offered: assignment.node, present: node });
@@ -216,6 +221,7 @@ mod tests {
             generation,
             tasks: Default::default(),
             registry_credentials: Default::default(),
+            networks: Default::default(),
         }
     }
 

@@ -98,7 +98,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             .spec
             .networks
             .iter()
-            .map(|(name, aliases)| NetworkEndpoint { name: name.clone(), aliases: aliases.clone() })
+            .map(|(name, network)| NetworkEndpoint { name: name.clone(), aliases: network.aliases.clone() })
             .collect(),
         ports: assigned.spec.ports.iter().map(port_binding).collect(),
         pid_mode: namespace_mode(container.pid_mode),

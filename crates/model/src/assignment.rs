@@ -1,5 +1,6 @@
 //! Pure. What one host shall do: whole, with a generation. Derived from the state by the planner.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{NodeId, TaskId};
 use crate::name::{RequestId, ServiceKey};
+use crate::network::AssignedNetwork;
 use crate::task::{Slot, TaskSpec};
 
 /// Whether a task should run.
@@ -31,6 +33,9 @@ pub struct AssignedTask {
     pub spec: Arc<TaskSpec>,
     /// Whether it should run now.
     pub desired: DesiredState,
+    /// Its addresses on each of its networks, by the network's full name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// The user's request that this comes of, for the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,
@@ -65,4 +70,7 @@ pub struct Assignment {
     /// By the registry's host and port, only for those that the tasks' images come from.
     #[serde(default)]
     pub registry_credentials: BTreeMap<String, RegistryCredential>,
+    /// The networks that the host is on, by full name.
+    #[serde(default)]
+    pub networks: BTreeMap<String, AssignedNetwork>,
 }

@@ -4,6 +4,7 @@
 pub mod assignment;
 pub mod id;
 pub mod name;
+pub mod network;
 pub mod node;
 pub mod report;
 pub mod spec;
@@ -13,6 +14,9 @@ pub mod time;
 pub use assignment::{AssignedTask, Assignment, DesiredState, RegistryCredential};
 pub use id::{Digest, NodeId, ParseIdError, TaskId};
 pub use name::{NameError, RequestId, ServiceKey, ServiceName, StackName};
+pub use network::{
+    AssignedNetwork, Draining, EndpointState, NetworkDocument, NetworkEndpoint, NetworkHost, NetworkService,
+};
 pub use node::{Availability, Node, NodeDescription, NodeRole, Readiness};
 pub use report::{Health, Report, TaskStatus};
 pub use spec::{ContainerSpec, ServiceSpec, StackSpec};

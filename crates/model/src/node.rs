@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
@@ -69,6 +70,10 @@ pub struct NodeDescription {
     pub cpu_millis: u64,
     /// Memory, in bytes.
     pub memory_bytes: u64,
+    /// What the host reaches otherwise than by the networks between hosts: its own subnets and routes, but no default
+    /// route. A network's subnet must not meet one.
+    #[serde(default)]
+    pub routes: Vec<IpNet>,
     /// Labels from the host's own configuration file (`engine.labels.*`).
     #[serde(default)]
     pub engine_labels: BTreeMap<String, String>,
@@ -98,6 +103,9 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Written by the agent.
     pub description: NodeDescription,
+    /// The revision as of which everything that its networks' documents say is in force on it. Written by the agent.
+    #[serde(default)]
+    pub networks_applied: u64,
     /// When it joined.
     pub joined_at: Timestamp,
     /// The user's request that last changed its availability.

@@ -2,8 +2,9 @@
 //! that takes a deploy fills in [`Image::digest`].
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
@@ -52,9 +53,23 @@ pub struct ServiceSpec {
     /// The networks of the stack that its tasks are on, by key.
     #[serde(default)]
     pub networks: BTreeMap<String, NetworkAttachment>,
+    /// How its name is resolved on its networks.
+    #[serde(default)]
+    pub endpoint_mode: EndpointMode,
     /// Labels of the service itself (`deploy.labels`).
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+/// How a service's name is resolved on its networks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointMode {
+    /// To one virtual address, balanced over the tasks that serve.
+    #[default]
+    Vip,
+    /// To the addresses of the tasks that serve.
+    Dnsrr,
 }
 
 /// How many tasks a service has.
@@ -569,6 +584,9 @@ pub struct NetworkAttachment {
     /// Further names of the service there.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// The address of its only task there, in the network's IPv4 subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
 }
 
 /// One network of a stack.
@@ -581,6 +599,27 @@ pub struct NetworkSpec {
     /// Labels of the network.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// It exists without this stack; a deploy is refused where it does not.
+    #[serde(default)]
+    pub external: bool,
+    /// No way out of it, and nothing on it is published.
+    #[serde(default)]
+    pub internal: bool,
+    /// Containers that are no tasks may be on it too.
+    #[serde(default)]
+    pub attachable: bool,
+    /// What leaves a host is encrypted.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// It has an IPv6 subnet beside its IPv4 one.
+    #[serde(default)]
+    pub ipv6: bool,
+    /// Of the containers' interfaces, in bytes; `None`: what fits between the hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// At most one of each family; a family without one takes it from the cluster's pool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<IpNet>,
 }
 
 /// One named volume of a stack.

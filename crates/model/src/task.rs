@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::assignment::DesiredState;
 use crate::id::{NodeId, TaskId};
 use crate::name::{RequestId, ServiceKey};
+use crate::network::Draining;
 use crate::report::TaskStatus;
-use crate::spec::{ContainerSpec, PublishedPort, Resources, RestartPolicy, VolumeSpec};
+use crate::spec::{ContainerSpec, NetworkAttachment, PublishedPort, Resources, RestartPolicy, VolumeSpec};
 use crate::time::Timestamp;
 
 /// Which replica of its service a task is. A slot outlives its tasks.
@@ -101,9 +103,9 @@ pub struct TaskSpec {
     /// What its host publishes; every `published` is filled in.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
-    /// The networks it is on: full names, and its further names there.
+    /// The networks it is on, by full name; among its names there is its service's own.
     #[serde(default)]
-    pub networks: BTreeMap<String, Vec<String>>,
+    pub networks: BTreeMap<String, NetworkAttachment>,
     /// The volumes that its mounts name, by the key that the mounts use.
     #[serde(default)]
     pub volumes: BTreeMap<String, VolumeSpec>,
@@ -140,6 +142,12 @@ pub struct Task {
     pub spec_version: u64,
     /// Whether it should run. Written by the leader's plan.
     pub desired: DesiredState,
+    /// Its addresses on each of its networks, by full name. Written by `apply`.
+    #[serde(default)]
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
+    /// It shall end, and goes on until no host sends it anything new. Written by `apply`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<Draining>,
     /// The user's request that `desired` comes of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,

@@ -1,16 +1,19 @@
 //! Pure. The state machine: one log entry changes the state, or is refused and changes nothing but the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use stack_model::spec::{MountSource, NetworkMode, ServiceMode, ServiceSpec, StackSpec, VolumeSpec};
+use stack_model::spec::{MountSource, NetworkAttachment, NetworkMode, ServiceMode, ServiceSpec, StackSpec, VolumeSpec};
 use stack_model::{
-    Availability, DesiredState, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report, RequestId,
+    Availability, DesiredState, Draining, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report, RequestId,
     ServiceKey, StackName, Task, TaskId, TaskSpec, TaskStatus, Timestamp,
 };
 
 use crate::command::{Change, Command, NewTask};
+use crate::networks;
 use crate::ports;
 use crate::schedule;
 use crate::state::{ControllerMember, Service, Stack, State, Update, UpdateState};
@@ -102,6 +105,72 @@ pub enum Rejected {
         /// The key.
         network: String,
     },
+    /// A network that the stack does not make itself is not there.
+    #[error("there is no network `{network}`, and the stack says that it exists: make it with `stack network create`")]
+    NoExternalNetwork {
+        /// Its full name.
+        network: String,
+    },
+    /// A network of that name is somebody else's.
+    #[error(
+        "network `{network}` belongs to {owner}: give this one another `name`, or say `external: true` to share it"
+    )]
+    NetworkTaken {
+        /// Its full name.
+        network: String,
+        /// Whose it is.
+        owner: String,
+    },
+    /// It cannot be changed, or removed, while somebody is on it.
+    #[error(
+        "network `{network}` has {tasks} tasks on it: its subnets can be changed, and it can be removed, once it has none"
+    )]
+    NetworkInUse {
+        /// Its full name.
+        network: String,
+        /// How many.
+        tasks: usize,
+    },
+    /// The subnet that the user gave meets another one.
+    #[error("network `{network}`: subnet {subnet} meets {whose}: choose another")]
+    SubnetTaken {
+        /// The network's full name.
+        network: String,
+        /// What was given.
+        subnet: IpNet,
+        /// What it meets.
+        whose: String,
+    },
+    /// Nobody could be on it.
+    #[error("network `{network}`: subnet {subnet} has no address for a host and a task: choose a larger one")]
+    SubnetTooSmall {
+        /// The network's full name.
+        network: String,
+        /// What was given.
+        subnet: IpNet,
+    },
+    /// The cluster's pool is used up.
+    #[error("network `{network}`: no free subnet is left in the cluster's pool: give it one under `ipam`")]
+    NoFreeSubnet {
+        /// The network's full name.
+        network: String,
+    },
+    /// A service cannot have the address that the user gave it.
+    #[error("service `{service}`: it cannot have the address {address}: {reason}")]
+    AddressRefused {
+        /// Which service.
+        service: ServiceKey,
+        /// What was given.
+        address: Ipv4Addr,
+        /// Why not.
+        reason: String,
+    },
+    /// There is none of that name.
+    #[error("there is no network `{network}`")]
+    UnknownClusterNetwork {
+        /// What was asked for.
+        network: String,
+    },
     /// There is none of that name.
     #[error("there is no stack `{stack}`")]
     UnknownStack {
@@ -181,8 +250,12 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
             if node.address == address && node.description == description {
                 return Ok(unchanged(state));
             }
+            let moved = node.address.ip() != address.ip();
             node.address = address;
             node.description = description;
+            if moved {
+                networks::host_changed(state, id);
+            }
             Ok(changed(state))
         }
         Command::UpdateNode { id, availability, labels } => {
@@ -209,6 +282,7 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
                     node.readiness = readiness;
                     node.readiness_since = now;
                     any = true;
+                    networks::host_changed(state, id);
                 }
             }
             Ok(if any { changed(state) } else { unchanged(state) })
@@ -220,6 +294,20 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
                 any |= take_report(state, report);
             }
             Ok(if any { changed(state) } else { unchanged(state) })
+        }
+        Command::AcknowledgeNetworks { node, revision } => {
+            let node = state.nodes.get_mut(&node).ok_or(Rejected::UnknownNode { node })?;
+            let is_news = node.networks_applied < revision;
+            node.networks_applied = node.networks_applied.max(revision);
+            Ok(if is_news { changed(state) } else { unchanged(state) })
+        }
+        Command::PutNetwork { name, spec } => {
+            networks::put_by_hand(state, &name, spec)?;
+            Ok(changed(state))
+        }
+        Command::RemoveNetwork { name } => {
+            networks::remove_by_hand(state, &name)?;
+            Ok(changed(state))
         }
         Command::Commit { plan } => {
             let mut skipped = 0;
@@ -256,7 +344,7 @@ const fn unchanged(state: &State) -> Applied {
 }
 
 /// The node's assignment has changed.
-fn touch(state: &mut State, node: NodeId) {
+pub(crate) fn touch(state: &mut State, node: NodeId) {
     if state.nodes.contains_key(&node) {
         let revision = state.revision;
         state.generations.insert(node, revision);
@@ -290,6 +378,7 @@ fn put_stack(
         let task_spec = task_spec(&spec, &key, &service)?;
         wanted.insert(key, (service, task_spec));
     }
+    let networks = networks::with_stack(state, &spec)?;
     let same_services = wanted.iter().all(|(key, (service, _))| {
         state.services.get(key).is_some_and(|existing| !existing.removing && *existing.spec == *service)
     });
@@ -301,6 +390,7 @@ fn put_stack(
         return Ok(Applied { revision: stack.revision, changed: false, skipped: 0 });
     }
 
+    state.networks = networks;
     let revision = state.revision;
     let now = state.time;
     let created_at = state.stacks.get(&spec.name).map_or(now, |stack| stack.created_at);
@@ -314,10 +404,12 @@ fn put_stack(
         }
     }
     for (key, (service, task_spec)) in wanted {
-        put_service(state, key, service, task_spec, request.as_ref());
+        put_service(state, key.clone(), service, task_spec, request.as_ref());
+        networks::service_changed(state, &key);
     }
     let name = spec.name.clone();
     state.stacks.insert(name, Stack { spec: Arc::new(spec), revision, created_at, updated_at: now, removing: false });
+    networks::sweep(state);
     Ok(changed(state))
 }
 
@@ -398,14 +490,14 @@ fn services_of<'a>(state: &'a State, stack: &'a StackName) -> impl Iterator<Item
 
 /// What a task of the service runs: the service's container with everything of the stack that it names.
 fn task_spec(stack: &StackSpec, key: &ServiceKey, service: &ServiceSpec) -> Result<TaskSpec, Rejected> {
-    let full_name =
-        |given: Option<&String>, name: &str| given.cloned().unwrap_or_else(|| format!("{}_{name}", stack.name));
+    let full_name = |given: Option<&String>, name: &str| networks::full_name(&stack.name, given, name);
     let mut networks = BTreeMap::new();
     if service.container.network_mode == NetworkMode::Networks {
         let own_name = key.service.as_str().to_owned();
         if service.networks.is_empty() {
             let given = stack.networks.get("default").and_then(|network| network.name.as_ref());
-            networks.insert(full_name(given, "default"), vec![own_name.clone()]);
+            let attachment = NetworkAttachment { aliases: vec![own_name.clone()], address: None };
+            networks.insert(full_name(given, "default"), attachment);
         }
         for (name, attachment) in &service.networks {
             let given = match stack.networks.get(name) {
@@ -415,7 +507,7 @@ fn task_spec(stack: &StackSpec, key: &ServiceKey, service: &ServiceSpec) -> Resu
             };
             let mut aliases = vec![own_name.clone()];
             aliases.extend(attachment.aliases.iter().cloned());
-            networks.insert(full_name(given, name), aliases);
+            networks.insert(full_name(given, name), NetworkAttachment { aliases, address: attachment.address });
         }
     }
     let mut volumes = BTreeMap::new();
@@ -515,8 +607,12 @@ fn add_node(
     let now = state.time;
     match state.nodes.get_mut(&id) {
         Some(node) => {
+            let moved = node.address.ip() != address.ip();
             node.address = address;
             node.description = description;
+            if moved {
+                networks::host_changed(state, id);
+            }
         }
         None => {
             let node = Node {
@@ -529,11 +625,13 @@ fn add_node(
                 readiness_since: now,
                 labels: BTreeMap::new(),
                 description,
+                networks_applied: 0,
                 joined_at: now,
                 request: None,
             };
             state.nodes.insert(id, node);
             touch(state, id);
+            networks::hosts_changed(state);
         }
     }
     Ok(changed(state))
@@ -551,6 +649,7 @@ fn remove_node(state: &mut State, id: NodeId, force: bool) -> Result<Applied, Re
     }
     state.nodes.remove(&id);
     state.controllers.remove(&id);
+    networks::hosts_changed(state);
     state.generations.remove(&id);
     Ok(changed(state))
 }
@@ -573,7 +672,20 @@ fn lose(state: &mut State, id: TaskId) {
             since: now,
             ..task.status.clone()
         };
+        let spec = Arc::clone(&task.spec);
+        end_draining(state, id);
+        networks::leave(state, id, &spec);
     }
+}
+
+/// The task need not go on for the sake of those who send it something: its host is told so.
+fn end_draining(state: &mut State, id: TaskId) -> bool {
+    let Some(node) = state.tasks.get(&id).filter(|task| task.draining.is_some()).map(|task| task.node) else {
+        return false;
+    };
+    state.set_draining(id, None);
+    touch(state, node);
+    true
 }
 
 /// Whether a report would change anything. The leader asks before it writes one into the log: agents say the same again
@@ -604,10 +716,19 @@ fn take_report(state: &mut State, report: Report) -> bool {
         } else if !task.status.ready || task.status.restarts != status.restarts {
             task.ready_since = Some(now);
         }
-        if status.phase.is_terminal() {
+        let has_ended = status.phase.is_terminal();
+        if has_ended {
             task.ended_at = Some(now);
         }
+        let serves_otherwise = status.ready != task.status.ready;
         task.status = status;
+        let spec = Arc::clone(&task.spec);
+        if has_ended {
+            end_draining(state, id);
+            networks::leave(state, id, &spec);
+        } else if serves_otherwise {
+            networks::task_changed(state, &spec);
+        }
     }
     any
 }
@@ -643,8 +764,18 @@ fn commit(state: &mut State, change: Change) -> bool {
             task.desired = DesiredState::Stopped;
             task.request = request;
             let node = task.node;
-            touch(state, node);
+            let spec = Arc::clone(&task.spec);
+            if networks::must_drain(task) {
+                let draining = Draining { revision: state.revision, since: state.time };
+                state.set_draining(stop, Some(draining));
+            } else {
+                touch(state, node);
+            }
+            networks::task_changed(state, &spec);
             true
+        }
+        Change::ReleaseTask { task } => {
+            end_draining(state, task)
         }
         Change::ForgetTask { task } => {
             let Some(found) = state.tasks.get(&task) else { return false };
@@ -652,6 +783,8 @@ fn commit(state: &mut State, change: Change) -> bool {
                 return false;
             }
             let node = found.node;
+            let spec = Arc::clone(&found.spec);
+            networks::leave(state, task, &spec);
             state.remove_task(task);
             touch(state, node);
             true
@@ -676,6 +809,8 @@ fn commit(state: &mut State, change: Change) -> bool {
             let removing = state.services.get(&service).is_some_and(|service| service.removing);
             if empty && removing {
                 state.services.remove(&service);
+                networks::service_changed(state, &service);
+                networks::sweep(state);
             }
             empty && removing
         }
@@ -684,6 +819,7 @@ fn commit(state: &mut State, change: Change) -> bool {
             let removing = state.stacks.get(&stack).is_some_and(|stack| stack.removing);
             if empty && removing {
                 state.stacks.remove(&stack);
+                networks::sweep(state);
             }
             empty && removing
         }
@@ -722,6 +858,9 @@ fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> 
     if schedule::refusal(node, &load, &service.spec, &service.task_spec).is_some() {
         return false;
     }
+    let spec = Arc::clone(&service.task_spec);
+    let Some(addresses) = networks::join(state, start.id, &start.service, start.node, &spec) else { return false };
+    let Some(service) = state.services.get(&start.service) else { return false };
     let task = Task {
         id: start.id,
         service: start.service,
@@ -730,6 +869,8 @@ fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> 
         spec: Arc::clone(&service.task_spec),
         spec_version: service.version,
         desired: DesiredState::Running,
+        addresses,
+        draining: None,
         request: service.request.clone(),
         created_at: state.time,
         revision: state.revision,
@@ -772,5 +913,6 @@ fn roll_back(state: &mut State, key: &ServiceKey, version: u64, reason: String) 
         service.previous_task_spec = None;
         service.update = Some(update);
     }
+    networks::service_changed(state, key);
     true
 }

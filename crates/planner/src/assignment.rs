@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use stack_model::{AssignedTask, Assignment, NodeId};
+use stack_model::{AssignedTask, Assignment, DesiredState, NodeId};
 
+use crate::networks;
 use crate::state::State;
 
 /// All that `node` shall do. A node that is not a member gets an empty assignment of generation 0.
@@ -23,13 +24,15 @@ pub fn assignment(state: &State, node: NodeId) -> Assignment {
                 service: task.service.clone(),
                 slot: task.slot,
                 spec: Arc::clone(&task.spec),
-                desired: task.desired,
+                // A draining task goes on until it is released.
+                desired: if task.draining.is_some() { DesiredState::Running } else { task.desired },
+                addresses: task.addresses.clone(),
                 request: task.request.clone(),
             },
         );
     }
     let generation = state.generations.get(&node).copied().unwrap_or(0);
-    Assignment { node, generation, tasks, registry_credentials }
+    Assignment { node, generation, tasks, registry_credentials, networks: networks::assigned(state, node) }
 }
 
 /// The registry's host and port of an image reference: what stands before the first `/` where that looks like a host

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use stack_model::spec::StackSpec;
+use stack_model::spec::{NetworkSpec, StackSpec};
 use stack_model::{
     Availability, NodeDescription, NodeId, NodeRole, Readiness, RegistryCredential, Report, ServiceKey, Slot,
     StackName, TaskId, Timestamp,
@@ -121,6 +121,25 @@ pub enum Command {
         /// Each names its node.
         reports: Vec<Report>,
     },
+    /// Everything that its networks' documents said as of a revision is in force on a node.
+    AcknowledgeNetworks {
+        /// Who says it.
+        node: NodeId,
+        /// As of which revision.
+        revision: u64,
+    },
+    /// A network is made by hand, or changed.
+    PutNetwork {
+        /// Its name.
+        name: String,
+        /// As it is to be.
+        spec: NetworkSpec,
+    },
+    /// A network that was made by hand is removed.
+    RemoveNetwork {
+        /// Its name.
+        name: String,
+    },
     /// What the leader decided.
     Commit {
         /// Checked again, change by change.
@@ -151,6 +170,9 @@ impl Command {
             Self::SetReadiness { .. } => "set_readiness",
             Self::RemoveNode { .. } => "remove_node",
             Self::Report { .. } => "report",
+            Self::AcknowledgeNetworks { .. } => "acknowledge_networks",
+            Self::PutNetwork { .. } => "put_network",
+            Self::RemoveNetwork { .. } => "remove_network",
             Self::Commit { .. } => "commit",
             Self::SetRegistryCredential { .. } => "set_registry_credential",
         }
@@ -196,6 +218,11 @@ pub enum Change {
     StopTask {
         /// Which.
         stop: TaskId,
+    },
+    /// A draining task may end: no host sends it anything new, or waiting was long enough.
+    ReleaseTask {
+        /// Which.
+        task: TaskId,
     },
     /// A task whose node is lost is given up, and another takes its slot.
     ReplaceLostTask {

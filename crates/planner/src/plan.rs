@@ -1,8 +1,11 @@
 //! Pure. What the leader decides from a snapshot: orchestrate each service, then place what it needs.
 
-use stack_model::{NodeId, ServiceKey, Slot, TaskId, Timestamp};
+use std::collections::BTreeSet;
+
+use stack_model::{Draining, NodeId, ServiceKey, Slot, TaskId, Timestamp};
 
 use crate::command::{Change, NewTask, Plan};
+use crate::networks;
 use crate::rollout::{self, Candidate, Start};
 use crate::schedule::{self, Board};
 use crate::state::{Service, State, Unplaced};
@@ -24,6 +27,23 @@ pub fn plan(state: &State, now: Timestamp, ids: &mut Ids<'_>) -> Plan {
     let mut board = Board::new(state);
     for (key, service) in &state.services {
         plan_service(state, key, service, now, ids, &mut board, &mut plan);
+    }
+    let forgotten: BTreeSet<TaskId> = plan
+        .changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::ForgetTask { task } | Change::ReplaceLostTask { stop: task, .. } => Some(*task),
+            _ => None,
+        })
+        .collect();
+    for task in state.draining().filter(|task| !forgotten.contains(&task.id)) {
+        let Some(draining) = task.draining else { continue };
+        let at = draining.since + Draining::LONGEST;
+        if at <= now || networks::is_drained(state, task) {
+            plan.changes.push(Change::ReleaseTask { task: task.id });
+        } else {
+            plan.wake_at = Some(plan.wake_at.map_or(at, |present| present.min(at)));
+        }
     }
     for (name, stack) in &state.stacks {
         if stack.removing && !state.services.keys().any(|key| key.stack == *name) {
@@ -124,7 +144,8 @@ impl Plan {
             Change::StartTask { .. } => (starts + 1, stops),
             Change::StopTask { .. } => (starts, stops + 1),
             Change::ReplaceLostTask { .. } => (starts + 1, stops + 1),
-            Change::ForgetTask { .. }
+            Change::ReleaseTask { .. }
+            | Change::ForgetTask { .. }
             | Change::SetUpdate { .. }
             | Change::RollBack { .. }
             | Change::SetUnplaced { .. }

@@ -204,6 +204,9 @@ pub(crate) struct Board<'a> {
     nodes: Vec<&'a Node>,
     /// The tasks on each node, as service and spec.
     tasks: BTreeMap<NodeId, BTreeMap<TaskId, (&'a ServiceKey, &'a TaskSpec)>>,
+    state: &'a State,
+    /// How many addresses of each network this plan takes.
+    taken_addresses: BTreeMap<&'a str, u32>,
 }
 
 impl<'a> Board<'a> {
@@ -212,11 +215,32 @@ impl<'a> Board<'a> {
         for task in state.tasks.values().filter(|task| task.holds_its_node()) {
             tasks.entry(task.node).or_default().insert(task.id, (&task.service, &task.spec));
         }
-        Self { nodes: state.nodes.values().collect(), tasks }
+        Self { nodes: state.nodes.values().collect(), tasks, state, taken_addresses: BTreeMap::new() }
     }
 
     pub(crate) fn place(&mut self, node: NodeId, id: TaskId, service: &'a ServiceKey, spec: &'a TaskSpec) {
         self.tasks.entry(node).or_default().insert(id, (service, spec));
+        for name in spec.networks.keys() {
+            let comes_anew = self.state.networks.get(name).is_some_and(|network| !network.hosts.contains_key(&node));
+            *self.taken_addresses.entry(name).or_default() += 1 + u32::from(comes_anew);
+        }
+    }
+
+    /// A network of the task that has no address for it.
+    fn full_network(&self, service: &ServiceKey, task: &TaskSpec) -> Option<String> {
+        task.networks.keys().find_map(|name| {
+            let Some(network) = self.state.networks.get(name) else {
+                return Some(format!("network `{name}` is gone: deploy the stack again"));
+            };
+            if let Some(fixed) = network.fixed.get(service) {
+                let held = network.tasks.values().any(|number| number == fixed);
+                return held.then(|| format!("network `{name}`: the task before still has the fixed address"));
+            }
+            let taken = self.taken_addresses.get(name.as_str()).copied().unwrap_or(0);
+            // One for the task, and one for its host, which may be new there.
+            (network.free() < taken + 2)
+                .then(|| format!("network `{name}` has no free address: all {} are taken", network.capacity()))
+        })
     }
 
     fn load(&self, node: NodeId, service: &ServiceKey) -> Load {
@@ -240,6 +264,9 @@ impl<'a> Board<'a> {
         only: Option<NodeId>,
         avoid: &[NodeId],
     ) -> Result<NodeId, String> {
+        if let Some(reason) = self.full_network(key, task) {
+            return Err(reason);
+        }
         let candidates: Vec<&Node> =
             self.nodes.iter().copied().filter(|node| only.is_none_or(|only| node.id == only)).collect();
         let loads: BTreeMap<NodeId, Load> = self.nodes.iter().map(|node| (node.id, self.load(node.id, key))).collect();

@@ -7,10 +7,11 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use stack_model::spec::{ServiceSpec, StackSpec};
 use stack_model::{
-    Node, NodeId, RegistryCredential, RequestId, ServiceKey, StackName, Task, TaskId, TaskSpec, Timestamp,
+    Draining, Node, NodeId, RegistryCredential, RequestId, ServiceKey, StackName, Task, TaskId, TaskSpec, Timestamp,
 };
 
 use crate::command::ClusterIdentity;
+use crate::networks::Network;
 
 /// All that the controllers agree on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -36,10 +37,16 @@ pub struct State {
     pub generations: OrdMap<NodeId, u64>,
     /// For the hosts that pull, by the registry's host and port.
     pub registry_credentials: OrdMap<String, RegistryCredential>,
+    /// The networks between hosts, by full name.
+    pub networks: OrdMap<String, Network>,
+    /// The highest VXLAN network identifier of a network that was removed: it is not given to another one soon.
+    pub last_vni: u32,
     /// Index over `tasks`.
     tasks_of_service: OrdMap<ServiceKey, OrdSet<TaskId>>,
     /// Index over `tasks`.
     tasks_of_node: OrdMap<NodeId, OrdSet<TaskId>>,
+    /// Index over `tasks`.
+    draining: OrdSet<TaskId>,
 }
 
 /// A controller, as Raft knows it.
@@ -149,7 +156,24 @@ impl State {
         self.tasks_of_node.get(&node).into_iter().flatten().filter_map(|id| self.tasks.get(id))
     }
 
+    /// The tasks that shall end and wait until nobody sends them anything new.
+    pub fn draining(&self) -> impl Iterator<Item = &Task> {
+        self.draining.iter().filter_map(|id| self.tasks.get(id))
+    }
+
+    pub(crate) fn set_draining(&mut self, id: TaskId, draining: Option<Draining>) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.draining = draining;
+        match draining {
+            Some(_) => self.draining.insert(id),
+            None => self.draining.remove(&id),
+        };
+    }
+
     pub(crate) fn insert_task(&mut self, task: Task) {
+        if task.draining.is_some() {
+            self.draining.insert(task.id);
+        }
         self.tasks_of_service.entry(task.service.clone()).or_default().insert(task.id);
         self.tasks_of_node.entry(task.node).or_default().insert(task.id);
         self.tasks.insert(task.id, task);
@@ -157,6 +181,7 @@ impl State {
 
     pub(crate) fn remove_task(&mut self, id: TaskId) {
         let Some(task) = self.tasks.remove(&id) else { return };
+        self.draining.remove(&id);
         if let Some(ids) = self.tasks_of_service.get_mut(&task.service) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -193,6 +218,10 @@ struct StoredState {
     generations: OrdMap<NodeId, u64>,
     #[serde(default)]
     registry_credentials: OrdMap<String, RegistryCredential>,
+    #[serde(default)]
+    networks: OrdMap<String, Network>,
+    #[serde(default)]
+    last_vni: u32,
 }
 
 impl From<StoredState> for State {
@@ -207,6 +236,15 @@ impl From<StoredState> for State {
             services: stored.services,
             generations: stored.generations,
             registry_credentials: stored.registry_credentials,
+            networks: stored
+                .networks
+                .into_iter()
+                .map(|(name, mut network)| {
+                    network.reindex();
+                    (name, network)
+                })
+                .collect(),
+            last_vni: stored.last_vni,
             ..Self::default()
         };
         for mut task in stored.tasks {
@@ -235,6 +273,8 @@ impl From<State> for StoredState {
             tasks: state.tasks.values().cloned().collect(),
             generations: state.generations,
             registry_credentials: state.registry_credentials,
+            networks: state.networks,
+            last_vni: state.last_vni,
         }
     }
 }

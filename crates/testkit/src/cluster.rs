@@ -10,7 +10,8 @@ use stack_model::{
 };
 use stack_planner::command::{ClusterIdentity, Secret};
 use stack_planner::{
-    Applied, Command, Entry, Ids, Plan, Rejected, Service, ServiceStatus, State, apply, plan, service_status,
+    Applied, Command, Entry, Ids, Plan, Rejected, Service, ServiceStatus, State, apply, is_acknowledgement_awaited,
+    plan, service_status,
 };
 
 use crate::specs;
@@ -182,15 +183,29 @@ impl Cluster {
         panic!("the planner does not come to rest: {:?}", self.plan().changes)
     }
 
-    /// Every node that is ready does and reports what it is told: what should run runs and is ready, what should end
+    /// Every node that is ready says that it sends draining tasks nothing new, and does and reports what it is told: what should run runs and is ready, what should end
     /// has ended. Answers whether that was news.
     pub fn hosts_obey(&mut self) -> bool {
+        let revision = self.state.revision;
+        let nodes: Vec<NodeId> = self.state.nodes.keys().copied().collect();
+        let mut any = false;
+        for node in nodes {
+            if is_acknowledgement_awaited(&self.state, node, revision)
+                && self.state.nodes.get(&node).is_some_and(|node| node.readiness == Readiness::Ready)
+            {
+                any |= self.must(Command::AcknowledgeNetworks { node, revision }).changed;
+            }
+        }
+        if any {
+            self.decide();
+        }
         let mut reports: BTreeMap<NodeId, Report> = BTreeMap::new();
         for task in self.state.tasks.values().filter(|task| !task.status.phase.is_terminal()) {
             if self.state.nodes.get(&task.node).is_none_or(|node| node.readiness == Readiness::Down) {
                 continue;
             }
             let (phase, ready) = match task.desired {
+                _ if task.draining.is_some() => continue,
                 DesiredState::Running => (Phase::Running, true),
                 DesiredState::Stopped => (Phase::Complete, false),
             };
@@ -202,7 +217,7 @@ impl Cluster {
             });
             report.tasks.insert(task.id, status);
         }
-        self.must(Command::Report { reports: reports.into_values().collect() }).changed
+        self.must(Command::Report { reports: reports.into_values().collect() }).changed || any
     }
 
     /// Everything that can happen without time passing has happened.

@@ -47,6 +47,7 @@ fn assigned(spec: &TaskSpec) -> Arc<AssignedTask> {
         slot: Slot::Replica(1),
         spec: Arc::new(spec.clone()),
         desired: DesiredState::Running,
+        addresses: std::collections::BTreeMap::new(),
     })
 }
 

@@ -44,6 +44,7 @@ impl Default for LoneAgent {
                 generation: 1,
                 tasks: BTreeMap::new(),
                 registry_credentials: BTreeMap::new(),
+                networks: BTreeMap::new(),
             },
             memory: Memory::default(),
             now: Timestamp(1_000_000),
@@ -89,6 +90,7 @@ impl LoneAgent {
             slot: Slot::Replica(1),
             spec: Arc::new(task_spec(service)),
             desired: DesiredState::Running,
+            addresses: BTreeMap::new(),
         };
         self.want.tasks.insert(task(number), assigned);
     }

@@ -14,6 +14,7 @@ mod agents;
 mod controllers;
 mod faults;
 mod invariants;
+mod networks;
 mod workload;
 mod world;
 

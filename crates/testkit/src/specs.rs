@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use stack_model::spec::{
-    Constraint, FailureAction, Healthcheck, Image, Placement, Protocol, PublishMode, PublishedPort, Resources,
-    RestartPolicy, ServiceMode, UpdateOrder, UpdatePolicy,
+    Constraint, EndpointMode, FailureAction, Healthcheck, Image, Placement, Protocol, PublishMode, PublishedPort,
+    Resources, RestartPolicy, ServiceMode, UpdateOrder, UpdatePolicy,
 };
 use stack_model::{ContainerSpec, Digest, Milliseconds, ServiceKey, ServiceName, ServiceSpec, StackName, StackSpec};
 
@@ -81,6 +81,7 @@ pub fn service(image: &str) -> Service {
         update: UpdatePolicy::default(),
         ports: Vec::new(),
         networks: BTreeMap::new(),
+        endpoint_mode: EndpointMode::default(),
         labels: BTreeMap::new(),
     })
 }

@@ -300,7 +300,13 @@ impl World {
                 serde_json::from_str(memory).map_err(unreadable)?,
             ),
             None => (
-                Assignment { node, generation: 0, tasks: BTreeMap::new(), registry_credentials: BTreeMap::new() },
+                Assignment {
+                    node,
+                    generation: 0,
+                    tasks: BTreeMap::new(),
+                    registry_credentials: BTreeMap::new(),
+                    networks: BTreeMap::new(),
+                },
                 Memory::default(),
             ),
         };

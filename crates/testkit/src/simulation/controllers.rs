@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use stack_model::{NodeId, Readiness, Report, Timestamp};
-use stack_planner::{Applied, Command, Entry, Ids, Rejected, State, apply, assignment, plan};
+use stack_planner::{
+    Applied, Command, Entry, Ids, Rejected, State, apply, assignment, is_acknowledgement_awaited, plan,
+};
 
 use super::world::{EPOCH, Event, World};
 
@@ -68,6 +70,35 @@ impl World {
         for node in changed {
             self.send_assignment(node);
         }
+        self.announce_networks();
+    }
+
+    /// The hosts hear of their networks' changes, and what is waited for is acknowledged. A message may be lost: the next
+    /// change is announced with what is still missing, and at last nobody is waited for any longer.
+    fn announce_networks(&mut self) {
+        let revision = self.state.revision;
+        let awaited: Vec<NodeId> = self
+            .state
+            .nodes
+            .keys()
+            .copied()
+            .filter(|node| is_acknowledgement_awaited(&self.state, *node, revision))
+            .collect();
+        for node in awaited.into_iter().filter(|node| self.can_talk(*node)).collect::<Vec<_>>() {
+            if self.troubled && self.settings.faults && self.dice.chance(10) {
+                continue;
+            }
+            let delay = self.message_delay() + self.message_delay();
+            self.schedule(delay, Event::NetworksAreAcknowledged { node, revision });
+        }
+    }
+
+    pub(super) fn networks_are_acknowledged(&mut self, node: NodeId, revision: u64) -> Result<(), String> {
+        if self.can_talk(node) && is_acknowledgement_awaited(&self.state, node, revision) {
+            self.tell(|world| format!("{}: has its networks as of {revision}", world.name(node)));
+            let _ = self.commit(Command::AcknowledgeNetworks { node, revision })?;
+        }
+        Ok(())
     }
 
     pub(super) fn send_assignment(&mut self, node: NodeId) {

@@ -13,6 +13,7 @@ use stack_planner::{
     Applied, Change, Command, Entry, Ids, Plan, Rejected, State, UpdateState, apply, assignment, plan, service_status,
 };
 
+use super::networks;
 use super::world::World;
 
 /// One in so many plans is put to the expensive questions.
@@ -253,6 +254,7 @@ impl World {
                 Change::ReplaceLostTask { stop, start } => {
                     format!("replace t{} by t{} on {}", stop.bits(), start.id.bits(), self.name(start.node))
                 }
+                Change::ReleaseTask { task } => format!("release t{}", task.bits()),
                 Change::ForgetTask { task } => format!("forget t{}", task.bits()),
                 Change::SetUpdate { service, update, .. } => {
                     format!("{service} update {:?}", update.as_ref().map(|update| &update.state))
@@ -338,7 +340,8 @@ pub fn check_transition(before: &State, after: &State, outcome: &Result<Applied,
             None => check_new_task(after, task)?,
         }
     }
-    check_published_ports(after)
+    check_published_ports(after)?;
+    networks::check(before, after)
 }
 
 fn check_progress(earlier: &Task, task: &Task) -> Result<(), String> {

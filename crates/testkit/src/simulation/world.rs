@@ -34,6 +34,7 @@ pub(super) enum Event {
     HealthTurns { node: NodeId, task: TaskId, life: u64, health: Health },
     AssignmentArrives { node: NodeId, assignment: Assignment },
     ReportArrives { node: NodeId, life: u64, report: Report },
+    NetworksAreAcknowledged { node: NodeId, revision: u64 },
     NodeTicks { node: NodeId },
     LeaderTicks,
     LeaderPlans { due: u64 },
@@ -248,6 +249,7 @@ impl World {
                 self.health_turns(node, task, life, health);
                 Ok(())
             }
+            Event::NetworksAreAcknowledged { node, revision } => self.networks_are_acknowledged(node, revision),
             Event::AssignmentArrives { node, assignment } => self.assignment_arrives(node, assignment),
             Event::ReportArrives { node, life, report } => self.report_arrives(node, life, report),
             Event::NodeTicks { node } => self.node_ticks(node),

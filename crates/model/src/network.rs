@@ -1,0 +1,128 @@
+//! Pure. The networks between hosts: what a host must know to be on one, and what it must know of everybody there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{NodeId, TaskId};
+use crate::name::ServiceKey;
+use crate::spec::{EndpointMode, PublishedPort};
+use crate::task::Slot;
+use crate::time::{Milliseconds, Timestamp};
+
+/// A network as one host is on it: enough to make it, without anybody else there. Part of the host's assignment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssignedNetwork {
+    /// The revision that made the network: one that was removed and made again under the same name has another.
+    pub id: u64,
+    /// The VXLAN network identifier, 24 bits, unique in the cluster.
+    pub vni: u32,
+    /// The host's own addresses with the subnets' lengths, IPv4 first: its containers' gateways.
+    pub addresses: Vec<IpNet>,
+    /// No way out of it.
+    pub internal: bool,
+    /// What leaves the host is encrypted.
+    pub encrypted: bool,
+    /// Of the containers' interfaces, in bytes; `None`: what fits between the hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+}
+
+/// Everybody on one network: whole, with a generation. Each host on the network has it, and answers names, balances and
+/// forwards from it alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkDocument {
+    /// The network's full name.
+    pub name: String,
+    /// As in [`AssignedNetwork::id`].
+    pub id: u64,
+    /// Grows with every change to this document.
+    pub generation: u64,
+    /// The hosts on it.
+    pub hosts: BTreeMap<NodeId, NetworkHost>,
+    /// The tasks on it.
+    pub endpoints: BTreeMap<TaskId, NetworkEndpoint>,
+    /// The services on it.
+    pub services: BTreeMap<ServiceKey, NetworkService>,
+}
+
+/// One host on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkHost {
+    /// Where the host is, between hosts.
+    pub underlay: IpAddr,
+    /// Its own addresses on the network.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Whether a task is sent anything new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// It does not serve yet, or not now.
+    NotReady,
+    /// It serves.
+    Serving,
+    /// It will end: what it has it keeps, nothing new is sent to it.
+    Draining,
+}
+
+/// One task on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkEndpoint {
+    /// Whose replica it is.
+    pub service: ServiceKey,
+    /// Which replica.
+    pub slot: Slot,
+    /// Where it runs.
+    pub node: NodeId,
+    /// Its addresses there, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it is sent anything new.
+    pub state: EndpointState,
+}
+
+/// One service on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkService {
+    /// Its virtual addresses there, IPv4 first; it has them in every endpoint mode.
+    pub addresses: Vec<IpAddr>,
+    /// What its own name means.
+    pub endpoint_mode: EndpointMode,
+    /// Its names there: the key in the stack file and its aliases.
+    pub names: BTreeSet<String>,
+    /// What every host publishes of it by way of this network.
+    #[serde(default)]
+    pub published: Vec<PublishedPort>,
+}
+
+/// A task that shall end, while hosts may still send it something new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Draining {
+    /// What the networks' documents say from this revision on does not send it anything new.
+    pub revision: u64,
+    /// When it began, by the cluster's time.
+    pub since: Timestamp,
+}
+
+impl Draining {
+    /// A host that has not acknowledged by then is not waited for.
+    pub const LONGEST: Milliseconds = Milliseconds::from_seconds(10);
+}
+
+impl NetworkDocument {
+    /// The addresses of the service's tasks that serve, in the order of the tasks' ids.
+    pub fn serving<'a>(&'a self, service: &'a ServiceKey) -> impl Iterator<Item = &'a NetworkEndpoint> {
+        self.endpoints
+            .values()
+            .filter(move |endpoint| endpoint.service == *service && endpoint.state == EndpointState::Serving)
+    }
+}
