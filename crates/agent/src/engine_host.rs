@@ -19,6 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
+use crate::networks::{HostNetworks, Networks};
 use crate::plan::Step;
 use crate::translate::{Place, TASK_LABEL, container_config, external_volumes};
 
@@ -44,13 +45,14 @@ pub struct EngineHost {
     engine: Engine,
     node: NodeId,
     node_name: String,
+    networks: Networks,
 }
 
 impl EngineHost {
     /// `node_name`: for placeholders such as `{{.Node.Hostname}}`.
     #[must_use]
-    pub const fn new(engine: Engine, node: NodeId, node_name: String) -> Self {
-        Self { engine, node, node_name }
+    pub const fn new(engine: Engine, node: NodeId, node_name: String, networks: Networks) -> Self {
+        Self { engine, node, node_name, networks }
     }
 
     /// Wakes the reconcile loop whenever something happens to a container, until `stop`.
@@ -204,6 +206,10 @@ impl Host for EngineHost {
             })
             .collect();
         Observed { containers }
+    }
+
+    async fn apply_networks(&self, _networks: &HostNetworks) -> Result<(), StepFailure> {
+        Ok(())
     }
 
     async fn execute(&self, step: &Step) -> Result<(), StepFailure> {

@@ -7,6 +7,7 @@ use std::future::Future;
 use serde::{Deserialize, Serialize};
 use stack_model::{Health, TaskId, Timestamp};
 
+use crate::networks::HostNetworks;
 use crate::plan::Step;
 
 /// What a host has that belongs to the cluster.
@@ -71,4 +72,7 @@ pub trait Host: Send + Sync + 'static {
 
     /// Carries out one step. Doing a step twice does no harm.
     fn execute(&self, step: &Step) -> impl Future<Output = Result<(), StepFailure>> + Send;
+
+    /// Makes the host's networks be as they are told: all of them, as a whole. What is so already is not touched.
+    fn apply_networks(&self, networks: &HostNetworks) -> impl Future<Output = Result<(), StepFailure>> + Send;
 }

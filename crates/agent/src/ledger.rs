@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use stack_model::{Assignment, NodeId};
 
 use crate::memory::Memory;
+use crate::networks::HostNetworks;
 
 /// Why the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +67,13 @@ pub fn is_news(present: &Assignment, offered: &Assignment) -> Result<bool, Ledge
     Ok(true)
 }
 
-/// The two documents of one host.
+/// The three documents of one host.
 #[derive(Debug)]
 pub struct Ledger {
     directory: PathBuf,
     assignment: Assignment,
     memory: Memory,
+    networks: HostNetworks,
     /// What is in force and not on disk.
     unsaved: Unsaved,
     /// It was said that the disk does not take it.
@@ -82,6 +84,7 @@ pub struct Ledger {
 struct Unsaved {
     assignment: bool,
     memory: bool,
+    networks: bool,
 }
 
 impl Ledger {
@@ -107,8 +110,10 @@ impl Ledger {
             return Err(LedgerError::ForeignNode { offered: assignment.node, present: node });
         }
         let memory = read(&directory.join("memory.json"))?.unwrap_or_default();
+        let mut networks: HostNetworks = read(&directory.join("networks.json"))?.unwrap_or_default();
+        networks.assigned.clone_from(&assignment.networks);
         let directory = directory.to_owned();
-        Ok(Self { directory, assignment, memory, unsaved: Unsaved::default(), complained: false })
+        Ok(Self { directory, assignment, memory, networks, unsaved: Unsaved::default(), complained: false })
     }
 
     /// What the host shall do.
@@ -121,6 +126,22 @@ impl Ledger {
     #[must_use]
     pub const fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// What was last heard of the host's networks.
+    #[must_use]
+    pub const fn networks(&self) -> &HostNetworks {
+        &self.networks
+    }
+
+    /// Replaces what is known of the networks, on disk where it differs; where the disk does not take it, as
+    /// [`accept`](Self::accept).
+    pub fn set_networks(&mut self, networks: HostNetworks) {
+        if networks != self.networks {
+            self.networks = networks;
+            self.unsaved.networks = true;
+        }
+        self.save();
     }
 
     /// Takes a newer assignment, on disk before anybody can act on it. A disk that does not take it, being full perhaps,
@@ -174,6 +195,10 @@ impl Ledger {
         if self.unsaved.memory {
             write(&self.directory.join("memory.json"), &self.memory)?;
             self.unsaved.memory = false;
+        }
+        if self.unsaved.networks {
+            write(&self.directory.join("networks.json"), &self.networks)?;
+            self.unsaved.networks = false;
         }
         Ok(())
     }

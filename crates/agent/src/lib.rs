@@ -10,6 +10,7 @@ pub mod http;
 pub mod ledger;
 pub mod memory;
 pub mod metrics;
+pub mod networks;
 pub mod pass;
 pub mod placeholders;
 pub mod plan;
@@ -20,6 +21,7 @@ pub mod watch;
 
 pub use host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
 pub use memory::{Memory, TaskMemory};
+pub use networks::{HostNetworks, Networks};
 pub use pass::{Pass, pass};
 pub use plan::{Step, plan};
 pub use report::report;

@@ -1,8 +1,9 @@
 //! The node's side of its session with the leader: register, heartbeat, watch the assignment, send reports.
 //!
-//! Four loops share one idea of who leads. None of them decides anything about tasks: what comes goes into the ledger,
+//! Five loops share one idea of who leads. None of them decides anything about tasks: what comes goes into the ledger,
 //! what goes is the last report.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stack_api::routes::{self, Route};
 use stack_api::session::{
-    AssignmentQuery, AssignmentResponse, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
+    AssignmentQuery, AssignmentResponse, HeartbeatRequest, HeartbeatResponse, NetworksRequest, NetworksResponse,
+    RegisterRequest, RegisterResponse,
 };
 use stack_api::{Client, ClientError, ErrorCode};
 use stack_model::{NodeDescription, NodeId, Report};
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::LedgerError;
 use crate::metrics::AgentMetrics;
+use crate::networks::Networks;
 use crate::reconcile::{Contact, SharedLedger};
 
 /// The longest pause between two tries to reach a controller.
@@ -69,6 +72,7 @@ pub struct Session {
     contact: Contact,
     wake: Arc<Notify>,
     reports: watch::Receiver<Option<Report>>,
+    networks: Networks,
     metrics: AgentMetrics,
 }
 
@@ -81,10 +85,11 @@ impl Session {
         contact: Contact,
         wake: Arc<Notify>,
         reports: watch::Receiver<Option<Report>>,
+        networks: Networks,
         metrics: AgentMetrics,
     ) -> Self {
         let known = Mutex::new(Known { controllers: config.controllers.clone(), current: None });
-        Self { config, known, ledger, contact, wake, reports, metrics }
+        Self { config, known, ledger, contact, wake, reports, networks, metrics }
     }
 
     /// Runs until `stop`.
@@ -92,11 +97,13 @@ impl Session {
         let session = Arc::new(self);
         let heartbeat = Arc::clone(&session);
         let assignment = Arc::clone(&session);
+        let networks = Arc::clone(&session);
         tokio::select! {
             () = stop.cancelled() => {}
             () = async { tokio::join!(
                 heartbeat.register_and_beat(),
                 assignment.watch_assignment(),
+                networks.watch_networks(),
                 session.send_reports(),
             ); } => {}
         }
@@ -183,10 +190,12 @@ impl Session {
                 continue;
             };
             let generation = assignment.generation;
+            let networks = assignment.networks.clone();
             let accepted = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).accept(assignment);
             match accepted {
                 Ok(is_news) => {
                     after = Some(generation);
+                    self.networks.assign(&networks);
                     self.contact.made();
                     if is_news {
                         tracing::debug!(generation, "a new assignment");
@@ -203,6 +212,38 @@ impl Session {
                     pause.wait().await;
                 }
             }
+        }
+    }
+
+    /// Who is on the host's networks. Each question says what of the last answer is in force, so that tasks that end can
+    /// wait for it.
+    async fn watch_networks(&self) {
+        let mut pause = Pause::default();
+        // The first question asks for everything: what is known from an earlier life has no revision to acknowledge.
+        let mut known = BTreeMap::new();
+        let mut in_force = self.networks.in_force();
+        loop {
+            let applied = in_force.borrow().revision;
+            let request = NetworksRequest { node: self.config.node, known: known.clone(), applied };
+            let answer: Result<NetworksResponse, _> =
+                self.call(routes::NODE_NETWORKS, None::<&()>, Some(&request), WATCH_TIMEOUT).await;
+            let news = match answer {
+                Ok(answer) => answer.news,
+                Err(error) => {
+                    tracing::debug!(%error, "cannot watch the networks");
+                    pause.wait().await;
+                    continue;
+                }
+            };
+            pause.reset();
+            let Some(news) = news else { continue };
+            known = news.networks.clone();
+            self.networks.hear(&news.networks, news.documents, news.revision);
+            let wanted = self.networks.wanted();
+            self.ledger.lock().unwrap_or_else(PoisonError::into_inner).set_networks(wanted);
+            // What cannot be done is not acknowledged; whoever waits for it gives up in time.
+            let done = in_force.wait_for(|state| state.revision >= news.revision);
+            let _ = tokio::time::timeout(LONGEST_PAUSE, done).await;
         }
     }
 

@@ -95,6 +95,7 @@ routes! {
     NODE_REGISTER = "POST" "/v1/node/register" Node None => None, "A node says what and where it is";
     NODE_HEARTBEAT = "POST" "/v1/node/heartbeat" Node None => None, "A node is alive";
     NODE_ASSIGNMENT = "GET" "/v1/node/assignment" Node None => None, "What a node shall do, when it is news";
+    NODE_NETWORKS = "POST" "/v1/node/networks" Node None => None, "Who is on a node's networks, when it is news";
     NODE_REPORT = "POST" "/v1/node/report" Node None => None, "What a node saw";
     HOST_IMAGES = "GET" "/v1/host/images" Controller None => Some("ImageView[]"), "The images of this host";
     HOST_IMAGE = "GET" "/v1/host/image" Controller None => Some("ImageView"), "One image of this host, by name";

@@ -1,9 +1,10 @@
 //! What a node and the leader say to each other. Only for the node whose certificate it is.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use stack_model::{Assignment, NodeDescription, NodeId};
+use stack_model::{Assignment, NetworkDocument, NodeDescription, NodeId};
 
 /// `POST /v1/node/register`: a member says what and where it is now. Repeated after every start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,4 +60,37 @@ pub struct AssignmentQuery {
 pub struct AssignmentResponse {
     /// `None`: nothing newer in time; ask again.
     pub assignment: Option<Assignment>,
+}
+
+/// `POST /v1/node/networks`: answered when the node is on other networks than it knows of, when one of their documents
+/// has changed, or after 30 s with nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworksRequest {
+    /// Checked against the certificate.
+    pub node: NodeId,
+    /// The generations of the documents that the node has, by network.
+    pub known: BTreeMap<String, u64>,
+    /// The revision as of which everything that it was told is in force on it; 0: nothing yet.
+    pub applied: u64,
+}
+
+/// The answer to a networks request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworksResponse {
+    /// `None`: nothing new in time; ask again.
+    pub news: Option<NetworksNews>,
+}
+
+/// What a node is told of its networks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworksNews {
+    /// Of the state that this was read from: what the node acknowledges.
+    pub revision: u64,
+    /// The generations of all networks that the node is on; one that is not here it has left.
+    pub networks: BTreeMap<String, u64>,
+    /// The documents that differ from what the node has.
+    pub documents: Vec<NetworkDocument>,
 }

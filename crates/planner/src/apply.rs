@@ -774,9 +774,7 @@ fn commit(state: &mut State, change: Change) -> bool {
             networks::task_changed(state, &spec);
             true
         }
-        Change::ReleaseTask { task } => {
-            end_draining(state, task)
-        }
+        Change::ReleaseTask { task } => end_draining(state, task),
         Change::ForgetTask { task } => {
             let Some(found) = state.tasks.get(&task) else { return false };
             if !found.status.phase.is_terminal() && found.desired != DesiredState::Stopped {

@@ -196,7 +196,7 @@ pub(crate) fn with_stack(state: &State, stack: &StackSpec) -> Result<OrdMap<Stri
         }
         put(state, &mut networks, &name, Some(stack.name.clone()), spec)?;
     }
-    fix_addresses(&mut networks, stack)?;
+    fix_addresses(state, &mut networks, stack)?;
     Ok(networks)
 }
 
@@ -316,7 +316,7 @@ fn unique_local(state: &State, vni: u32) -> Ipv6Net {
 }
 
 /// Holds the addresses that the user gave to services.
-fn fix_addresses(networks: &mut OrdMap<String, Network>, stack: &StackSpec) -> Result<(), Rejected> {
+fn fix_addresses(state: &State, networks: &mut OrdMap<String, Network>, stack: &StackSpec) -> Result<(), Rejected> {
     let mut wanted: BTreeMap<(String, ServiceKey), u32> = BTreeMap::new();
     for (service_name, service) in &stack.services {
         let key = ServiceKey { stack: stack.name.clone(), service: service_name.clone() };
@@ -335,10 +335,12 @@ fn fix_addresses(networks: &mut OrdMap<String, Network>, stack: &StackSpec) -> R
             if schedule::starts_first(service) {
                 return Err(refuse("`update_config.order: start-first` needs it twice at a time".to_owned()));
             }
-            let holder = network.used.contains(&number) && network.fixed.get(&key) != Some(&number);
-            let own = network.tasks.iter().any(|(_, taken)| *taken == number);
             let twice = wanted.iter().any(|((other, _), taken)| *other == name && *taken == number);
-            if twice || (holder && !own) || (holder && own && network.services.values().any(|taken| *taken == number)) {
+            let is_another_services = |task: &TaskId| state.tasks.get(task).is_some_and(|task| task.service != key);
+            let elsewhere = network.hosts.values().chain(network.services.values()).any(|taken| *taken == number)
+                || network.fixed.iter().any(|(other, taken)| *other != key && *taken == number)
+                || network.tasks.iter().any(|(task, taken)| *taken == number && is_another_services(task));
+            if twice || elsewhere {
                 return Err(refuse("somebody else on the network has it".to_owned()));
             }
             wanted.insert((name, key.clone()), number);

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex as SyncMutex};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use prometheus_client::registry::Registry;
+use stack_agent::Networks;
 use stack_agent::engine_host::EngineHost;
 use stack_agent::ledger::Ledger;
 use stack_agent::metrics::AgentMetrics;
@@ -268,9 +269,14 @@ impl Daemon {
         let wake = Arc::new(Notify::new());
         let contact = Contact::default();
         let (reports, report_receiver) = watch::channel(None);
+        let networks = Networks::new(ledger.lock().unwrap_or_else(PoisonError::into_inner).networks().clone());
         let description = description::describe(&self.configuration);
-        let host = Arc::new(EngineHost::new(self.engine.clone(), node, description.hostname.clone()));
+        let host = Arc::new(EngineHost::new(self.engine.clone(), node, description.hostname.clone(), networks.clone()));
         self.tasks.spawn(host.wake_on_events(Arc::clone(&wake), self.stop.clone()));
+        {
+            let (networks, host, stop) = (networks.clone(), Arc::clone(&host), self.stop.clone());
+            self.tasks.spawn(async move { networks.run(host, stop).await });
+        }
         let reconciler = Reconciler {
             host,
             ledger: Arc::clone(&ledger),
@@ -308,7 +314,7 @@ impl Daemon {
                 }
             }),
         };
-        let session = Session::new(config, ledger, contact, wake, report_receiver, metrics);
+        let session = Session::new(config, ledger, contact, wake, report_receiver, networks, metrics);
         self.tasks.spawn(session.run(self.stop.clone()));
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use stack_agent::{Host, Observed, ObservedContainer, ObservedState, Step, StepFailure};
+use stack_agent::{Host, HostNetworks, Observed, ObservedContainer, ObservedState, Step, StepFailure};
 use stack_model::spec::PublishMode;
 use stack_model::{AssignedTask, Health, Milliseconds, ServiceKey, TaskId, Timestamp};
 
@@ -266,5 +266,9 @@ impl Host for SharedFakeHost {
 
     async fn execute(&self, step: &Step) -> Result<(), StepFailure> {
         self.lock().perform(step, stack_agent::reconcile::now())
+    }
+
+    async fn apply_networks(&self, _networks: &HostNetworks) -> Result<(), StepFailure> {
+        Ok(())
     }
 }

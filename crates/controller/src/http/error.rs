@@ -39,10 +39,15 @@ impl IntoResponse for Failure {
 
 const fn code_of(rejected: &Rejected) -> ErrorCode {
     match rejected {
-        Rejected::AlreadyInitialized | Rejected::Conflict { .. } | Rejected::NodeInUse { .. } => ErrorCode::Conflict,
-        Rejected::UnknownStack { .. } | Rejected::UnknownService { .. } | Rejected::UnknownNode { .. } => {
-            ErrorCode::NotFound
-        }
+        Rejected::AlreadyInitialized
+        | Rejected::Conflict { .. }
+        | Rejected::NodeInUse { .. }
+        | Rejected::NetworkTaken { .. }
+        | Rejected::NetworkInUse { .. } => ErrorCode::Conflict,
+        Rejected::UnknownStack { .. }
+        | Rejected::UnknownService { .. }
+        | Rejected::UnknownNode { .. }
+        | Rejected::UnknownClusterNetwork { .. } => ErrorCode::NotFound,
         Rejected::RoleMismatch { .. } => ErrorCode::Forbidden,
         Rejected::NotInitialized => ErrorCode::Unavailable,
         Rejected::NoDigest { .. }
@@ -50,6 +55,11 @@ const fn code_of(rejected: &Rejected) -> ErrorCode {
         | Rejected::NoFreePort { .. }
         | Rejected::UnknownVolume { .. }
         | Rejected::UnknownNetwork { .. }
+        | Rejected::NoExternalNetwork { .. }
+        | Rejected::SubnetTaken { .. }
+        | Rejected::SubnetTooSmall { .. }
+        | Rejected::NoFreeSubnet { .. }
+        | Rejected::AddressRefused { .. }
         | Rejected::NotReplicated { .. } => ErrorCode::Unprocessable,
     }
 }

@@ -78,6 +78,7 @@ impl Moves {
                 self.unplaced.insert(service.clone(), view);
             }
             Change::SetUnplaced { unplaced: None, .. }
+            | Change::ReleaseTask { .. }
             | Change::ForgetTask { .. }
             | Change::SetUpdate { .. }
             | Change::RollBack { .. }

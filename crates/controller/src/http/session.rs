@@ -1,16 +1,19 @@
 //! What agents and the leader say to each other. Each call is only for the node whose certificate it comes with, and only
 //! the leader serves it: a follower says who leads.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use stack_api::session::{
-    AssignmentQuery, AssignmentResponse, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
+    AssignmentQuery, AssignmentResponse, HeartbeatRequest, HeartbeatResponse, NetworksNews, NetworksRequest,
+    NetworksResponse, RegisterRequest, RegisterResponse,
 };
 use stack_api::{ErrorBody, ErrorCode};
 use stack_model::{NodeId, Report};
-use stack_planner::{Applied, Command};
+use stack_planner::networks::networks_of;
+use stack_planner::{Applied, Command, is_acknowledgement_awaited, network_document};
 
 use super::extract::{Body, Query, RequestId};
 use super::{Context, Failure, guard, views};
@@ -100,6 +103,50 @@ pub(super) async fn assignment(
         return Err(Failure::new(ErrorCode::Forbidden, format!("node {} was removed from the cluster", query.node)));
     }
     Ok(Json(AssignmentResponse { assignment: Some(stack_planner::assignment(&state, query.node)) }))
+}
+
+/// The generations of the documents of a node's networks.
+fn network_generations(state: &stack_planner::State, node: NodeId) -> BTreeMap<String, u64> {
+    networks_of(state, node).map(|(name, network)| (name.clone(), network.generation)).collect()
+}
+
+pub(super) async fn networks(
+    State(context): State<Context>,
+    peer: Peer,
+    Body(body): Body<NetworksRequest>,
+) -> Result<Json<NetworksResponse>, Failure> {
+    only_itself(&peer, body.node, "/v1/node/networks")?;
+    only_the_leader(&context)?;
+    context.store.read_barrier().await?;
+    context.control.heard(body.node);
+    if is_acknowledgement_awaited(&context.store.state(), body.node, body.applied) {
+        let command = Command::AcknowledgeNetworks { node: body.node, revision: body.applied };
+        context.store.propose(&command).await?;
+    }
+    let mut states = context.store.watch();
+    let news = states.wait_for(|state| {
+        let present = networks_of(state, body.node).map(|(name, network)| (name, &network.generation));
+        !present.eq(&body.known) || !state.nodes.contains_key(&body.node)
+    });
+    let waited = tokio::select! {
+        news = news => news.map(|state| (*state).clone()).ok(),
+        () = tokio::time::sleep(LONG_POLL) => None,
+        _ended = context.store.leadership_change(true) => None,
+    };
+    let Some(state) = waited else {
+        only_the_leader(&context)?;
+        return Ok(Json(NetworksResponse { news: None }));
+    };
+    if !state.nodes.contains_key(&body.node) {
+        return Err(Failure::new(ErrorCode::Forbidden, format!("node {} was removed from the cluster", body.node)));
+    }
+    let networks = network_generations(&state, body.node);
+    let documents = networks
+        .iter()
+        .filter(|(name, generation)| body.known.get(*name) != Some(*generation))
+        .filter_map(|(name, _)| network_document(&state, name))
+        .collect();
+    Ok(Json(NetworksResponse { news: Some(NetworksNews { revision: state.revision, networks, documents }) }))
 }
 
 pub(super) async fn report(

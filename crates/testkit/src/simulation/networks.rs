@@ -97,9 +97,11 @@ fn check_tasks(before: &State, after: &State) -> Result<(), String> {
             let late = after.time >= draining.since + stack_model::Draining::LONGEST;
             // A host that came to the network later never knew the task as one that serves.
             let missing = task.spec.networks.keys().filter_map(|name| before.networks.get(name)).any(|network| {
-                network.hosts.keys().filter_map(|node| before.nodes.get(node)).any(|node| {
-                    node.readiness == Readiness::Ready && node.networks_applied < draining.revision
-                })
+                network
+                    .hosts
+                    .keys()
+                    .filter_map(|node| before.nodes.get(node))
+                    .any(|node| node.readiness == Readiness::Ready && node.networks_applied < draining.revision)
             });
             if missing && !late {
                 return Err(format!("t{} was asked to end while a host may send it something new", id.bits()));
