@@ -554,9 +554,10 @@ fn prefix_paths(document: &mut Node, directory: &str) {
     crate::resolve::relative_paths(document, &|path| paths::join(directory, path));
 }
 
-/// How many values a tree has.
+/// How many values a tree has; a long text counts as several.
 fn count(node: &Node) -> usize {
     match &node.value {
+        Value::Text(text) => 1 + text.len() / 64,
         Value::Sequence(items) => 1 + items.iter().map(count).sum::<usize>(),
         Value::Mapping(mapping) => 1 + mapping.values().map(|entry| count(&entry.node)).sum::<usize>(),
         _ => 1,

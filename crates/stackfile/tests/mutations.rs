@@ -20,7 +20,8 @@ fn collect(directory: &Path, corpus: &mut Vec<String>) {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     for path in paths {
-        let known = path.extension().is_some_and(|extension| ["yml", "yaml", "env"].iter().any(|known| extension == *known));
+        let known =
+            path.extension().is_some_and(|extension| ["yml", "yaml", "env"].iter().any(|known| extension == *known));
         if path.is_dir() {
             collect(&path, corpus);
         } else if known && let Ok(text) = std::fs::read_to_string(&path) {
@@ -66,9 +67,46 @@ impl Random {
 
 /// What breaks parsers of YAML, variables and short forms.
 const PIECES: [&str; 40] = [
-    "&a ", "*a", "<<: *a", "!reset ", "!override ", "!reset null", "${", "}", "$", "$$", "${A:-${B:?x}}", "${TAG}", "{",
-    "[", "]", "- ", ": ", "\n", "\n  ", "\t", "'", "\"", "|\n", ">-\n", "#", "---\n", "...\n", "~", "null", "yes", "0644",
-    "1e999", ".nan", "-1", "\u{0}", "\u{feff}", "é", "x-a: ", "extends: web", "include: [more.yml]",
+    "&a ",
+    "*a",
+    "<<: *a",
+    "!reset ",
+    "!override ",
+    "!reset null",
+    "${",
+    "}",
+    "$",
+    "$$",
+    "${A:-${B:?x}}",
+    "${TAG}",
+    "{",
+    "[",
+    "]",
+    "- ",
+    ": ",
+    "\n",
+    "\n  ",
+    "\t",
+    "'",
+    "\"",
+    "|\n",
+    ">-\n",
+    "#",
+    "---\n",
+    "...\n",
+    "~",
+    "null",
+    "yes",
+    "0644",
+    "1e999",
+    ".nan",
+    "-1",
+    "\u{0}",
+    "\u{feff}",
+    "é",
+    "x-a: ",
+    "extends: web",
+    "include: [more.yml]",
 ];
 
 fn damaged(random: &mut Random, corpus: &[String]) -> String {
