@@ -9,6 +9,7 @@ mod templates;
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use stack_model::spec::{NetworkSpec, PublishMode, ServiceSpec, VolumeSpec};
 use stack_model::{ServiceName, StackName, StackSpec};
 
@@ -60,10 +61,9 @@ pub(crate) fn lower(
     }
     let network_fields = top.fields("networks");
     let mut networks = BTreeMap::new();
-    let mut overlay_said = false;
     for (key, entry) in network_fields.mapping.into_iter().flatten() {
         let fields = Fields::new(&entry.node, network_fields.path.key(key));
-        networks.insert(key.clone(), network(&fields, &mut overlay_said, journal));
+        networks.insert(key.clone(), network(&fields, journal));
     }
     let volumes = top.fields("volumes");
     let volumes: BTreeMap<String, VolumeSpec> = volumes
@@ -108,30 +108,120 @@ fn shared_ports(
     }
 }
 
-/// `overlay_said`: whether it was said of another network that hosts are not joined.
-fn network(fields: &Fields<'_>, overlay_said: &mut bool, journal: &mut Journal) -> NetworkSpec {
+/// The option that Docker's drivers take for the size of packets.
+const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+
+fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {
     match fields.text("driver", journal).as_deref() {
-        None | Some("" | "bridge" | "default") => {}
-        Some("overlay") => {
-            if !std::mem::replace(overlay_said, true) {
-                journal.push(Problem::new(
-                    Code::Noted,
-                    fields.key_place("driver"),
-                    &fields.path.key("driver"),
-                    "`driver: overlay`: networks do not span hosts yet; each host has a bridge of its own by this name, and only tasks on the same host share it",
-                ));
-            }
-        }
+        None | Some("" | "bridge" | "overlay" | "default") => {}
         Some(driver) => {
             let hint = match did_you_mean(driver, ["overlay", "bridge"]) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None if driver == "host" || driver == "none" => format!("give the service `network_mode: {driver}`"),
-                None => "leave it out: a network of a stack is a private bridge on each host".to_owned(),
+                None => "leave it out: a network of a stack joins all hosts that run tasks on it".to_owned(),
             };
             unknown_driver(fields, "network", hint, journal);
         }
     }
-    NetworkSpec { name: fields.text("name", journal), labels: fields.pairs("labels", journal) }
+    if fields.boolean("enable_ipv4", journal) == Some(false) {
+        journal.push(
+            Problem::new(
+                Code::NotSupportedYet,
+                fields.key_place("enable_ipv4"),
+                &fields.path.key("enable_ipv4"),
+                "a network without IPv4 is not supported yet",
+            )
+            .hint("leave it out: `enable_ipv6: true` adds IPv6 beside IPv4"),
+        );
+    }
+    let external = fields.boolean("external", journal).unwrap_or(false);
+    let name = match (fields.text("name", journal), &fields.path) {
+        (None, Path::Key(_, key)) if external => Some((*key).to_owned()),
+        (name, _) => name,
+    };
+    NetworkSpec {
+        name,
+        labels: fields.pairs("labels", journal),
+        external,
+        internal: fields.boolean("internal", journal).unwrap_or(false),
+        attachable: fields.boolean("attachable", journal).unwrap_or(false),
+        encrypted: false,
+        ipv6: fields.boolean("enable_ipv6", journal).unwrap_or(false),
+        mtu: network_options(fields, journal),
+        subnets: subnets(fields, journal),
+    }
+}
+
+/// The size of its packets is the only option that means something to a network between hosts.
+fn network_options(fields: &Fields<'_>, journal: &mut Journal) -> Option<u32> {
+    let options = fields.fields("driver_opts");
+    for (key, entry) in options.mapping.into_iter().flatten().filter(|(key, _)| *key != MTU_OPTION) {
+        let problem = Problem::new(
+            Code::NotSupportedYet,
+            entry.key_place,
+            &options.path.key(key),
+            format!("the network option `{key}` is not supported yet"),
+        );
+        journal.push(match did_you_mean(key, [MTU_OPTION]) {
+            Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
+            None if key == "encrypted" => problem
+                .hint("leave it out, and keep what must not be read on a network of the hosts that nobody else is on"),
+            None => problem.hint(format!("leave it out; `{MTU_OPTION}` is the only one")),
+        });
+    }
+    let mtu: Option<u32> = options.parsed(MTU_OPTION, "a number of bytes such as `1450`", journal);
+    let fits = mtu.is_none_or(|mtu| (1280..=65_535).contains(&mtu));
+    if !fits {
+        let node = options.node(MTU_OPTION);
+        journal.push(
+            Problem::new(
+                Code::OutOfRange,
+                node.map_or(options.place, |node| node.place),
+                &options.path.key(MTU_OPTION),
+                format!("{} is out of range", node.map(Node::quoted).unwrap_or_default()),
+            )
+            .hint("the size of packets is from 1280 to 65535 bytes; left out, it is what fits between the hosts"),
+        );
+    }
+    mtu.filter(|_| fits)
+}
+
+/// At most one of each family.
+fn subnets(fields: &Fields<'_>, journal: &mut Journal) -> Vec<IpNet> {
+    let ipam = fields.fields("ipam");
+    if let Some(driver) = ipam.text("driver", journal).filter(|driver| !driver.is_empty() && driver != "default") {
+        journal.push(
+            Problem::new(
+                Code::NotSupportedYet,
+                ipam.key_place("driver"),
+                &ipam.path.key("driver"),
+                format!("the address driver `{driver}` is not supported yet"),
+            )
+            .hint("leave it out: the cluster gives out addresses"),
+        );
+    }
+    let mut subnets: Vec<IpNet> = Vec::new();
+    let list = ipam.path.key("config");
+    for (index, item) in ipam.items("config").iter().enumerate() {
+        let config = Fields::new(item, list.index(index));
+        let Some(subnet) = config.parsed::<IpNet>("subnet", "a subnet such as `10.5.0.0/16`", journal) else {
+            continue;
+        };
+        if subnets.iter().any(|other| other.addr().is_ipv4() == subnet.addr().is_ipv4()) {
+            journal.push(
+                Problem::new(
+                    Code::NotSupportedYet,
+                    config.key_place("subnet"),
+                    &config.path.key("subnet"),
+                    "a second subnet of one family is not supported yet",
+                )
+                .hint("give the network one larger subnet"),
+            );
+            continue;
+        }
+        subnets.push(subnet.trunc());
+    }
+    subnets
 }
 
 fn unknown_driver(fields: &Fields<'_>, noun: &str, hint: String, journal: &mut Journal) {

@@ -50,6 +50,17 @@ impl<'a> Fields<'a> {
         text(node, &self.path.key(key), journal)
     }
 
+    /// A value that is written as a text of its own form; `what` names the form, with an example.
+    pub fn parsed<T: std::str::FromStr>(&self, key: &str, what: &str, journal: &mut Journal) -> Option<T> {
+        let node = self.node(key)?;
+        let path = self.path.key(key);
+        let value = text(node, &path, journal)?.parse().ok();
+        if value.is_none() {
+            wrong(node, &path, what, journal);
+        }
+        value
+    }
+
     pub fn boolean(&self, key: &str, journal: &mut Journal) -> Option<bool> {
         let node = self.node(key)?;
         let value = as_boolean(node);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use stack_model::spec::{
-    Constraint, FailureAction, NetworkAttachment, NetworkMode, Placement, Protocol, PublishMode, PublishedPort,
-    Resources, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, UpdateOrder, UpdatePolicy,
+    Constraint, EndpointMode, FailureAction, NetworkAttachment, NetworkMode, Placement, Protocol, PublishMode,
+    PublishedPort, Resources, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, UpdateOrder, UpdatePolicy,
 };
 
 use super::Context;
@@ -33,12 +33,13 @@ pub(super) fn service(
     let container = container::container(&fields, context, journal);
     let ports = ports(&fields, journal);
     let networks = networks(&fields, journal);
+    let endpoint_mode = endpoint_mode(&deploy, journal);
     let labels = deploy.pairs("labels", journal);
     let container = container?;
     if container.network_mode != NetworkMode::Networks {
         conflict_with_network_mode(&fields, container.network_mode, journal);
     }
-    Some(ServiceSpec { container, mode, placement, resources, restart, update, ports, networks, labels })
+    Some(ServiceSpec { container, mode, placement, resources, restart, update, ports, networks, endpoint_mode, labels })
 }
 
 fn conflict_with_network_mode(fields: &Fields<'_>, mode: NetworkMode, journal: &mut Journal) {
@@ -75,22 +76,18 @@ pub(super) fn not_allowed(node: &Node, path: &Path<'_>, choices: &[&str], journa
     });
 }
 
-fn mode(fields: &Fields<'_>, deploy: &Fields<'_>, journal: &mut Journal) -> ServiceMode {
+fn endpoint_mode(deploy: &Fields<'_>, journal: &mut Journal) -> EndpointMode {
     if let Some(node) = deploy.node("endpoint_mode") {
         match node.as_text() {
             Some("vip") => {}
-            Some("dnsrr") => journal.push(
-                Problem::new(
-                    Code::NotSupportedYet,
-                    node.place,
-                    &deploy.path.key("endpoint_mode"),
-                    "`endpoint_mode: dnsrr` is not supported yet",
-                )
-                .hint("leave it out: services have no name in DNS yet; a published port answers on the hosts that run a task of the service"),
-            ),
+            Some("dnsrr") => return EndpointMode::Dnsrr,
             _ => not_allowed(node, &deploy.path.key("endpoint_mode"), &["vip", "dnsrr"], journal),
         }
     }
+    EndpointMode::Vip
+}
+
+fn mode(fields: &Fields<'_>, deploy: &Fields<'_>, journal: &mut Journal) -> ServiceMode {
     let replicas = deploy.count("replicas", journal);
     let scale = fields.count("scale", journal);
     if let (Some(replicas), Some(scale)) = (replicas, scale)
@@ -650,7 +647,8 @@ fn networks(fields: &Fields<'_>, journal: &mut Journal) -> BTreeMap<String, Netw
     for (key, entry) in list.mapping.into_iter().flatten() {
         let attachment = Fields::new(&entry.node, list.path.key(key));
         let aliases = attachment.texts("aliases", journal).unwrap_or_default();
-        networks.insert(key.clone(), NetworkAttachment { aliases });
+        let address = attachment.parsed("ipv4_address", "an IPv4 address such as `10.5.0.10`", journal);
+        networks.insert(key.clone(), NetworkAttachment { aliases, address });
     }
     if networks.is_empty() && alias.is_some() && fields.node("network_mode").is_none() {
         networks.insert("default".to_owned(), NetworkAttachment::default());

@@ -1,7 +1,7 @@
 //! Pure. The keys under `deploy`.
 
 use super::Shape::{self, Duration, Entries, Integer, List, Number, Object as Mapping, Size, Text};
-use super::Support::{Applied, Later, Noted};
+use super::Support::{Applied, Later};
 use super::{LIST_OR_MAPPING, Object, TEXTS, field};
 
 const ROLLBACK_LATER: &str =
@@ -26,10 +26,8 @@ pub(crate) static DEPLOY: Object = Object {
         field(
             "endpoint_mode",
             Text,
-            Noted(
-                "there is no virtual address yet; a published port answers on the hosts that run a task of the service",
-            ),
-            "How clients reach the tasks: `vip`, one virtual address for all of them",
+            Applied,
+            "What the service's name means on its networks: `vip` (the default), one virtual address for all its tasks; `dnsrr`, the addresses of the tasks",
         ),
         field("replicas", Integer, Applied, "How many tasks run"),
         field("labels", LIST_OR_MAPPING, Applied, "Labels of the service, not of its containers"),

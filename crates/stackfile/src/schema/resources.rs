@@ -14,7 +14,8 @@ const VOLUME_LABELS_NOTE: &str = "volumes do not keep labels yet; nothing shows 
 /// What to do where a volume is meant to be more than a directory of its host.
 pub(crate) const VOLUME_OF_ITS_HOST: &str = "leave it out: a volume is a directory of its host; mount other storage on the hosts and give its absolute path (`/mnt/data:/data`)";
 const MODELS_LATER: &str = "run the model server as a service with an image of its own";
-const NETWORK_LATER: &str = "leave it out; a network of a stack is a private IPv4 bridge on each host";
+const GATEWAY: &str =
+    "leave it out: each host has an address of its own on the network, which is the gateway of its containers";
 
 /// The whole file.
 pub(crate) static STACK: Object = Object {
@@ -36,7 +37,7 @@ pub(crate) static STACK: Object = Object {
             "networks",
             Named(&Shape::Either(&[Mapping(&NETWORK), Null])),
             Applied,
-            "Networks that tasks on one host share",
+            "Networks that join tasks on all hosts",
         ),
         field(
             "volumes",
@@ -75,18 +76,28 @@ static NETWORK: Object = Object {
     extensions: true,
     fields: &[
         field("name", Text, Applied, "Its name in the cluster, in place of STACK_KEY"),
-        field("driver", Text, Applied, "`bridge`; `overlay` is taken with a warning: it does not join hosts yet"),
-        field("driver_opts", DRIVER_OPTIONS, Later(NETWORK_LATER), "Options of the driver"),
+        field("driver", Text, Applied, "`overlay` or `bridge`: either joins the hosts that run tasks on it"),
         field(
-            "ipam",
-            Mapping(&IPAM),
-            Later("leave it out; addresses are given out by the cluster"),
-            "Which addresses it has",
+            "driver_opts",
+            DRIVER_OPTIONS,
+            Applied,
+            "`com.docker.network.driver.mtu`: the size of its packets, in bytes",
         ),
-        field("external", EXTERNAL, Later("define the network in this stack"), "It belongs to something else"),
-        field("internal", Boolean, Later(NETWORK_LATER), "Its containers reach nothing outside"),
-        field("enable_ipv4", Boolean, Later(NETWORK_LATER), "Whether it has IPv4 addresses"),
-        field("enable_ipv6", Boolean, Later(NETWORK_LATER), "Whether it has IPv6 addresses"),
+        field("ipam", Mapping(&IPAM), Applied, "Which addresses it has"),
+        field(
+            "external",
+            EXTERNAL,
+            Applied,
+            "It is there without this stack: made with `stack network create`, or another stack's",
+        ),
+        field("internal", Boolean, Applied, "Its containers reach nothing outside"),
+        field(
+            "enable_ipv4",
+            Boolean,
+            Applied,
+            "Every network has IPv4 addresses: only `true`. Whether it has IPv4 addresses",
+        ),
+        field("enable_ipv6", Boolean, Applied, "Whether it has IPv6 addresses"),
         field(
             "attachable",
             Boolean,
@@ -102,8 +113,8 @@ static IPAM: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("driver", Text, Later("leave it out"), "Who gives out addresses"),
-        field("config", List(&Mapping(&IPAM_CONFIG)), Later("leave it out"), "Ranges of addresses"),
+        field("driver", Text, Applied, "Who gives out addresses: `default`, the cluster"),
+        field("config", List(&Mapping(&IPAM_CONFIG)), Applied, "Its subnets: at most one of IPv4 and one of IPv6"),
         field("options", Entries(&Text), Later("leave it out"), "Options of the driver"),
     ],
 };
@@ -113,9 +124,9 @@ static IPAM_CONFIG: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("subnet", Text, Later("leave it out"), "All addresses of the network, such as `10.5.0.0/16`"),
+        field("subnet", Text, Applied, "All addresses of the network, such as `10.5.0.0/16`"),
         field("ip_range", Text, Later("leave it out"), "Those that containers get"),
-        field("gateway", Text, Later("leave it out"), "The address of the hosts"),
+        field("gateway", Text, Later(GATEWAY), "The address of the hosts"),
         field("aux_addresses", Entries(&Text), Later("leave it out"), "Addresses that are taken"),
     ],
 };

@@ -16,8 +16,7 @@ const SECRETS_LATER: &str =
 const CONFIGS_LATER: &str =
     "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
 const MODELS_LATER: &str = "run the model server as a service with an image of its own";
-const STATIC_ADDRESS: &str = "remove it; publish a port and let others use the address of a host";
-const ALIASES_NOTE: &str = "there is no DNS for networks yet: services do not find each other by name or alias; publish a port and use the address of a host";
+const STATIC_ADDRESS: &str = "remove it: the name of the service leads to it, whatever its address";
 const DEVELOP_NOTE: &str = "it only concerns `docker compose watch`; a deployed stack does not watch files";
 const BLKIO_LATER: &str = "remove it";
 
@@ -59,7 +58,7 @@ pub(crate) static SERVICE: Object = Object {
             "container_name",
             Text,
             Noted(
-                "a service may have several containers, so none has this name alone; it counts as an alias on the service's networks, which no DNS resolves yet; `stack ps` shows the names of the containers",
+                "a service may have several containers, so none has this name alone; it is an alias on the service's networks; `stack ps` shows the names of the containers",
             ),
             "Another name of the container",
         ),
@@ -469,9 +468,9 @@ static NETWORK_REFERENCE: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("aliases", TEXTS, Noted(ALIASES_NOTE), "Further names of the service there"),
+        field("aliases", TEXTS, Applied, "Further names of the service there"),
         field("interface_name", Text, Later("remove it"), "The name of the interface in the container"),
-        field("ipv4_address", Text, Later(STATIC_ADDRESS), "A fixed IPv4 address"),
+        field("ipv4_address", Text, Applied, "The IPv4 address of a service's only task"),
         field("ipv6_address", Text, Later(STATIC_ADDRESS), "A fixed IPv6 address"),
         field("link_local_ips", TEXTS, Later(STATIC_ADDRESS), "Link-local addresses"),
         field("mac_address", Text, Later("remove it"), "The address of the interface"),
