@@ -3,12 +3,12 @@
 //! The assignment says which networks there are and where this host is on each; the documents say who else is there. Both
 //! are kept: a host that hears no controller goes on with what it knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stack_model::{AssignedNetwork, NetworkDocument};
+use stack_model::{AssignedNetwork, NetworkDocument, TaskId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,10 @@ pub struct HostNetworks {
     /// By full name, from the leader.
     #[serde(default)]
     pub documents: BTreeMap<String, NetworkDocument>,
+    /// The tasks of this host that serve, as the host itself sees it: sooner than the documents say it, and also while no
+    /// controller is heard.
+    #[serde(skip)]
+    pub ready: BTreeSet<TaskId>,
     /// Of the state that the documents were read from; 0 for those of an earlier life.
     #[serde(skip)]
     pub revision: u64,
@@ -80,6 +84,15 @@ impl Networks {
             if is_news {
                 wanted.assigned.clone_from(assigned);
             }
+            is_news
+        });
+    }
+
+    /// The host saw which of its tasks serve.
+    pub fn observe(&self, ready: BTreeSet<TaskId>) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_news = wanted.ready != ready;
+            wanted.ready = ready;
             is_news
         });
     }

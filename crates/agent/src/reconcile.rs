@@ -14,6 +14,7 @@ use tracing::{Instrument as _, Span, field};
 use crate::host::{Host, StepFailure};
 use crate::ledger::Ledger;
 use crate::metrics::AgentMetrics;
+use crate::networks::Networks;
 use crate::pass::pass;
 use crate::plan::{Circumstances, Step};
 
@@ -59,6 +60,8 @@ pub struct Reconciler<H> {
     pub contact: Contact,
     /// The last report, for whoever sends it.
     pub reports: watch::Sender<Option<Report>>,
+    /// Where it is said which tasks serve.
+    pub networks: Networks,
     /// Counters.
     pub metrics: AgentMetrics,
 }
@@ -167,6 +170,8 @@ impl<H: Host> Reconciler<H> {
         ledger.set_memory(decided.memory);
         drop(ledger);
 
+        let ready = decided.report.tasks.iter().filter(|(_, status)| status.ready).map(|(task, _)| *task);
+        self.networks.observe(ready.collect());
         self.reports.send_if_modified(|last| {
             let is_news = last.as_ref() != Some(&decided.report);
             if is_news {

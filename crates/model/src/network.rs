@@ -98,7 +98,8 @@ pub struct NetworkService {
     pub endpoint_mode: EndpointMode,
     /// Its names there: the key in the stack file and its aliases.
     pub names: BTreeSet<String>,
-    /// What every host publishes of it by way of this network.
+    /// What is published of it by way of this network: in mode `ingress` by every host, in mode `host` by each of its own
+    /// task.
     #[serde(default)]
     pub published: Vec<PublishedPort>,
 }

@@ -420,7 +420,8 @@ pub(crate) fn service_changed(state: &mut State, key: &ServiceKey) {
     }
 }
 
-/// What a service publishes by way of a network: all that it does, on the first of its networks that leads outside.
+/// What a service publishes by way of a network: all that it does, on the first of its networks that leads outside. Ports
+/// of mode `host` are among them: each host publishes its own tasks' by them.
 fn published(state: &State, name: &str, key: &ServiceKey) -> Vec<PublishedPort> {
     let Some(service) = state.services.get(key) else { return Vec::new() };
     let leads_outside = |name: &String| state.networks.get(name).is_some_and(|network| !network.spec.internal);
@@ -429,13 +430,14 @@ fn published(state: &State, name: &str, key: &ServiceKey) -> Vec<PublishedPort> 
         return Vec::new();
     }
     let ports = service.spec.ports.iter();
-    ports.filter(|port| port.mode == PublishMode::Ingress && port.published.is_some()).cloned().collect()
+    ports.filter(|port| port.published.is_some()).cloned().collect()
 }
 
 /// Makes those hosts be on the network that have tasks there, or all of them where something on it is published.
 pub(crate) fn settle_hosts(state: &mut State, name: &str) {
     let Some(network) = state.networks.get(name) else { return };
-    let is_published = network.services.keys().any(|key| !published(state, name, key).is_empty());
+    let on_every_host = |port: &PublishedPort| port.mode == PublishMode::Ingress;
+    let is_published = network.services.keys().any(|key| published(state, name, key).iter().any(on_every_host));
     let wanted: BTreeSet<NodeId> = if is_published {
         state.nodes.keys().copied().collect()
     } else {

@@ -283,6 +283,7 @@ impl Daemon {
             wake: Arc::clone(&wake),
             contact: contact.clone(),
             reports,
+            networks: networks.clone(),
             metrics: metrics.clone(),
         };
         self.tasks.spawn(reconciler.run(self.stop.clone()));

@@ -1,0 +1,158 @@
+//! Pure. The host's networks in the engine's words: what it is told of the cluster becomes one value that the engine makes
+//! true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use stack_engine::network::Protocol as EngineProtocol;
+use stack_engine::overlay::{
+    Ingress, Neighbour, OVERHEAD_IPV4, OVERHEAD_IPV6, OverlayEndpoint, OverlayNetwork, Overlays, VirtualService,
+    link_address,
+};
+use stack_model::spec::{Protocol, PublishMode};
+use stack_model::{
+    AssignedNetwork, AssignedTask, EndpointState, NetworkDocument, NetworkEndpoint, NetworkService, NodeId, ServiceKey,
+    TaskId,
+};
+
+use crate::networks::HostNetworks;
+
+/// Where this host is between hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Underlay {
+    /// Its address.
+    pub address: IpAddr,
+    /// What a packet from there may have, in bytes.
+    pub mtu: u32,
+}
+
+/// All networks of the host. One whose document has not come yet is there, with nobody else on it.
+#[must_use]
+pub fn overlays(node: NodeId, networks: &HostNetworks, underlay: Underlay) -> Overlays {
+    let mut made = Overlays::default();
+    for (name, assigned) in &networks.assigned {
+        let overhead = if underlay.address.is_ipv4() { OVERHEAD_IPV4 } else { OVERHEAD_IPV6 };
+        let document = networks.whole(name).map(|(_, document)| document);
+        let mut network = OverlayNetwork {
+            name: name.clone(),
+            vni: assigned.vni,
+            mtu: assigned.mtu.unwrap_or_else(|| underlay.mtu.saturating_sub(overhead)),
+            internal: assigned.internal,
+            underlay: underlay.address,
+            addresses: assigned.addresses.clone(),
+            neighbours: Vec::new(),
+            services: Vec::new(),
+            ingress: Vec::new(),
+        };
+        if let Some(document) = document {
+            network.neighbours = neighbours(node, document);
+            let serving = Serving { node, ready: &networks.ready, document };
+            network.services = serving.services();
+            network.ingress = serving.ingress();
+        }
+        made.networks.insert(name.clone(), network);
+    }
+    made
+}
+
+fn neighbours(node: NodeId, document: &NetworkDocument) -> Vec<Neighbour> {
+    let hosts = document.hosts.iter().map(|(host, entry)| (*host, &entry.addresses));
+    let tasks = document.endpoints.values().map(|endpoint| (endpoint.node, &endpoint.addresses));
+    let mut neighbours = Vec::new();
+    for (host, addresses) in hosts.chain(tasks).filter(|(host, _)| *host != node) {
+        let Some(entry) = document.hosts.get(&host) else { continue };
+        let mac = link_address(addresses.iter().copied());
+        neighbours.extend(addresses.iter().map(|&address| Neighbour { address, mac, host: entry.underlay }));
+    }
+    neighbours
+}
+
+/// Who on a network is sent anything new: of other hosts' tasks the document says it, of its own the host knows it better,
+/// but for those that are to end.
+struct Serving<'a> {
+    node: NodeId,
+    ready: &'a BTreeSet<TaskId>,
+    document: &'a NetworkDocument,
+}
+
+impl<'a> Serving<'a> {
+    fn of(&self, service: &'a ServiceKey) -> impl Iterator<Item = &'a NetworkEndpoint> {
+        let endpoints = self.document.endpoints.iter().filter(move |(_, endpoint)| endpoint.service == *service);
+        let serves = |(task, endpoint): &(&TaskId, &NetworkEndpoint)| match endpoint.state {
+            EndpointState::Draining => false,
+            _ if endpoint.node == self.node => self.ready.contains(task),
+            EndpointState::Serving => true,
+            EndpointState::NotReady => false,
+        };
+        endpoints.filter(serves).map(|(_, endpoint)| endpoint)
+    }
+
+    fn services(&self) -> Vec<VirtualService> {
+        let one = |(key, service): (&'a ServiceKey, &NetworkService)| VirtualService {
+            addresses: service.addresses.clone(),
+            backends: addresses(self.of(key)),
+            affinity: None,
+        };
+        self.document.services.iter().map(one).collect()
+    }
+
+    fn ingress(&self) -> Vec<Ingress> {
+        let mut published = Vec::new();
+        for (key, service) in &self.document.services {
+            for port in &service.published {
+                let Some(number) = port.published else { continue };
+                let on_this_host = |endpoint: &&NetworkEndpoint| endpoint.node == self.node;
+                let remote = match port.mode {
+                    PublishMode::Ingress => addresses(self.of(key).filter(|endpoint| !on_this_host(endpoint))),
+                    PublishMode::Host => Vec::new(),
+                };
+                published.push(Ingress {
+                    protocol: protocol(port.protocol),
+                    port: number,
+                    target: port.target,
+                    local: addresses(self.of(key).filter(on_this_host)),
+                    remote,
+                    affinity: None,
+                });
+            }
+        }
+        published
+    }
+}
+
+fn addresses<'a>(endpoints: impl Iterator<Item = &'a NetworkEndpoint>) -> Vec<IpAddr> {
+    endpoints.flat_map(|endpoint| endpoint.addresses.iter().copied()).collect()
+}
+
+/// The interfaces of a task, in the order of its networks' names. The first that leads outside has the default route.
+#[must_use]
+pub fn endpoints(assigned: &AssignedTask, networks: &BTreeMap<String, AssignedNetwork>) -> Vec<OverlayEndpoint> {
+    let mut routed = false;
+    let mut made = Vec::new();
+    for (index, (name, addresses)) in assigned.addresses.iter().enumerate() {
+        let Some(network) = networks.get(name) else { continue };
+        let with_length = |address: &IpAddr| {
+            let subnet = network.addresses.iter().find(|own| own.contains(address))?;
+            IpNet::new(*address, subnet.prefix_len()).ok()
+        };
+        let leads_outside = !network.internal && !routed;
+        routed |= leads_outside;
+        made.push(OverlayEndpoint {
+            network: name.clone(),
+            interface: format!("eth{index}"),
+            addresses: addresses.iter().filter_map(with_length).collect(),
+            mac: link_address(addresses.iter().copied()),
+            gateways: if leads_outside { network.addresses.iter().map(IpNet::addr).collect() } else { Vec::new() },
+        });
+    }
+    made
+}
+
+const fn protocol(protocol: Protocol) -> EngineProtocol {
+    match protocol {
+        Protocol::Tcp => EngineProtocol::Tcp,
+        Protocol::Udp => EngineProtocol::Udp,
+        Protocol::Sctp => EngineProtocol::Sctp,
+    }
+}
