@@ -8,6 +8,7 @@ pub mod image;
 pub mod logs;
 mod metrics;
 pub mod network;
+pub mod overlay;
 pub mod seccomp;
 pub mod snapshot;
 pub mod volume;

@@ -8,7 +8,7 @@
 mod addressing;
 mod errors;
 mod forwarding;
-mod kernel;
+pub(crate) mod kernel;
 mod networks;
 mod ports;
 mod records;

@@ -39,7 +39,7 @@ pub enum Refusal {
 }
 
 /// Turns a refusal into an error that says what was asked.
-fn refused<E: Into<Refusal>>(what: impl FnOnce() -> String) -> impl FnOnce(E) -> KernelError {
+pub fn refused<E: Into<Refusal>>(what: impl FnOnce() -> String) -> impl FnOnce(E) -> KernelError {
     move |source| KernelError { what: what(), source: source.into() }
 }
 

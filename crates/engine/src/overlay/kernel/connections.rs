@@ -1,0 +1,54 @@
+//! Connections that the kernel tracks in a container's network namespace.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use nlink::netlink::netfilter::{ConntrackEntry, ConntrackStatus, IpProtocol};
+use nlink::netlink::{Connection, Netfilter};
+
+use crate::network::kernel::{KernelError, inside, refused};
+use crate::overlay::services::Forgotten;
+
+/// Where the kernel says how many connections are tracked in the namespace of who asks.
+const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+
+/// Forgets what must be forgotten. `gone` are addresses that nobody has any more: what went to them is forgotten whatever
+/// its protocol, so that a TCP connection meets a backend that does not know it, and is reset.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn forget(netns: &File, forgotten: &Forgotten, gone: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
+    if forgotten.is_empty() && gone.is_empty() {
+        return Ok(());
+    }
+    // To list them costs milliseconds whatever their number, and most containers have none.
+    let count = inside(netns, || std::fs::read_to_string(COUNT));
+    if count.is_ok_and(|count| count.trim() == "0") {
+        return Ok(());
+    }
+    let connection = Connection::<Netfilter>::new_in(netns.as_fd())
+        .map_err(refused(|| "open a connection-tracking socket in a container's network namespace".to_owned()))?;
+    let list = || "list the tracked connections of a container".to_owned();
+    let mut entries = connection.get_conntrack().await.map_err(refused(list))?;
+    entries.extend(connection.get_conntrack_v6().await.map_err(refused(list))?);
+    for entry in entries.iter().filter(|entry| is_forgotten(entry, forgotten, gone)) {
+        match connection.del_conntrack_entry(entry).await {
+            Err(error) if !error.is_not_found() => {
+                return Err(refused(|| "forget a tracked connection of a container".to_owned())(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_forgotten(entry: &ConntrackEntry, forgotten: &Forgotten, gone: &BTreeSet<IpAddr>) -> bool {
+    let (Some(asked), Some(answering)) = (entry.orig.dst_ip, entry.reply.src_ip) else { return false };
+    let status = entry.status.unwrap_or_default();
+    if status & ConntrackStatus::DST_NAT.bits() == 0 {
+        return forgotten.served.contains(&asked);
+    }
+    gone.contains(&answering) || (entry.proto != IpProtocol::Tcp && forgotten.moved.contains(&(asked, answering)))
+}

@@ -1,0 +1,17 @@
+//! The only place of the overlay networks that speaks netlink. It has no choice to make: what is to be done comes decided.
+//!
+//! Every function works in the network namespace that it is given, whatever the namespace of the calling thread.
+
+mod connections;
+mod links;
+mod observe;
+mod ports;
+mod settings;
+mod tables;
+
+pub use connections::forget;
+pub use links::Links;
+pub use observe::{observe, other_routes};
+pub use ports::{make_port, remove_port};
+pub use settings::pass_on;
+pub use tables::{Applied, apply_table, differs, remove_table};

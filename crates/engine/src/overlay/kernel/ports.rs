@@ -1,0 +1,109 @@
+//! The links between the host's bridges and its containers.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use ipnet::IpNet;
+use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
+use nlink::netlink::devconf::AddrGenMode;
+use nlink::netlink::link::VethLink;
+use nlink::netlink::route::{Ipv4Route, Ipv6Route};
+use nlink::netlink::{Connection, Route};
+
+use super::settings;
+use crate::network::kernel::{KernelError, open_in, refused};
+use crate::overlay::request::OverlayEndpoint;
+
+/// Makes a link, and gives the container's end all that it has. The host's end is no port of a bridge yet.
+///
+/// # Errors
+/// What the kernel refused; nothing is left of the link then.
+pub async fn make_port(
+    host: &File,
+    netns: &File,
+    link: &str,
+    endpoint: &OverlayEndpoint,
+    mtu: u32,
+) -> Result<(), KernelError> {
+    let inside = open_in(netns)?;
+    let connection = open_in(host)?;
+    let what = || format!("make the link {link} to the container");
+    let made = VethLink::new(link, endpoint.interface.as_str())
+        .mtu(mtu)
+        .peer_mtu(mtu)
+        .peer_address(endpoint.mac)
+        .peer_netns_fd(netns);
+    // One that is left over from a container that had these addresses.
+    connection.del_link_if_exists(link).await.map_err(refused(|| format!("remove the left-over link {link}")))?;
+    connection.add_link(made).await.map_err(refused(what))?;
+    let configured = match configure(netns, &inside, endpoint).await {
+        Ok(()) => silence(&connection, link).await.map_err(refused(what)),
+        Err(error) => Err(error),
+    };
+    if configured.is_err() {
+        // The namespace may outlive this attempt; the error that is reported is the first one.
+        let _ = connection.del_link_if_exists(link).await;
+    }
+    configured
+}
+
+/// The host's end has no address of its own, and does not look for IPv6 neighbours.
+async fn silence(connection: &Connection<Route>, link: &str) -> Result<(), nlink::Error> {
+    match connection.get_link_by_name(link).await? {
+        Some(found) => connection.set_addr_gen_mode_by_index(found.ifindex(), AddrGenMode::None).await,
+        None => Ok(()),
+    }
+}
+
+async fn configure(
+    netns: &File,
+    connection: &Connection<Route>,
+    endpoint: &OverlayEndpoint,
+) -> Result<(), KernelError> {
+    let interface = endpoint.interface.as_str();
+    let found = connection.get_link_by_name(interface).await;
+    let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+    let found = found.map_err(refused(|| format!("look up the container's interface {interface}")))?;
+    let found = found.ok_or_else(|| refused(|| format!("show the container's interface {interface}"))(missing()))?;
+    let index = found.ifindex();
+    let ipv6 = endpoint.addresses.iter().any(|address| address.addr().is_ipv6());
+    settings::prepare_interface(netns, interface, ipv6)
+        .map_err(refused(|| format!("prepare the container's interface {interface}")))?;
+    for address in &endpoint.addresses {
+        let what = || format!("give the container's {interface} the address {address}");
+        let added = match *address {
+            IpNet::V4(net) => {
+                connection.add_address(Ipv4Address::with_index(index, net.addr(), net.prefix_len())).await
+            }
+            IpNet::V6(net) => {
+                connection.add_address(Ipv6Address::with_index(index, net.addr(), net.prefix_len()).nodad()).await
+            }
+        };
+        added.map_err(refused(what))?;
+    }
+    connection.set_link_up_by_index(index).await.map_err(refused(|| format!("set the container's {interface} up")))?;
+    for gateway in &endpoint.gateways {
+        let what = || format!("give the container a default route by {gateway}");
+        let added = match *gateway {
+            IpAddr::V4(gateway) => {
+                connection.add_route(Ipv4Route::default_route().gateway(gateway).dev_index(index)).await
+            }
+            IpAddr::V6(gateway) => {
+                connection.add_route(Ipv6Route::default_route().gateway(gateway).dev_index(index)).await
+            }
+        };
+        added.map_err(refused(what))?;
+    }
+    Ok(())
+}
+
+/// Removes a link of the host and thereby its other end. One that is gone already is no error.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn remove_port(host: &File, link: &str) -> Result<(), KernelError> {
+    let connection = Connection::<Route>::new_in(host.as_fd())
+        .map_err(refused(|| "open a netlink socket in the host's network namespace".to_owned()))?;
+    connection.del_link_if_exists(link).await.map(drop).map_err(refused(|| format!("remove the link {link}")))
+}

@@ -1,0 +1,6 @@
+//! Overlay networks, tried with real traffic: hosts and their containers are network namespaces that live as long as the
+//! test holds them, and each host makes its own value true.
+
+mod cluster;
+mod machines;
+mod reach;
