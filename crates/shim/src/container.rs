@@ -18,6 +18,11 @@ use crate::{init, mounts, process, syscalls};
 pub enum Told {
     /// Everything is in place. The terminal's controlling end comes with it, if there is one.
     Ready,
+    /// An exec's process was made; it will tell the rest itself.
+    Born {
+        /// In the shim's pid namespace.
+        pid: i32,
+    },
     /// It is not.
     Failed(Failure),
 }
@@ -160,6 +165,13 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams) -> Result<process::
 }
 
 fn open_terminal(root: std::os::fd::BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), Failure> {
+    let (controlling, peer) = allocate_terminal(root)?;
+    mounts::mount_console(root, peer.as_fd())?;
+    Ok((controlling, peer))
+}
+
+/// A terminal of the container's own: the controlling end and the one for its processes.
+pub fn allocate_terminal(root: std::os::fd::BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), Failure> {
     let step = || "allocate a terminal".to_owned();
     let controlling = mounts::open_terminal_multiplexer(root)?;
     let unlock: libc::c_int = 0;
@@ -168,7 +180,6 @@ fn open_terminal(root: std::os::fd::BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd)
         return Err(io::Error::last_os_error()).during(step);
     }
     let peer = syscalls::open_terminal_peer(controlling.as_fd()).during(step)?;
-    mounts::mount_console(root, peer.as_fd())?;
     Ok((controlling, peer))
 }
 

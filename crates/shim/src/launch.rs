@@ -49,6 +49,9 @@ pub struct Launch {
     pub init: bool,
     /// Standard input is a pipe that the shim holds open, not `/dev/null`.
     pub stdin_open: bool,
+    /// Of the terminal at the start, if there is one.
+    #[serde(default)]
+    pub terminal_size: Option<crate::protocol::TerminalSize>,
     /// Where output goes; `None` discards it.
     pub log: Option<LogFiles>,
     /// Where the exit record is written. Absolute.

@@ -338,8 +338,15 @@ pub fn enter(root: BorrowedFd<'_>) -> Result<(), Failure> {
     nix::unistd::chdir("/").during(step)
 }
 
-/// Opens the multiplexer of the container's own terminals.
+/// Opens the multiplexer of the container's own terminals, and nothing that somebody has put in its place.
 pub fn open_terminal_multiplexer(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    let flags = (OFlag::O_RDWR | OFlag::O_NOCTTY).bits();
-    root_path::open(root, "/dev/pts/ptmx", flags, Links::Refuse).during(|| "allocate a terminal".to_owned())
+    let step = || "allocate a terminal".to_owned();
+    let flags = (OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK).bits();
+    let opened = root_path::open(root, "/dev/pts/ptmx", flags, Links::Refuse).during(step)?;
+    let system = nix::sys::statfs::fstatfs(&opened).during(step)?.filesystem_type();
+    let found = fstat(opened.as_fd()).during(step)?;
+    if system != nix::sys::statfs::DEVPTS_SUPER_MAGIC || found.st_rdev != libc::makedev(5, 2) {
+        return Err(failure(FailureKind::Setting, step(), "/dev/pts/ptmx of the container is no terminal multiplexer"));
+    }
+    Ok(opened)
 }

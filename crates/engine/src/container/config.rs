@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use stack_shim::protocol::TerminalSize;
+
 use crate::network::{NetworkEndpoint, PortBinding};
 
 /// The identifier of a container on its host: 1 to 64 letters, digits, `_` and `-`, a letter or digit first. It is
@@ -127,6 +129,12 @@ pub struct ContainerConfig {
     pub tty: bool,
     /// Standard input stays open though nobody is attached.
     pub stdin_open: bool,
+    /// Standard input ends with the first client that was attached to it.
+    pub stdin_once: bool,
+    /// Of the terminal at the start.
+    pub terminal_size: Option<TerminalSize>,
+    /// It is removed, with the volumes that are its own, when it has ended.
+    pub auto_remove: bool,
     /// A name or number; the image's, or `SIGTERM`.
     pub stop_signal: Option<String>,
     /// How long it may take to end before it is killed; 10 s unless said otherwise.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use stack_shim::protocol::{Failure, FailureKind};
 
 use super::config::{ContainerId, ContainerIdError};
+use super::exec::ExecId;
 use super::roots::RootError;
 use super::spec::SpecError;
 use crate::cgroup::CgroupError;
@@ -357,6 +358,32 @@ pub enum WaitError {
 /// Why a process could not be run in a container.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
+    /// There is no such exec, or it has been forgotten.
+    #[error("there is no exec {id}")]
+    NoSuchExec {
+        /// Which.
+        id: ExecId,
+    },
+    /// It was started before.
+    #[error("exec {id} was started already")]
+    Started {
+        /// Which.
+        id: ExecId,
+    },
+    /// Its process does not run.
+    #[error("the process of exec {id} does not run")]
+    ExecNotRunning {
+        /// Which.
+        id: ExecId,
+    },
+    /// It has no terminal.
+    #[error("exec {id} cannot be resized: {reason}")]
+    Resize {
+        /// Which.
+        id: ExecId,
+        /// Why.
+        reason: String,
+    },
     /// There is none.
     #[error("there is no container {id}")]
     Missing {
@@ -402,5 +429,38 @@ pub enum ExecError {
         id: ContainerId,
         /// Why.
         source: Failure,
+    },
+}
+
+/// Why nobody can be attached to a container, or its terminal not be resized.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It does not run.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+    },
+    /// The shim refuses: there is no terminal to resize.
+    #[error("container {id} cannot be resized: {reason}")]
+    Refused {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        reason: String,
+    },
+    /// The shim could not be asked.
+    #[error("could not reach the streams of container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: io::Error,
     },
 }

@@ -10,6 +10,7 @@ use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, LAUNCH_FILE, Launch, R
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
 
+use super::attach::Waiting;
 use super::capability;
 use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkMode, SeccompChoice};
 use super::errors::StartError;
@@ -131,6 +132,7 @@ impl Launcher {
         &self,
         record: &Record,
         prepared: Prepared,
+        waiting: &Waiting,
         notes: &mut Vec<String>,
     ) -> Result<Launched, StartError> {
         let id = &record.id;
@@ -144,7 +146,7 @@ impl Launcher {
             .map_err(io::Error::other)
             .map_err(failed("make its control groups"))?;
         notes.extend(groups.map_err(|source| StartError::Cgroup { id: id.clone(), source })?);
-        let child = shim::spawn(&self.program, &run).map_err(failed("start its shim"))?;
+        let child = shim::spawn(&self.program, "run", &run).map_err(failed("start its shim"))?;
         let mut conversation = Shim::connect(&run).await.map_err(failed("reach its shim"))?;
         let created = conversation.ask(&Request::Describe).await.map_err(failed("ask its shim"))?;
         let pid = match created {
@@ -153,6 +155,8 @@ impl Launcher {
         };
         let around = self.attach(record, pid).await?;
         self.fill_network_files(record, &around).map_err(failed("write its network files"))?;
+        // Before its first word.
+        waiting.connect(run.clone()).await;
         match conversation.ask(&Request::Start).await.map_err(failed("ask its shim"))? {
             Some(Response::State(State::Running { pid, started_at })) => Ok(Launched { pid, started_at, child }),
             other => Err(self.shim_refused(record, other.as_ref())),

@@ -614,6 +614,18 @@ pub fn process(
     })
 }
 
+/// Which namespaces a container has of its own.
+#[must_use]
+pub fn namespaces(config: &ContainerConfig) -> Namespaces {
+    Namespaces {
+        pid: config.pid_mode == NamespaceMode::Private,
+        network: config.network_mode != NetworkMode::Host,
+        ipc: config.ipc_mode == NamespaceMode::Private,
+        uts: true,
+        cgroup: true,
+    }
+}
+
 /// Everything that can be wrong with a configuration whatever the host.
 ///
 /// # Errors
@@ -694,13 +706,7 @@ pub fn launch(
     Ok(Launch {
         id: id.to_string(),
         attempt: host.attempt,
-        namespaces: Namespaces {
-            pid: config.pid_mode == NamespaceMode::Private,
-            network: config.network_mode != NetworkMode::Host,
-            ipc: config.ipc_mode == NamespaceMode::Private,
-            uts: true,
-            cgroup: true,
-        },
+        namespaces: namespaces(config),
         cgroups: host.cgroups.clone(),
         root: Root { read_only: config.read_only, ..host.root.clone() },
         mounts,
@@ -714,6 +720,7 @@ pub fn launch(
         process,
         init: config.init,
         stdin_open: config.stdin_open,
+        terminal_size: config.terminal_size,
         log: log_files(&config.logging, &host.log_directory)?,
         exit_file: host.exit_file.clone(),
     })

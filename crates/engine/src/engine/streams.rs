@@ -1,0 +1,66 @@
+//! The streams of containers: whoever is attached to them, and the size of their terminals.
+
+use stack_shim::protocol::{Request, Response};
+
+use super::Engine;
+use crate::container::{
+    Attach, AttachError, Attachment, ContainerId, ContainerState, EventKind, Shim, TerminalSize, attach, is_absent,
+};
+
+impl Engine {
+    /// Attaches to a container's streams from now on. One that does not run is attached to when it starts, before its
+    /// first word. The container never waits long for a reader, and does not notice when it goes.
+    ///
+    /// # Errors
+    /// When there is no such container, or its shim cannot be reached.
+    pub async fn attach(&self, id: &ContainerId, wanted: Attach) -> Result<Attachment, AttachError> {
+        let slot = self.slot(id).ok_or_else(|| AttachError::Missing { id: id.clone() })?;
+        let running = matches!(slot.current(), ContainerState::Running { .. });
+        let attachment = if running {
+            match attach(&self.inner.launcher.run_directory(id), wanted).await {
+                // It has just ended.
+                Err(error) if is_absent(&error) => return Err(AttachError::NotRunning { id: id.clone() }),
+                result => result.map_err(|source| AttachError::Shim { id: id.clone(), source })?,
+            }
+        } else {
+            let attachment = slot.waiting.add(wanted);
+            // It may have come to run since it was looked at, when those who waited were connected already.
+            if matches!(slot.current(), ContainerState::Running { .. }) {
+                slot.waiting.connect(self.inner.launcher.run_directory(id)).await;
+            }
+            attachment
+        };
+        self.tell(id, EventKind::Attached);
+        Ok(attachment)
+    }
+
+    /// Tells others that a client has left a container's streams by its detach keys.
+    pub fn tell_detached(&self, id: &ContainerId) {
+        self.tell(id, EventKind::Detached);
+    }
+
+    /// Gives a container's terminal another size.
+    ///
+    /// # Errors
+    /// When it does not run or has no terminal.
+    pub async fn resize(&self, id: &ContainerId, size: TerminalSize) -> Result<(), AttachError> {
+        let slot = self.slot(id).ok_or_else(|| AttachError::Missing { id: id.clone() })?;
+        let not_running = || AttachError::NotRunning { id: id.clone() };
+        if !matches!(slot.current(), ContainerState::Running { .. }) {
+            return Err(not_running());
+        }
+        let failed = |source| AttachError::Shim { id: id.clone(), source };
+        let mut shim = match Shim::connect(&self.inner.launcher.run_directory(id)).await {
+            Err(error) if is_absent(&error) => return Err(not_running()),
+            result => result.map_err(failed)?,
+        };
+        match shim.ask(&Request::Resize(size)).await.map_err(failed)? {
+            Some(Response::Done) => {
+                self.tell(id, EventKind::Resized(size));
+                Ok(())
+            }
+            Some(Response::BadRequest { reason }) => Err(AttachError::Refused { id: id.clone(), reason }),
+            _ => Err(not_running()),
+        }
+    }
+}
