@@ -360,6 +360,15 @@ impl Engine {
             if containers.contains_key(&id) {
                 return Err(CreateError::Exists { id });
             }
+            if let Some(name) = &record.config.name {
+                let other = containers
+                    .values()
+                    .map(|slot| slot.record())
+                    .find(|other| other.config.name.as_deref().unwrap_or(other.id.as_str()) == name);
+                if let Some(other) = other {
+                    return Err(CreateError::NameTaken { name: name.clone(), other: other.id.clone() });
+                }
+            }
             containers.insert(id.clone(), Arc::clone(&slot));
         }
         // Recorded as being removed until it is whole: what a crash leaves is then cleared away.
@@ -467,8 +476,9 @@ impl Engine {
     ) -> Result<(Launched, Shim), StartError> {
         let id = record.id.clone();
         let prepared = {
+            let joined = self.joined(record)?;
             let (launcher, record) = (self.inner.launcher.clone(), record.clone());
-            tokio::task::spawn_blocking(move || launcher.prepare(&record)).await.map_err(|error| {
+            tokio::task::spawn_blocking(move || launcher.prepare(&record, joined)).await.map_err(|error| {
                 StartError::Shim { id: id.clone(), what: "prepare the start", source: io::Error::other(error) }
             })??
         };

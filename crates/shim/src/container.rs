@@ -5,13 +5,14 @@ use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sched::CloneFlags;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 use stack_shim::launch::{Launch, Namespaces};
 use stack_shim::protocol::{Failure, FailureKind};
 
 use crate::failing::{During, failure};
-use crate::{init, mounts, process, syscalls};
+use crate::{init, mounts, peer, process, syscalls};
 
 /// What the first process tells the shim before its program runs. The socket's closing says that it does.
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,8 +125,10 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams) -> Result<process::
     syscalls::forbid_dumping().during(|| "forbid dumping".to_owned())?;
     syscalls::die_with_parent().during(|| "tie the process to its shim".to_owned())?;
     join_cgroups(&open_cgroups(&launch.cgroups.joined)?)?;
+    peer::join(launch.joined.network, CloneFlags::CLONE_NEWNET, "network")?;
+    peer::join(launch.joined.ipc, CloneFlags::CLONE_NEWIPC, "IPC")?;
     if launch.namespaces.cgroup {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".to_owned())?;
+        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".to_owned())?;
     }
     nix::unistd::setsid().during(|| "start a session".to_owned())?;
     match syscalls::join_new_session_keyring() {

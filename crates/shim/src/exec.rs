@@ -8,7 +8,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -18,6 +18,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use stack_shim::launch::Peer;
 use stack_shim::protocol::{
     EXEC_FILE, ExecLaunch, ExecRequest, ExecResponse, Failure, FailureKind, read_frame, write_frame,
 };
@@ -27,7 +28,7 @@ use crate::failing::{During, failure};
 use crate::log_writer::LogWriter;
 use crate::run::{blocked_signals, pipes, told_pair};
 use crate::supervisor::{Held, Program, Recorded, Supervisor};
-use crate::{process, syscalls};
+use crate::{peer, process, syscalls};
 
 /// Supervises the process that the document in `directory` describes. `listener` is the socket that the engine connects to.
 pub fn supervise(directory: &Path, listener: OwnedFd) -> io::Result<()> {
@@ -111,36 +112,6 @@ fn wait(pid: Pid, signals: &SignalFd, engine: &UnixStream) -> io::Result<i32> {
             let _ = kill(pid, Signal::SIGKILL);
         }
         while let Ok(Some(_)) = signals.read_signal() {}
-    }
-}
-
-/// When a process was started, field 22 of its /proc/PID/stat (proc(5)).
-fn started(pid: i32) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is in parentheses and may hold anything, so count from its end.
-    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    rest.split_whitespace()
-        .nth(19)
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown format"))
-}
-
-fn open_process(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(RawNumber(fd).into()) })
-}
-
-/// A system call's result that is a descriptor.
-struct RawNumber(libc::c_long);
-
-impl From<RawNumber> for std::os::fd::RawFd {
-    fn from(number: RawNumber) -> Self {
-        Self::try_from(number.0).unwrap_or(-1)
     }
 }
 
@@ -232,11 +203,7 @@ enum Entered {
 }
 
 fn enter(request: &ExecRequest) -> Result<Entered, Failure> {
-    let container = open_process(request.pid).during(entering)?;
-    // Looked at after the descriptor was opened: it is this very process or none.
-    if started(request.pid).during(entering)? != request.pid_started {
-        return Err(failure(FailureKind::Setting, entering(), "it has ended"));
-    }
+    let container = peer::open(Peer { pid: request.pid, started: request.pid_started }, entering)?;
     let filter = process::read_filter(&request.process)?;
     let groups = container::open_cgroups(&request.cgroups.joined)?;
     let unified = request.cgroups.unified.as_ref().map(File::open).transpose().during(entering)?;

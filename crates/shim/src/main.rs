@@ -13,6 +13,7 @@ mod identity;
 mod init;
 mod log_writer;
 mod mounts;
+mod peer;
 mod process;
 mod root_path;
 mod run;

@@ -8,14 +8,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{AtFlags, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mknodat, umask};
-use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Propagation, Root};
+use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Peer, Propagation, Root};
 use stack_shim::protocol::{Failure, FailureKind};
 
-use crate::copy_up;
 use crate::failing::{During, failing, failure};
 use crate::root_path::{self, Links, Make};
 use crate::syscalls::{FilesystemContext, c_string, clone_tree, mount_setattr, move_mount, openat2};
+use crate::{copy_up, peer};
 
 /// The source of a bind mount, held since before the host's mounts were left.
 pub struct Source {
@@ -30,6 +31,7 @@ pub fn take_sources(mounts: &[Mount]) -> Result<Vec<Option<Source>>, Failure> {
         .iter()
         .map(|mount| match &mount.source {
             MountSource::Filesystem { .. } => Ok(None),
+            MountSource::OfPeer { peer, path } => take_of_peer(*peer, path).map(Some),
             MountSource::Bind { path, subpath, recursive, .. } => {
                 let shown = path.display();
                 let step = || format!("take {shown} for the mount at {}", mount.target);
@@ -61,6 +63,25 @@ pub fn take_sources(mounts: &[Mount]) -> Result<Vec<Option<Source>>, Failure> {
             }
         })
         .collect()
+}
+
+/// Takes what another container has mounted at `path`, and returns to this namespace.
+fn take_of_peer(peer: Peer, path: &str) -> Result<Source, Failure> {
+    let step = || format!("take {path} of the other container");
+    let there = peer::open(peer, step)?;
+    let here = File::open("/proc/self/ns/mnt").during(step)?;
+    setns(there.as_fd(), CloneFlags::CLONE_NEWNS).during(step)?;
+    let taken = File::open("/").and_then(|root| {
+        let found = root_path::open(root.as_fd(), path, libc::O_PATH, Links::Refuse)?;
+        clone_tree(Some(found.as_fd()), c"", false)
+    });
+    setns(here.as_fd(), CloneFlags::CLONE_NEWNS).during(step)?;
+    let tree = taken.during(step)?;
+    // Of its memory and nothing else: it could have put something in its place.
+    if nix::sys::statfs::fstatfs(&tree).during(step)?.filesystem_type() != nix::sys::statfs::TMPFS_MAGIC {
+        return Err(failure(FailureKind::Setting, step(), "the other container has put something in its place"));
+    }
+    Ok(Source { tree, is_directory: true })
 }
 
 /// Makes every mount of this namespace private: nothing that is mounted from here on is seen by the host.
@@ -121,7 +142,8 @@ pub fn furnish(root: BorrowedFd<'_>, launch: &Launch, sources: Vec<Option<Source
             (MountSource::Bind { copy_up, recursive, .. }, Some(source)) => {
                 mount_bind(root, mount, &source, *copy_up, *recursive)?;
             }
-            (MountSource::Bind { .. }, None) => {}
+            (MountSource::OfPeer { .. }, Some(source)) => mount_bind(root, mount, &source, false, false)?,
+            (MountSource::Bind { .. } | MountSource::OfPeer { .. }, None) => {}
         }
         // Nodes and links belong on /dev as soon as it is there: later mounts may lie below it.
         if mount.target == "/dev" {

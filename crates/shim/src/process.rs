@@ -207,9 +207,7 @@ pub fn execute(prepared: &Prepared) -> Failure {
             step,
             "no such file or directory in the container, or the interpreter that it names is missing",
         ),
-        nix::errno::Errno::ENOENT => {
-            failure(FailureKind::CommandNotFound, step, "executable file not found in $PATH")
-        }
+        nix::errno::Errno::ENOENT => failure(FailureKind::CommandNotFound, step, "executable file not found in $PATH"),
         nix::errno::Errno::ENOTDIR => failure(FailureKind::CommandNotFound, step, "a part of its path is no directory"),
         nix::errno::Errno::EACCES | nix::errno::Errno::EPERM => {
             failure(FailureKind::CommandNotExecutable, step, "permission denied: is it an executable file?")

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -18,7 +19,7 @@ use crate::container::{self, Streams, Told};
 use crate::failing::{During, failure};
 use crate::log_writer::LogWriter;
 use crate::supervisor::{Held, Program, Recorded, Supervisor, now, write_record};
-use crate::syscalls;
+use crate::{peer, syscalls};
 
 /// Signals that a shim takes by descriptor, or not at all.
 pub fn blocked_signals() -> SigSet {
@@ -139,6 +140,8 @@ fn make(launch: &Launch) -> Result<(Waiting, Pid, Held), (Failure, Option<Pid>)>
         .transpose()
         .during(|| "open the control group".to_owned())
         .map_err(unborn)?;
+    // The shim stays where it is: only its children are in the other container's.
+    peer::join(launch.joined.pid, CloneFlags::CLONE_NEWPID, "pid").map_err(unborn)?;
     let flags = container::clone_flags(launch.namespaces);
     let born = syscalls::clone3(flags, unified.as_ref().map(AsFd::as_fd)).during(step).map_err(unborn)?;
     let Some(pid) = born else {

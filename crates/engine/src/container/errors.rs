@@ -74,6 +74,16 @@ pub enum CreateError {
         /// Which.
         id: ContainerId,
     },
+    /// Another one has its name.
+    #[error(
+        "the name {name} is already in use by container {other}: remove or rename that one, or choose another name"
+    )]
+    NameTaken {
+        /// What was asked for.
+        name: String,
+        /// Who has it.
+        other: ContainerId,
+    },
     /// The configuration.
     #[error("the configuration of container {id} cannot be run")]
     Spec {
@@ -105,7 +115,7 @@ impl CreateError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Id(_) | Self::Exists { .. } | Self::Spec { .. } => false,
+            Self::Id(_) | Self::Exists { .. } | Self::NameTaken { .. } | Self::Spec { .. } => false,
             Self::Root { source, .. } => source.retryable,
             Self::Record { .. } => true,
         }
@@ -205,6 +215,16 @@ pub enum StartError {
         /// Why.
         source: Failure,
     },
+    /// A container whose namespace it joins does not run.
+    #[error("container {id} cannot join the {kind} of container {other}, which is not running: start that one first")]
+    Peer {
+        /// Which container.
+        id: ContainerId,
+        /// The other one.
+        other: ContainerId,
+        /// `network`, `processes`, `IPC objects`.
+        kind: &'static str,
+    },
     /// The disk.
     #[error("could not record container {id}")]
     Record {
@@ -229,7 +249,7 @@ impl StartError {
             Self::Volume { source, .. } => matches!(source, VolumeError::Disk { .. }),
             Self::Filter { source, .. } => matches!(source, FilterError::Keep { .. }),
             Self::Cgroup { source, .. } => !source.is_refused_value(),
-            Self::Network { .. } | Self::Shim { .. } | Self::Record { .. } => true,
+            Self::Network { .. } | Self::Shim { .. } | Self::Record { .. } | Self::Peer { .. } => true,
             Self::Container { source, .. } => matches!(source.kind, FailureKind::HostExhausted | FailureKind::Kernel),
         }
     }

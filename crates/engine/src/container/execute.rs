@@ -49,7 +49,7 @@ pub struct ExecOutcome {
 }
 
 /// When a process was started, field 22 of its /proc/PID/stat (proc(5)).
-fn started(pid: i32) -> io::Result<u64> {
+pub(crate) fn started(pid: i32) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     text.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
@@ -115,7 +115,7 @@ pub(crate) fn request(
     Ok(ExecRequest {
         pid,
         pid_started,
-        namespaces: spec::namespaces(container),
+        namespaces: spec::entered(container),
         cgroups: record.cgroups.clone(),
         process,
         stdin_open: config.input,

@@ -6,13 +6,13 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt}
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, LAUNCH_FILE, Launch, Root};
+use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch, Root};
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
 
 use super::attach::Waiting;
 use super::capability;
-use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkMode, SeccompChoice};
+use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkMode, Resources, SeccompChoice};
 use super::errors::StartError;
 use super::files::{self, Surroundings};
 use super::record::{Record, Records};
@@ -63,7 +63,7 @@ impl Launcher {
     }
 
     /// Looks at the host and decides everything. Makes volumes and compiled filters, which are not this start's alone.
-    pub fn prepare(&self, record: &Record) -> Result<Prepared, StartError> {
+    pub fn prepare(&self, record: &Record, joined: Joined) -> Result<Prepared, StartError> {
         let (id, config) = (&record.id, &record.config);
         let mut found = std::collections::BTreeMap::new();
         for volume in spec::volumes(id, config, &record.image) {
@@ -85,7 +85,8 @@ impl Launcher {
         let seccomp =
             self.filter(config, capabilities).map_err(|source| StartError::Filter { id: id.clone(), source })?;
         let rules = spec::device_rules(config, &devices);
-        let plan = cgroup::plan(&self.hierarchies, id.as_str(), &config.resources, &rules);
+        let resources = with_device_numbers(id, &config.resources)?;
+        let plan = cgroup::plan(&self.hierarchies, id.as_str(), &resources, &rules);
         let state = self.records.directory(id);
         let run = self.run_directory(id);
         let host = Host {
@@ -98,13 +99,18 @@ impl Launcher {
             },
             volumes: found,
             devices,
-            network_files: Some(state.clone()),
+            network_files: Some(match &config.network_mode {
+                // With the network come its names.
+                NetworkMode::Container(other) => self.records.directory(other),
+                NetworkMode::Networks | NetworkMode::None | NetworkMode::Host => state.clone(),
+            }),
             cgroups: plan.cgroups.clone(),
             hierarchies: &self.hierarchies,
             seccomp,
             log_directory: state.join("logs"),
             exit_file: self.records.exit_file(id),
             attempt: record.starts,
+            joined,
         };
         let launch = spec::launch(id, config, &record.image, &host)
             .map_err(|source| StartError::Spec { id: id.clone(), source })?;
@@ -182,8 +188,8 @@ impl Launcher {
 
     async fn attach(&self, record: &Record, pid: i32) -> Result<Surroundings, StartError> {
         let (id, config) = (&record.id, &record.config);
-        let networks = match config.network_mode {
-            NetworkMode::Host => return Ok(Surroundings::default()),
+        let networks = match &config.network_mode {
+            NetworkMode::Host | NetworkMode::Container(_) => return Ok(Surroundings::default()),
             NetworkMode::None => Vec::new(),
             NetworkMode::Networks => config.networks.clone(),
         };
@@ -213,7 +219,13 @@ impl Launcher {
         let hostname = spec::hostname(id, config);
         let own_network = config.network_mode != NetworkMode::Host;
         // In place: the files are mounted already.
-        fs::write(state.join("hosts"), files::hosts(&hostname, config, around))?;
+        let mut linked = config.clone();
+        for (other, name) in &config.links {
+            let addresses = self.networks.attachment(other.as_str()).unwrap_or_default().endpoints;
+            let lines = addresses.iter().map(|endpoint| (name.clone(), endpoint.address.addr().to_string()));
+            linked.extra_hosts.extend(lines);
+        }
+        fs::write(state.join("hosts"), files::hosts(&hostname, &linked, around))?;
         fs::write(state.join("hostname"), format!("{hostname}\n"))?;
         fs::write(state.join("resolv.conf"), files::resolv_conf(&host_resolv_conf(), config, around, own_network))
     }
@@ -315,6 +327,20 @@ fn found_device(source: &Path, target: &str, access: &str) -> io::Result<Option<
         },
         access: access.to_owned(),
     }))
+}
+
+/// Limits name block devices by path; the kernel wants their numbers.
+fn with_device_numbers(id: &ContainerId, resources: &Resources) -> Result<Resources, StartError> {
+    let mut resources = resources.clone();
+    for throttle in &mut resources.blkio_throttles {
+        let refuse = |source| StartError::Device { id: id.clone(), path: throttle.device.clone(), source };
+        let metadata = fs::metadata(&throttle.device).map_err(|error| refuse(Some(error)))?;
+        if !metadata.file_type().is_block_device() {
+            return Err(refuse(None));
+        }
+        throttle.device = format!("{}:{}", libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+    }
+    Ok(resources)
 }
 
 fn find_devices(id: &ContainerId, config: &ContainerConfig) -> Result<Vec<FoundDevice>, StartError> {

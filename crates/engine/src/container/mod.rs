@@ -22,8 +22,9 @@ mod spec;
 pub use attach::{AttachedInput, AttachedOutput, Attachment, Chunk};
 pub(crate) use attach::{Waiting, connect as attach};
 pub use config::{
-    ContainerConfig, ContainerId, ContainerIdError, ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck,
-    ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, TerminalSize, Ulimit,
+    BlkioLimit, BlkioThrottle, ContainerConfig, ContainerId, ContainerIdError, ContainerMount, ContainerMountSource,
+    DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice,
+    TerminalSize, Ulimit,
 };
 pub use errors::{
     AttachError, CreateError, ExecError, KillError, OpenError, RecordError, RemoveError, StartError, StopError,
@@ -31,7 +32,7 @@ pub use errors::{
 };
 pub use exec::{Exec, ExecConfig, ExecId, ExecIdError, ExecState};
 pub use execute::{ExecCommand, ExecOutcome};
-pub(crate) use execute::{request as exec_request, run as run_command};
+pub(crate) use execute::{request as exec_request, run as run_command, started};
 pub use health::{Health, HealthState};
 pub(crate) use image_roots::ImageRoots;
 pub(crate) use launch::{Launched, Launcher, full_text as text_of};

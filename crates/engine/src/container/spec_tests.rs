@@ -22,6 +22,7 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
         log_directory: "/state/containers/web/logs".into(),
         exit_file: "/state/containers/web/exit.json".into(),
         attempt: 1,
+        joined: Joined::default(),
     }
 }
 
@@ -81,7 +82,7 @@ fn a_container_that_asks_for_much() {
             ContainerMount {
                 target: "/cache/".to_owned(),
                 read_only: false,
-                source: ContainerMountSource::Tmpfs { size: Some(4096), mode: Some(0o700) },
+                source: ContainerMountSource::Tmpfs { size: Some(4096), mode: Some(0o700), options: Vec::new() },
             },
             ContainerMount {
                 target: "/etc/hosts".to_owned(),
@@ -90,6 +91,7 @@ fn a_container_that_asks_for_much() {
                     path: "/srv/hosts".into(),
                     create_host_path: false,
                     propagation: Some("rslave".to_owned()),
+                    non_recursive: false,
                 },
             },
         ],
@@ -146,7 +148,7 @@ fn what_makes_no_sense_is_refused_with_its_name() {
             with(&|config| config.mounts = vec![ContainerMount {
                 target: "/a/../../b".to_owned(),
                 read_only: false,
-                source: ContainerMountSource::Tmpfs { size: None, mode: None },
+                source: ContainerMountSource::Tmpfs { size: None, mode: None, options: Vec::new() },
             }]),
         ]
         .join("\n")

@@ -287,7 +287,10 @@ impl Engine {
     pub async fn exec_resize(&self, id: &ExecId, size: TerminalSize) -> Result<(), ExecError> {
         let exec = self.exec_slot(id)?;
         let not_running = || ExecError::ExecNotRunning { id: id.clone() };
-        if !matches!(*exec.state.borrow(), ExecState::Running { .. }) {
+        // Clients send the size while the start is under way.
+        let mut state = exec.state.subscribe();
+        let settled = state.wait_for(|state| *state != ExecState::Starting).await.map(|state| *state);
+        if !matches!(settled, Ok(ExecState::Running { .. })) {
             return Err(not_running());
         }
         let failed =

@@ -1,10 +1,13 @@
-//! The streams of containers: whoever is attached to them, and the size of their terminals.
+//! What containers share with others: their streams with whoever is attached, their namespaces with other containers.
 
 use stack_shim::protocol::{Request, Response};
 
+use stack_shim::launch::{Joined, Peer};
+
 use super::Engine;
 use crate::container::{
-    Attach, AttachError, Attachment, ContainerId, ContainerState, EventKind, Shim, TerminalSize, attach, is_absent,
+    Attach, AttachError, Attachment, ContainerId, ContainerState, EventKind, NamespaceMode, NetworkMode, Record, Shim,
+    StartError, TerminalSize, attach, is_absent, started,
 };
 
 impl Engine {
@@ -62,5 +65,31 @@ impl Engine {
             Some(Response::BadRequest { reason }) => Err(AttachError::Refused { id: id.clone(), reason }),
             _ => Err(not_running()),
         }
+    }
+
+    /// The running containers whose namespaces a container joins.
+    pub(super) fn joined(&self, record: &Record) -> Result<Joined, StartError> {
+        let config = &record.config;
+        let peer = |other: &ContainerId, kind: &'static str| {
+            let state = self.slot(other).map(|slot| slot.current());
+            let pid = match state {
+                Some(ContainerState::Running { pid, .. }) => Some(pid),
+                _ => None,
+            };
+            let found = pid.and_then(|pid| Some(Peer { pid, started: started(pid).ok()? }));
+            found.ok_or_else(|| StartError::Peer { id: record.id.clone(), other: other.clone(), kind })
+        };
+        let of_mode = |mode: &NamespaceMode, kind| match mode {
+            NamespaceMode::Container(other) => peer(other, kind).map(Some),
+            NamespaceMode::Private | NamespaceMode::Host => Ok(None),
+        };
+        Ok(Joined {
+            pid: of_mode(&config.pid_mode, "processes")?,
+            ipc: of_mode(&config.ipc_mode, "IPC objects")?,
+            network: match &config.network_mode {
+                NetworkMode::Container(other) => Some(peer(other, "network")?),
+                NetworkMode::Networks | NetworkMode::None | NetworkMode::Host => None,
+            },
+        })
     }
 }
