@@ -72,6 +72,16 @@ pub struct Ledger {
     directory: PathBuf,
     assignment: Assignment,
     memory: Memory,
+    /// What is in force and not on disk.
+    unsaved: Unsaved,
+    /// It was said that the disk does not take it.
+    complained: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Unsaved {
+    assignment: bool,
+    memory: bool,
 }
 
 impl Ledger {
@@ -92,7 +102,8 @@ impl Ledger {
             return Err(LedgerError::ForeignNode { offered: assignment.node, present: node });
         }
         let memory = read(&directory.join("memory.json"))?.unwrap_or_default();
-        Ok(Self { directory: directory.to_owned(), assignment, memory })
+        let directory = directory.to_owned();
+        Ok(Self { directory, assignment, memory, unsaved: Unsaved::default(), complained: false })
     }
 
     /// What the host shall do.
@@ -107,29 +118,59 @@ impl Ledger {
         &self.memory
     }
 
-    /// Takes a newer assignment: on disk first, then in force. False: it is the one that is here.
+    /// Takes a newer assignment, on disk before anybody can act on it. A disk that does not take it, being full perhaps,
+    /// is no reason not to do as asked, which may be what makes room: it is in force all the same, and written by the next
+    /// [`save`](Self::save). False: it is the one that is here.
     ///
     /// # Errors
-    /// It is older, different at the same generation, somebody else's, or cannot be written.
+    /// It is older, different at the same generation, or somebody else's.
     pub fn accept(&mut self, offered: Assignment) -> Result<bool, LedgerError> {
         if !is_news(&self.assignment, &offered)? {
             return Ok(false);
         }
-        write(&self.directory.join("assignment.json"), &offered)?;
         self.assignment = offered;
+        self.unsaved.assignment = true;
+        self.save();
         Ok(true)
     }
 
-    /// Replaces the memory, on disk where it differs.
-    ///
-    /// # Errors
-    /// It cannot be written; it is in force all the same.
-    pub fn set_memory(&mut self, memory: Memory) -> Result<(), LedgerError> {
-        if memory == self.memory {
-            return Ok(());
+    /// Replaces the memory, on disk where it differs; where the disk does not take it, as [`accept`](Self::accept).
+    pub fn set_memory(&mut self, memory: Memory) {
+        if memory != self.memory {
+            self.memory = memory;
+            self.unsaved.memory = true;
         }
-        self.memory = memory;
-        write(&self.directory.join("memory.json"), &self.memory)
+        self.save();
+    }
+
+    /// Writes what is not on disk. Answers whether everything is; the log says when that changes.
+    pub fn save(&mut self) -> bool {
+        let outcome = self.write_unsaved();
+        match &outcome {
+            Ok(()) if self.complained => {
+                tracing::info!("the assignment and the agent's memory are on disk again");
+                self.complained = false;
+            }
+            Err(error) if !self.complained => {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::error!(%error, cause, "if this host restarts now, it starts from older knowledge");
+                self.complained = true;
+            }
+            Ok(()) | Err(_) => {}
+        }
+        outcome.is_ok()
+    }
+
+    fn write_unsaved(&mut self) -> Result<(), LedgerError> {
+        if self.unsaved.assignment {
+            write(&self.directory.join("assignment.json"), &self.assignment)?;
+            self.unsaved.assignment = false;
+        }
+        if self.unsaved.memory {
+            write(&self.directory.join("memory.json"), &self.memory)?;
+            self.unsaved.memory = false;
+        }
+        Ok(())
     }
 }
 
@@ -191,5 +232,20 @@ mod tests {
         assert_eq!(ledger.assignment().generation, 7);
         let foreign = Assignment { node: NodeId::from_bits(2), ..assignment(9) };
         assert!(matches!(ledger.accept(foreign), Err(LedgerError::ForeignNode { .. })));
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_is_in_force_and_written_later() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        let directory = parent.path().join("agent");
+        let node = NodeId::from_bits(1);
+        let mut ledger = Ledger::open(&directory, node).expect("opens");
+        std::fs::remove_dir(&directory).expect("removed");
+        assert!(ledger.accept(assignment(7)).expect("newer"));
+        assert_eq!(ledger.assignment().generation, 7);
+        assert!(!ledger.save(), "there is no directory");
+        std::fs::create_dir(&directory).expect("made");
+        assert!(ledger.save());
+        assert_eq!(Ledger::open(&directory, node).expect("opens again").assignment().generation, 7);
     }
 }

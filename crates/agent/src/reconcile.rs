@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use stack_model::{Digest, Report, TaskId, Timestamp};
+use stack_model::{Assignment, Digest, Report, TaskId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, field};
 
 use crate::host::{Host, StepFailure};
 use crate::ledger::Ledger;
@@ -65,6 +66,20 @@ pub struct Reconciler<H> {
 struct Ended {
     step: Step,
     outcome: Result<(), StepFailure>,
+    /// Everything that is logged of the step, with the user's request that it comes of.
+    span: Span,
+}
+
+fn span_of(step: &Step, want: &Assignment) -> Span {
+    let assigned = want.tasks.get(&step.task());
+    tracing::info_span!(
+        "task",
+        id = %step.task(),
+        step = step.kind(),
+        // What is not assigned any more is cleared away for nobody's request.
+        service = assigned.map(|assigned| field::display(&assigned.service)),
+        request = assigned.and_then(|assigned| assigned.request.as_ref()).map(field::display),
+    )
 }
 
 impl<H: Host> Reconciler<H> {
@@ -121,14 +136,12 @@ impl<H: Host> Reconciler<H> {
             _ => {}
         }
         if let Err(failure) = &ended.outcome {
-            tracing::warn!(%task, step = ended.step.kind(), may_heal = failure.may_heal, "{failure}");
+            ended.span.in_scope(|| tracing::warn!(may_heal = failure.may_heal, "{failure}"));
         }
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let mut memory = ledger.memory().clone();
         memory.end(&ended.step, ended.outcome, now());
-        if let Err(error) = ledger.set_memory(memory) {
-            tracing::error!(%error, "the agent's memory is not on disk");
-        }
+        ledger.set_memory(memory);
     }
 
     /// One pass: observe, plan, begin the steps, report. Answers when to look again.
@@ -149,10 +162,9 @@ impl<H: Host> Reconciler<H> {
         let have_image: BTreeSet<TaskId> = pulled.keys().copied().collect();
         let circumstances = Circumstances { memory: ledger.memory(), busy, pulled: &have_image, start_not_before, now };
         let decided = pass(want, &have, circumstances);
+        let spans: Vec<Span> = decided.steps.iter().map(|step| span_of(step, want)).collect();
         self.metrics.tasks(want.tasks.len(), have.containers.len());
-        if let Err(error) = ledger.set_memory(decided.memory) {
-            tracing::error!(%error, "the agent's memory is not on disk");
-        }
+        ledger.set_memory(decided.memory);
         drop(ledger);
 
         self.reports.send_if_modified(|last| {
@@ -162,13 +174,17 @@ impl<H: Host> Reconciler<H> {
             }
             is_news
         });
-        for step in decided.steps {
+        for (step, span) in decided.steps.into_iter().zip(spans) {
             busy.insert(step.task());
-            tracing::debug!(task = %step.task(), step = step.kind(), "begins");
             let host = Arc::clone(&self.host);
             running.spawn(async move {
-                let outcome = host.execute(&step).await;
-                Ended { step, outcome }
+                let begun = tokio::time::Instant::now();
+                let outcome = host.execute(&step).instrument(span.clone()).await;
+                let milliseconds = begun.elapsed().as_millis();
+                if outcome.is_ok() {
+                    span.in_scope(|| tracing::info!(milliseconds, "done"));
+                }
+                Ended { step, outcome, span }
             });
         }
         decided.wake_at

@@ -199,7 +199,7 @@ impl Session {
                     pause.wait().await;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the assignment cannot be kept");
+                    tracing::error!(%error, "the assignment is not for this host");
                     pause.wait().await;
                 }
             }

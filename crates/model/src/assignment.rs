@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::id::{NodeId, TaskId};
-use crate::name::ServiceKey;
+use crate::name::{RequestId, ServiceKey};
 use crate::task::{Slot, TaskSpec};
 
 /// Whether a task should run.
@@ -31,6 +31,9 @@ pub struct AssignedTask {
     pub spec: Arc<TaskSpec>,
     /// Whether it should run now.
     pub desired: DesiredState,
+    /// The user's request that this comes of, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
 }
 
 /// A name and a password for a registry, for the hosts that need it. Not printed by `Debug`.

@@ -12,7 +12,7 @@ pub mod time;
 
 pub use assignment::{AssignedTask, Assignment, DesiredState, RegistryCredential};
 pub use id::{Digest, NodeId, ParseIdError, TaskId};
-pub use name::{NameError, ServiceKey, ServiceName, StackName};
+pub use name::{NameError, RequestId, ServiceKey, ServiceName, StackName};
 pub use node::{Availability, Node, NodeDescription, NodeRole, Readiness};
 pub use report::{Health, Report, TaskStatus};
 pub use spec::{ContainerSpec, ServiceSpec, StackSpec};

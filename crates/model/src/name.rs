@@ -70,6 +70,21 @@ name! {
     /// The name of a service within its stack: Compose's rule for service keys.
     ServiceName, "service", service_rule
 }
+name! {
+    /// The id of a user's request: from the CLI or made by the first host, carried to every step that comes of it.
+    RequestId, "request", request_rule
+}
+
+fn request_rule(text: &str) -> Result<(), &'static str> {
+    if !(8..=64).contains(&text.len()) {
+        return Err("it must have 8 to 64 characters");
+    }
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        Ok(())
+    } else {
+        Err("it may have only letters, digits and `-`")
+    }
+}
 
 fn stack_rule(text: &str) -> Result<(), &'static str> {
     let mut bytes = text.bytes();

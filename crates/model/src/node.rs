@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
+use crate::name::RequestId;
 use crate::time::Timestamp;
 
 /// What a node may do in the cluster.
@@ -99,4 +100,7 @@ pub struct Node {
     pub description: NodeDescription,
     /// When it joined.
     pub joined_at: Timestamp,
+    /// The user's request that last changed its availability.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assignment::DesiredState;
 use crate::id::{NodeId, TaskId};
-use crate::name::ServiceKey;
+use crate::name::{RequestId, ServiceKey};
 use crate::report::TaskStatus;
 use crate::spec::{ContainerSpec, PublishedPort, Resources, RestartPolicy, VolumeSpec};
 use crate::time::Timestamp;
@@ -140,6 +140,9 @@ pub struct Task {
     pub spec_version: u64,
     /// Whether it should run. Written by the leader's plan.
     pub desired: DesiredState,
+    /// The user's request that `desired` comes of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
     /// When it was decided.
     pub created_at: Timestamp,
     /// The revision that made it: orders the tasks of a slot even while the cluster's time stands still.

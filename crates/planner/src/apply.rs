@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use stack_model::spec::{MountSource, NetworkMode, ServiceMode, ServiceSpec, StackSpec, VolumeSpec};
 use stack_model::{
-    DesiredState, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report, ServiceKey, StackName, Task,
-    TaskId, TaskSpec, TaskStatus, Timestamp,
+    Availability, DesiredState, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report, RequestId,
+    ServiceKey, StackName, Task, TaskId, TaskSpec, TaskStatus, Timestamp,
 };
 
 use crate::command::{Change, Command, NewTask};
@@ -16,12 +16,14 @@ use crate::schedule;
 use crate::state::{ControllerMember, Service, Stack, State, Update, UpdateState};
 
 /// When an entry came to be, and which it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The log's index.
     pub revision: u64,
     /// By the proposer's clock; `apply` never lets the state's time go back.
     pub time: Timestamp,
+    /// The user's request that caused it; what the cluster decides by itself has none.
+    pub request: Option<RequestId>,
 }
 
 /// What an entry did.
@@ -168,9 +170,9 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
             }
             Ok(changed(state))
         }
-        Command::PutStack { spec, expected_revision } => put_stack(state, *spec, expected_revision),
-        Command::RemoveStack { stack } => remove_stack(state, &stack),
-        Command::Scale { replicas } => scale(state, &replicas),
+        Command::PutStack { spec, expected_revision } => put_stack(state, *spec, expected_revision, entry.request),
+        Command::RemoveStack { stack } => remove_stack(state, &stack, entry.request.as_ref()),
+        Command::Scale { replicas } => scale(state, &replicas, entry.request.as_ref()),
         Command::AddNode { id, role, address, description, raft_id } => {
             add_node(state, id, role, address, description, raft_id)
         }
@@ -187,6 +189,7 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
             let node = state.nodes.get_mut(&id).ok_or(Rejected::UnknownNode { node: id })?;
             if let Some(availability) = availability {
                 node.availability = availability;
+                node.request = entry.request;
             }
             for (key, value) in labels {
                 match value {
@@ -260,7 +263,12 @@ fn touch(state: &mut State, node: NodeId) {
     }
 }
 
-fn put_stack(state: &mut State, spec: StackSpec, expected_revision: Option<u64>) -> Result<Applied, Rejected> {
+fn put_stack(
+    state: &mut State,
+    spec: StackSpec,
+    expected_revision: Option<u64>,
+    request: Option<RequestId>,
+) -> Result<Applied, Rejected> {
     let present = state.stacks.get(&spec.name).filter(|stack| !stack.removing).map_or(0, |stack| stack.revision);
     if let Some(expected) = expected_revision
         && expected != present
@@ -301,18 +309,25 @@ fn put_stack(state: &mut State, spec: StackSpec, expected_revision: Option<u64>)
     for key in gone {
         if let Some(service) = state.services.get_mut(&key) {
             service.removing = true;
+            service.request.clone_from(&request);
             service.unplaced = None;
         }
     }
     for (key, (service, task_spec)) in wanted {
-        put_service(state, key, service, task_spec);
+        put_service(state, key, service, task_spec, request.as_ref());
     }
     let name = spec.name.clone();
     state.stacks.insert(name, Stack { spec: Arc::new(spec), revision, created_at, updated_at: now, removing: false });
     Ok(changed(state))
 }
 
-fn put_service(state: &mut State, key: ServiceKey, spec: ServiceSpec, task_spec: TaskSpec) {
+fn put_service(
+    state: &mut State,
+    key: ServiceKey,
+    spec: ServiceSpec,
+    task_spec: TaskSpec,
+    request: Option<&RequestId>,
+) {
     let revision = state.revision;
     let now = state.time;
     let runs = state.tasks_of(&key).any(Task::is_active);
@@ -337,6 +352,9 @@ fn put_service(state: &mut State, key: ServiceKey, spec: ServiceSpec, task_spec:
                 // A deploy is what a paused rollout waits for, also one that only changes how it is done.
                 service.update = Some(Update { started_at: now, state: UpdateState::Rolling });
             }
+            if *service.spec != spec || service.version == revision {
+                service.request = request.cloned();
+            }
             if *service.spec != spec {
                 service.spec = Arc::new(spec);
                 service.unplaced = None;
@@ -353,6 +371,7 @@ fn put_service(state: &mut State, key: ServiceKey, spec: ServiceSpec, task_spec:
                     previous_task_spec: None,
                     update: None,
                     removing: false,
+                    request: request.cloned(),
                     unplaced: None,
                 },
             );
@@ -419,20 +438,25 @@ fn task_spec(stack: &StackSpec, key: &ServiceKey, service: &ServiceSpec) -> Resu
     })
 }
 
-fn remove_stack(state: &mut State, name: &StackName) -> Result<Applied, Rejected> {
+fn remove_stack(state: &mut State, name: &StackName, request: Option<&RequestId>) -> Result<Applied, Rejected> {
     let stack = state.stacks.get_mut(name).ok_or_else(|| Rejected::UnknownStack { stack: name.clone() })?;
     stack.removing = true;
     let keys: Vec<ServiceKey> = services_of(state, name).cloned().collect();
     for key in keys {
         if let Some(service) = state.services.get_mut(&key) {
             service.removing = true;
+            service.request = request.cloned();
             service.unplaced = None;
         }
     }
     Ok(changed(state))
 }
 
-fn scale(state: &mut State, replicas: &BTreeMap<ServiceKey, u32>) -> Result<Applied, Rejected> {
+fn scale(
+    state: &mut State,
+    replicas: &BTreeMap<ServiceKey, u32>,
+    request: Option<&RequestId>,
+) -> Result<Applied, Rejected> {
     for key in replicas.keys() {
         let service = state
             .services
@@ -454,6 +478,7 @@ fn scale(state: &mut State, replicas: &BTreeMap<ServiceKey, u32>) -> Result<Appl
         }
         any = true;
         Arc::make_mut(&mut service.spec).mode = mode;
+        service.request = request.cloned();
         service.unplaced = None;
         if let Some(stack) = state.stacks.get_mut(&key.stack) {
             if let Some(service) = Arc::make_mut(&mut stack.spec).services.get_mut(&key.service) {
@@ -499,12 +524,13 @@ fn add_node(
                 name,
                 address,
                 role,
-                availability: stack_model::Availability::Active,
+                availability: Availability::Active,
                 readiness: Readiness::Down,
                 readiness_since: now,
                 labels: BTreeMap::new(),
                 description,
                 joined_at: now,
+                request: None,
             };
             state.nodes.insert(id, node);
             touch(state, id);
@@ -608,11 +634,14 @@ fn commit(state: &mut State, change: Change) -> bool {
             true
         }
         Change::StopTask { stop } => {
-            let Some(task) = state.tasks.get_mut(&stop) else { return false };
-            if task.desired == DesiredState::Stopped {
+            let Some(found) = state.tasks.get(&stop) else { return false };
+            if found.desired == DesiredState::Stopped {
                 return false;
             }
+            let request = cause_of_stop(state, found);
+            let Some(task) = state.tasks.get_mut(&stop) else { return false };
             task.desired = DesiredState::Stopped;
+            task.request = request;
             let node = task.node;
             touch(state, node);
             true
@@ -661,6 +690,17 @@ fn commit(state: &mut State, change: Change) -> bool {
     }
 }
 
+/// The request that a task is stopped for: that of the service, unless the node is drained of what would else stay.
+fn cause_of_stop(state: &State, task: &Task) -> Option<RequestId> {
+    let service = state.services.get(&task.service);
+    let stays = service.is_some_and(|service| !service.removing && service.version == task.spec_version);
+    let drained = state.nodes.get(&task.node).filter(|node| stays && node.availability == Availability::Drain);
+    match drained {
+        Some(node) => node.request.clone(),
+        None => service.and_then(|service| service.request.clone()),
+    }
+}
+
 fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> bool {
     let Some(service) = state.services.get(&start.service) else { return false };
     if service.removing || service.version != start.version || state.tasks.contains_key(&start.id) {
@@ -690,6 +730,7 @@ fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> 
         spec: Arc::clone(&service.task_spec),
         spec_version: service.version,
         desired: DesiredState::Running,
+        request: service.request.clone(),
         created_at: state.time,
         revision: state.revision,
         status: TaskStatus::assigned(state.time),

@@ -24,6 +24,7 @@ pub fn assignment(state: &State, node: NodeId) -> Assignment {
                 slot: task.slot,
                 spec: Arc::clone(&task.spec),
                 desired: task.desired,
+                request: task.request.clone(),
             },
         );
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use stack_model::spec::{ServiceSpec, StackSpec};
-use stack_model::{Node, NodeId, RegistryCredential, ServiceKey, StackName, Task, TaskId, TaskSpec, Timestamp};
+use stack_model::{
+    Node, NodeId, RegistryCredential, RequestId, ServiceKey, StackName, Task, TaskId, TaskSpec, Timestamp,
+};
 
 use crate::command::ClusterIdentity;
 
@@ -80,6 +82,9 @@ pub struct Service {
     pub update: Option<Update>,
     /// It left the stack file: its tasks end, then it vanishes.
     pub removing: bool,
+    /// The user's request that last changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestId>,
     /// Slots that no node can take now, and why. Written by the leader's plan.
     pub unplaced: Option<Unplaced>,
 }

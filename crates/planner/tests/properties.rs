@@ -115,10 +115,11 @@ impl Run {
     }
 
     fn commit(&mut self, command: Command) -> Result<u32, TestCaseError> {
-        let entry = Entry { revision: self.state.revision + 1, time: Timestamp(self.clock.unsigned_abs()) };
+        let entry =
+            Entry { revision: self.state.revision + 1, time: Timestamp(self.clock.unsigned_abs()), request: None };
         let before = self.state.clone();
-        self.log.push((entry, command.clone()));
-        let outcome = apply(&mut self.state, entry, command);
+        self.log.push((entry.clone(), command.clone()));
+        let outcome = apply(&mut self.state, entry.clone(), command);
         check_transition(&before, &self.state, &outcome).map_err(TestCaseError::fail)?;
         prop_assert!(self.state.time >= before.time && self.state.revision == before.revision + 1);
         Ok(outcome.map_or(0, |applied| applied.skipped))
@@ -213,7 +214,7 @@ proptest! {
                 let written = serde_json::to_string(&replica).expect("the state can be stored");
                 replica = serde_json::from_str(&written).expect("the state loads");
             }
-            let _ = apply(&mut replica, *entry, command.clone());
+            let _ = apply(&mut replica, entry.clone(), command.clone());
         }
         prop_assert_eq!(&replica, &run.state);
 

@@ -89,7 +89,7 @@ impl Cluster {
     /// The state machine refuses it.
     #[allow(clippy::result_large_err, reason = "it is the state machine's own answer")]
     pub fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
-        let entry = Entry { revision: self.state.revision + 1, time: self.now };
+        let entry = Entry { revision: self.state.revision + 1, time: self.now, request: None };
         apply(&mut self.state, entry, command)
     }
 

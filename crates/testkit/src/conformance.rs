@@ -42,6 +42,7 @@ pub async fn conformance<H: Host>(host: &H, workload: &Workload) {
 fn assigned(spec: &TaskSpec) -> Arc<AssignedTask> {
     let service: ServiceKey = "conformance/service".parse().expect("a service's key");
     Arc::new(AssignedTask {
+        request: None,
         service,
         slot: Slot::Replica(1),
         spec: Arc::new(spec.clone()),

@@ -84,6 +84,7 @@ impl LoneAgent {
     pub fn assign_of(&mut self, of: &str, number: u64, service: Service) {
         self.want.generation += 1;
         let assigned = AssignedTask {
+            request: None,
             service: key(of),
             slot: Slot::Replica(1),
             spec: Arc::new(task_spec(service)),

@@ -128,6 +128,15 @@ fn strangers_and_overreaching_nodes_are_refused_and_logged() {
     let answer = runtime.block_on(client.stream(routes::METRICS, &[], None::<&()>)).err();
     assert!(matches!(&answer, Some(ClientError::Refused(body)) if body.code == ErrorCode::Forbidden), "{answer:?}");
 
+    // Nor without any certificate.
+    let url = format!("https://{controller}/metrics");
+    let output = std::process::Command::new("curl")
+        .args(["--insecure", "--silent", "--show-error", "--max-time", "60", "--write-out", " %{http_code}", &url])
+        .output()
+        .expect("curl runs");
+    let answer = text(&output);
+    assert!(answer.contains("certificate is needed") && answer.contains(" 401"), "{answer}");
+
     // A certificate of another cluster's authority: the connection ends in the handshake.
     let foreign = crate::cluster(1, 1, &[]);
     let (_, theirs) = identity(&foreign, "node1");

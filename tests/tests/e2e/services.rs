@@ -32,6 +32,7 @@ fn a_stack_is_spread_heals_in_place_and_is_replaced_in_turn() {
     let nodes: BTreeSet<&str> = tasks.iter().filter_map(|task| task["node"].as_str()).collect();
     assert_eq!(nodes.len(), 3, "{tasks:#?}");
     cluster.wait_ready("shop/worker", 1);
+    the_deploy_can_be_followed(&cluster, &tasks);
     for host in cluster.hosts() {
         let answer = cluster.wait("answer", || get((host.address, 8080), "/"));
         assert_eq!(answer.trim(), format!("one {}", host.name));
@@ -127,6 +128,27 @@ fn a_stack_is_spread_heals_in_place_and_is_replaced_in_turn() {
     assert_eq!(cluster.json(&["ps"]).as_array().map(Vec::len), Some(0));
     assert_eq!(cluster.stack(&["inspect", "shop"]).status.code(), Some(6));
     cluster.down();
+}
+
+/// The id of the deploy's request is in what every host's agent did for it.
+fn the_deploy_can_be_followed(cluster: &stack_testkit::namespaced::NamespacedCluster, tasks: &[Value]) {
+    let logs = cluster.logs();
+    let deploy = logs
+        .lines()
+        .find(|line| line.contains("path=\"/v1/stacks/shop\"") && line.contains("answered"))
+        .unwrap_or_else(|| panic!("the deploy is logged:\n{logs}"));
+    let id = deploy.split("request{id=").nth(1).and_then(|rest| rest.split(' ').next()).expect("an id");
+    for task in tasks {
+        let task = task["id"].as_str().expect("an id");
+        for step in ["create", "start"] {
+            let is_it = |line: &str| {
+                line.contains(&format!("task{{id={task}"))
+                    && line.contains(&format!("step=\"{step}\""))
+                    && line.contains(&format!("request={id}"))
+            };
+            assert!(logs.lines().any(is_it), "no `{step}` of {task} for request {id}:\n{logs}");
+        }
+    }
 }
 
 #[test]

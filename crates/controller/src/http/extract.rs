@@ -18,9 +18,7 @@ impl RequestId {
     #[must_use]
     pub fn from_headers(headers: &axum::http::HeaderMap) -> Option<Self> {
         let text = headers.get(REQUEST_ID_HEADER)?.to_str().ok()?;
-        let proper =
-            (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        proper.then(|| Self(text.to_owned()))
+        text.parse::<stack_model::RequestId>().ok().map(|id| Self(id.to_string()))
     }
 }
 

@@ -13,7 +13,7 @@ use stack_api::{ErrorCode, REQUEST_ID_HEADER};
 use stack_model::NodeRole;
 use tracing::Instrument as _;
 
-use super::{Failure, RequestId};
+use super::{Failure, RequestId, unread_body};
 use crate::identity::Peer;
 use crate::store::Store;
 
@@ -39,7 +39,14 @@ pub fn protect(router: Router, caller: Caller, store: Option<Store>) -> Router {
 /// The layer that asks the gate.
 pub async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned().unwrap_or(Peer::Anonymous);
-    match gate.refusal(&peer) {
+    let mut refusal = gate.refusal(&peer);
+    // This controller may lag behind the one that let the node in.
+    if let (Some(_), Peer::Node { .. }, Some(store)) = (&refusal, &peer, &gate.store)
+        && store.read_barrier().await.is_ok()
+    {
+        refusal = gate.refusal(&peer);
+    }
+    match refusal {
         None => next.run(request).await,
         Some(refusal) => {
             let address = request.extensions().get::<PeerAddress>().and_then(|address| address.0);
@@ -100,7 +107,8 @@ impl Gate {
 }
 
 /// The outermost layer: gives every request its id, follows it in the log, and writes the id into answers.
-pub async fn follow(mut request: Request, next: Next) -> Response {
+pub async fn follow(request: Request, next: Next) -> Response {
+    let (mut request, rest) = unread_body::share(request);
     let id = RequestId::from_headers(request.headers())
         .unwrap_or_else(|| RequestId(format!("{:016x}", rand::rng().random::<u64>())));
     request.extensions_mut().insert(id.clone());
@@ -129,6 +137,9 @@ pub async fn follow(mut request: Request, next: Next) -> Response {
     }
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
+    }
+    if response.status().is_client_error() {
+        rest.discard();
     }
     response
 }

@@ -11,6 +11,7 @@ mod nodes;
 mod plan_view;
 mod session;
 mod stacks;
+mod unread_body;
 mod views;
 
 use std::sync::Arc;

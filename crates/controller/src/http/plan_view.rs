@@ -18,7 +18,7 @@ pub(super) fn dry_run(
 ) -> Result<PlanView, Box<Rejected>> {
     let name = spec.name.clone();
     let mut after = state.clone();
-    let entry = Entry { revision: state.revision + 1, time: now };
+    let entry = Entry { revision: state.revision + 1, time: now, request: None };
     let command = Command::PutStack { spec: Box::new(spec), expected_revision };
     let applied = stack_planner::apply(&mut after, entry, command).map_err(Box::new)?;
     let mut last = 0u128;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use stack_model::Timestamp;
+use stack_model::{RequestId, Timestamp};
 use stack_planner::{Applied, Command, Entry, Rejected, State};
 use tokio::sync::watch;
 
@@ -15,17 +15,26 @@ use crate::raft::machine::{ApplyEntryError, Machine, WriteSnapshot};
 struct Proposal {
     /// By the proposer's clock.
     time: Timestamp,
+    /// The user's request that caused it.
+    #[serde(default)]
+    request: Option<RequestId>,
     command: Command,
 }
 
 /// Writes a command as it is replicated.
-pub(super) fn encode(time: Timestamp, command: &Command) -> Result<Bytes, serde_json::Error> {
+pub(super) fn encode(
+    time: Timestamp,
+    request: Option<&RequestId>,
+    command: &Command,
+) -> Result<Bytes, serde_json::Error> {
     #[derive(Serialize)]
     struct Borrowed<'command> {
         time: Timestamp,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        request: Option<&'command RequestId>,
         command: &'command Command,
     }
-    serde_json::to_vec(&Borrowed { time, command }).map(Bytes::from)
+    serde_json::to_vec(&Borrowed { time, request, command }).map(Bytes::from)
 }
 
 /// Reads what the machine answered.
@@ -49,9 +58,9 @@ impl StateMachine {
 impl Machine for StateMachine {
     fn apply(&mut self, index: u64, payload: &[u8]) -> Result<Bytes, ApplyEntryError> {
         let unreadable = |source| ApplyEntryError { index, source };
-        let Proposal { time, command } = serde_json::from_slice(payload).map_err(unreadable)?;
+        let Proposal { time, request, command } = serde_json::from_slice(payload).map_err(unreadable)?;
         let kind = command.kind();
-        let outcome = stack_planner::apply(&mut self.state, Entry { revision: index, time }, command);
+        let outcome = stack_planner::apply(&mut self.state, Entry { revision: index, time, request }, command);
         match &outcome {
             Ok(applied) => tracing::debug!(index, kind, changed = applied.changed, "applied"),
             Err(rejected) => tracing::debug!(index, kind, reason = %rejected, "refused"),

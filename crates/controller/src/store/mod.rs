@@ -350,7 +350,7 @@ impl Store {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose_as(&self, command: &Command, request_id: &str) -> Result<Applied, ProposeError> {
-        let payload = machine::encode(now(), command)?;
+        let payload = machine::encode(now(), request_id.parse().ok().as_ref(), command)?;
         if payload.len() > MAX_COMMAND {
             return Err(ProposeError::TooLarge { size: payload.len() });
         }

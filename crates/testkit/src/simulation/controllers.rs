@@ -36,7 +36,7 @@ impl World {
     pub(super) fn commit(&mut self, command: Command) -> Result<Result<Applied, Rejected>, String> {
         let kind = command.kind();
         let before = self.state.clone();
-        let entry = Entry { revision: self.state.revision + 1, time: self.leader_clock() };
+        let entry = Entry { revision: self.state.revision + 1, time: self.leader_clock(), request: None };
         let outcome = apply(&mut self.state, entry, command);
         let changed = matches!(outcome, Ok(Applied { changed: true, .. }));
         self.tell(|world| match &outcome {

@@ -106,7 +106,7 @@ impl World {
         let mut present = decided.clone();
         let mut touched_before = BTreeSet::new();
         for round in 0..ROUNDS {
-            let entry = Entry { revision: next.revision + 1, time: clock };
+            let entry = Entry { revision: next.revision + 1, time: clock, request: None };
             let starts = started(&present.changes);
             if let Some(twice) = starts.intersection(&touched_before).next() {
                 return Err(format!(
