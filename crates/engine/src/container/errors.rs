@@ -277,6 +277,17 @@ impl StartError {
     }
 }
 
+/// Why a container cannot be described to another runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// It could not be started here either.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The document cannot say what it is.
+    #[error(transparent)]
+    Document(#[from] super::oci::OciError),
+}
+
 /// Why a signal could not be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum KillError {

@@ -15,6 +15,7 @@ use super::capability;
 use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkMode, Resources, SeccompChoice};
 use super::errors::StartError;
 use super::files::{self, Surroundings};
+use super::oci::{self, OciError};
 use super::record::{Record, Records};
 use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
@@ -49,11 +50,19 @@ pub(crate) struct Launched {
 pub(crate) struct Prepared {
     launch: Launch,
     plan: cgroup::Plan,
+    /// With the numbers of devices.
+    resources: Resources,
+    rules: Vec<cgroup::DeviceRule>,
 }
 
 impl Prepared {
     pub fn cgroups(&self) -> &Cgroups {
         &self.plan.cgroups
+    }
+
+    /// The same for another runtime.
+    pub fn runtime_spec(&self, filter: Option<&seccomp::Filter>) -> Result<oci_spec::runtime::Spec, OciError> {
+        oci::runtime_spec(&self.launch, &self.resources, &self.rules, filter)
     }
 }
 
@@ -114,23 +123,26 @@ impl Launcher {
         };
         let launch = spec::launch(id, config, &record.image, &host)
             .map_err(|source| StartError::Spec { id: id.clone(), source })?;
-        Ok(Prepared { launch, plan })
+        Ok(Prepared { launch, plan, resources, rules })
     }
 
     fn filter(&self, config: &ContainerConfig, capabilities: u64) -> Result<Option<PathBuf>, seccomp::FilterError> {
-        let filter = match &config.seccomp {
-            SeccompChoice::Unconfined => return Ok(None),
-            SeccompChoice::Default if config.privileged => return Ok(None),
-            SeccompChoice::Default => seccomp::default_profile(capabilities, std::env::consts::ARCH),
-            SeccompChoice::Custom(text) => seccomp::parse(text, capabilities, std::env::consts::ARCH)?,
-        };
-        seccomp::cached(&self.filters, &filter).map(Some)
+        let filter = chosen_filter(config, capabilities)?;
+        filter.map(|filter| seccomp::cached(&self.filters, &filter)).transpose()
     }
 
     /// The filter for a further process in a container.
     pub fn filter_of(&self, config: &ContainerConfig) -> Result<Option<PathBuf>, seccomp::FilterError> {
         let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged).unwrap_or(0);
         self.filter(config, capabilities)
+    }
+
+    /// The same for a container's first process, before it is compiled.
+    pub fn uncompiled_filter_of(&self, record: &Record) -> Result<Option<seccomp::Filter>, StartError> {
+        let config = &record.config;
+        let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged).unwrap_or(0);
+        chosen_filter(config, capabilities)
+            .map_err(|source| StartError::Filter { id: record.id.clone(), source: source.into() })
     }
 
     /// Makes what was decided, up to the running program. After a failure [`Launcher::clear`] takes away what there is.
@@ -144,7 +156,7 @@ impl Launcher {
         let id = &record.id;
         let failed = |what: &'static str| move |source: io::Error| StartError::Shim { id: id.clone(), what, source };
         let run = self.run_directory(id);
-        let Prepared { launch, plan } = prepared;
+        let Prepared { launch, plan, .. } = prepared;
         let state = self.records.directory(id);
         write_files(&run, &state, &launch, self.records.exit_file(id)).map_err(failed("write its launch document"))?;
         let groups = tokio::task::spawn_blocking(move || cgroup::make(&plan))
@@ -254,6 +266,19 @@ impl Launcher {
             failures.push(format!("could not remove {}: {error}", run.display()));
         }
         failures
+    }
+}
+
+/// The filter of a container's system calls, before it is compiled.
+pub(crate) fn chosen_filter(
+    config: &ContainerConfig,
+    capabilities: u64,
+) -> Result<Option<seccomp::Filter>, seccomp::ProfileError> {
+    match &config.seccomp {
+        SeccompChoice::Unconfined => Ok(None),
+        SeccompChoice::Default if config.privileged => Ok(None),
+        SeccompChoice::Default => Ok(Some(seccomp::default_profile(capabilities, std::env::consts::ARCH))),
+        SeccompChoice::Custom(text) => seccomp::parse(text, capabilities, std::env::consts::ARCH).map(Some),
     }
 }
 

@@ -12,6 +12,7 @@ mod files;
 mod health;
 mod image_roots;
 mod launch;
+pub mod oci;
 mod probe;
 mod record;
 mod roots;
@@ -27,8 +28,8 @@ pub use config::{
     TerminalSize, Ulimit,
 };
 pub use errors::{
-    AttachError, CreateError, ExecError, KillError, OpenError, RecordError, RemoveError, StartError, StopError,
-    WaitError,
+    AttachError, CreateError, DescribeError, ExecError, KillError, OpenError, RecordError, RemoveError, StartError,
+    StopError, WaitError,
 };
 pub use exec::{Exec, ExecConfig, ExecId, ExecIdError, ExecState};
 pub use execute::{ExecCommand, ExecOutcome};

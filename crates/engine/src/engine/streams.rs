@@ -6,8 +6,8 @@ use stack_shim::launch::{Joined, Peer};
 
 use super::Engine;
 use crate::container::{
-    Attach, AttachError, Attachment, ContainerId, ContainerState, EventKind, NamespaceMode, NetworkMode, Record, Shim,
-    StartError, TerminalSize, attach, is_absent, started,
+    Attach, AttachError, Attachment, ContainerId, ContainerState, DescribeError, EventKind, NamespaceMode, NetworkMode,
+    Record, Shim, StartError, TerminalSize, attach, is_absent, started,
 };
 
 impl Engine {
@@ -65,6 +65,26 @@ impl Engine {
             Some(Response::BadRequest { reason }) => Err(AttachError::Refused { id: id.clone(), reason }),
             _ => Err(not_running()),
         }
+    }
+
+    /// What a start of a container would do, as an OCI runtime specification for other tools. Its volumes are made.
+    ///
+    /// # Errors
+    /// When there is no such container, it could not be started, or such a document cannot say what it is.
+    pub async fn runtime_spec(&self, id: &ContainerId) -> Result<oci_spec::runtime::Spec, DescribeError> {
+        let slot = self.slot(id).ok_or_else(|| StartError::Missing { id: id.clone() })?;
+        let record = slot.record();
+        let joined = self.joined(&record)?;
+        let launcher = self.inner.launcher.clone();
+        let work = move || {
+            let prepared = launcher.prepare(&record, joined)?;
+            let filter = launcher.uncompiled_filter_of(&record)?;
+            Ok(prepared.runtime_spec(filter.as_ref())?)
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+            let source = std::io::Error::other(error);
+            Err(StartError::Shim { id: id.clone(), what: "prepare the start", source }.into())
+        })
     }
 
     /// The running containers whose namespaces a container joins.
