@@ -12,7 +12,8 @@ use stack_shim::launch::{Launch, Namespaces};
 use stack_shim::protocol::{Failure, FailureKind};
 
 use crate::failing::{During, failure};
-use crate::{init, mounts, peer, process, syscalls};
+use crate::peer::Peers;
+use crate::{init, mounts, process, syscalls};
 
 /// What the first process tells the shim before its program runs. The socket's closing says that it does.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,8 +87,8 @@ pub fn hear(socket: &OwnedFd) -> io::Result<Option<(Told, Option<OwnedFd>)>> {
 }
 
 /// What the child of the clone does. Never returns to the shim's own work.
-pub fn live(launch: &Launch, shim: &OwnedFd, streams: Streams) -> ! {
-    let failure = match set_up(launch, shim, streams) {
+pub fn live(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> ! {
+    let failure = match set_up(launch, shim, streams, peers) {
         Ok(prepared) if launch.init => init::run(&prepared),
         Ok(prepared) => process::execute(&prepared),
         Err(failure) => failure,
@@ -121,12 +122,12 @@ pub fn open_cgroups(directories: &[std::path::PathBuf]) -> Result<Vec<fs::File>,
         .collect()
 }
 
-fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams) -> Result<process::Prepared, Failure> {
+fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Result<process::Prepared, Failure> {
     syscalls::forbid_dumping().during(|| "forbid dumping".to_owned())?;
     syscalls::die_with_parent().during(|| "tie the process to its shim".to_owned())?;
     join_cgroups(&open_cgroups(&launch.cgroups.joined)?)?;
-    peer::join(launch.joined.network, CloneFlags::CLONE_NEWNET, "network")?;
-    peer::join(launch.joined.ipc, CloneFlags::CLONE_NEWIPC, "IPC")?;
+    peers.join(launch.joined.network, CloneFlags::CLONE_NEWNET, "network")?;
+    peers.join(launch.joined.ipc, CloneFlags::CLONE_NEWIPC, "IPC")?;
     if launch.namespaces.cgroup {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".to_owned())?;
     }
@@ -137,7 +138,8 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams) -> Result<process::
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
     let filter = process::read_filter(&launch.process)?;
-    let sources = mounts::take_sources(&launch.mounts)?;
+    let sources = mounts::take_sources(&launch.mounts, &peers)?;
+    drop(peers);
     mounts::leave_peers()?;
     let root = mounts::mount_root(&launch.root)?;
     mounts::furnish(root.as_fd(), launch, sources)?;

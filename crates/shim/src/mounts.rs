@@ -10,13 +10,14 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mknodat, umask};
-use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Peer, Propagation, Root};
+use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Propagation, Root};
 use stack_shim::protocol::{Failure, FailureKind};
 
+use crate::copy_up;
 use crate::failing::{During, failing, failure};
+use crate::peer::Peers;
 use crate::root_path::{self, Links, Make};
 use crate::syscalls::{FilesystemContext, c_string, clone_tree, mount_setattr, move_mount, openat2};
-use crate::{copy_up, peer};
 
 /// The source of a bind mount, held since before the host's mounts were left.
 pub struct Source {
@@ -26,12 +27,12 @@ pub struct Source {
 
 /// Takes hold of every bind mount's source, in the order of the mounts. Done first, while the copies still belong to the
 /// host's peer groups, so that a mount may be shared with the host if that is asked for.
-pub fn take_sources(mounts: &[Mount]) -> Result<Vec<Option<Source>>, Failure> {
+pub fn take_sources(mounts: &[Mount], peers: &Peers) -> Result<Vec<Option<Source>>, Failure> {
     mounts
         .iter()
         .map(|mount| match &mount.source {
             MountSource::Filesystem { .. } => Ok(None),
-            MountSource::OfPeer { peer, path } => take_of_peer(*peer, path).map(Some),
+            MountSource::OfPeer { peer, path } => take_of_peer(peers.get(*peer)?, path).map(Some),
             MountSource::Bind { path, subpath, recursive, .. } => {
                 let shown = path.display();
                 let step = || format!("take {shown} for the mount at {}", mount.target);
@@ -66,11 +67,10 @@ pub fn take_sources(mounts: &[Mount]) -> Result<Vec<Option<Source>>, Failure> {
 }
 
 /// Takes what another container has mounted at `path`, and returns to this namespace.
-fn take_of_peer(peer: Peer, path: &str) -> Result<Source, Failure> {
+fn take_of_peer(there: BorrowedFd<'_>, path: &str) -> Result<Source, Failure> {
     let step = || format!("take {path} of the other container");
-    let there = peer::open(peer, step)?;
     let here = File::open("/proc/self/ns/mnt").during(step)?;
-    setns(there.as_fd(), CloneFlags::CLONE_NEWNS).during(step)?;
+    setns(there, CloneFlags::CLONE_NEWNS).during(step)?;
     let taken = File::open("/").and_then(|root| {
         let found = root_path::open(root.as_fd(), path, libc::O_PATH, Links::Refuse)?;
         clone_tree(Some(found.as_fd()), c"", false)

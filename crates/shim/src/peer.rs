@@ -1,10 +1,10 @@
 //! Processes of containers, held so that their pid cannot come to mean another process.
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sched::{CloneFlags, setns};
-use stack_shim::launch::Peer;
+use stack_shim::launch::{Joined, Peer};
 use stack_shim::protocol::{Failure, FailureKind};
 
 use crate::failing::{During, failure};
@@ -19,11 +19,32 @@ pub fn open(peer: Peer, step: impl Fn() -> String + Copy) -> Result<OwnedFd, Fai
     Ok(opened)
 }
 
-/// Joins one kind of namespace of another container's.
-pub fn join(peer: Option<Peer>, kind: CloneFlags, name: &'static str) -> Result<(), Failure> {
-    let Some(peer) = peer else { return Ok(()) };
-    let step = || format!("join the other container's {name} namespace");
-    setns(open(peer, step)?.as_fd(), kind).during(step)
+/// The first processes of the other containers whose namespaces a container joins. They are opened before the
+/// container's own process is born: in another pid namespace their pids mean something else.
+#[derive(Default)]
+pub struct Peers(Vec<(Peer, OwnedFd)>);
+
+impl Peers {
+    /// Opens all of them.
+    pub fn open(joined: &Joined) -> Result<Self, Failure> {
+        let all = [joined.pid, joined.network, joined.ipc].into_iter().flatten();
+        let opened = all.map(|peer| Ok((peer, open(peer, || "find the other container".to_owned())?)));
+        opened.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// One of them.
+    pub fn get(&self, peer: Peer) -> Result<BorrowedFd<'_>, Failure> {
+        let found = self.0.iter().find(|(other, _)| *other == peer).map(|(_, process)| process.as_fd());
+        found.ok_or_else(|| {
+            failure(FailureKind::Setting, "find the other container", "none of its namespaces is joined")
+        })
+    }
+
+    /// Joins one kind of namespace.
+    pub fn join(&self, peer: Option<Peer>, kind: CloneFlags, name: &'static str) -> Result<(), Failure> {
+        let Some(peer) = peer else { return Ok(()) };
+        setns(self.get(peer)?, kind).during(|| format!("join the other container's {name} namespace"))
+    }
 }
 
 /// When a process was started, field 22 of its /proc/PID/stat (proc(5)).

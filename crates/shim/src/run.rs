@@ -18,8 +18,9 @@ use stack_shim::protocol::{ExitRecord, Failure, FailureKind};
 use crate::container::{self, Streams, Told};
 use crate::failing::{During, failure};
 use crate::log_writer::LogWriter;
+use crate::peer::Peers;
 use crate::supervisor::{Held, Program, Recorded, Supervisor, now, write_record};
-use crate::{peer, syscalls};
+use crate::syscalls;
 
 /// Signals that a shim takes by descriptor, or not at all.
 pub fn blocked_signals() -> SigSet {
@@ -141,15 +142,16 @@ fn make(launch: &Launch) -> Result<(Waiting, Pid, Held), (Failure, Option<Pid>)>
         .during(|| "open the control group".to_owned())
         .map_err(unborn)?;
     // The shim stays where it is: only its children are in the other container's.
-    peer::join(launch.joined.pid, CloneFlags::CLONE_NEWPID, "pid").map_err(unborn)?;
+    let peers = Peers::open(&launch.joined).map_err(unborn)?;
+    peers.join(launch.joined.pid, CloneFlags::CLONE_NEWPID, "pid").map_err(unborn)?;
     let flags = container::clone_flags(launch.namespaces);
     let born = syscalls::clone3(flags, unified.as_ref().map(AsFd::as_fd)).during(step).map_err(unborn)?;
     let Some(pid) = born else {
         drop((ours, held));
-        container::live(launch, &theirs, streams);
+        container::live(launch, &theirs, streams, peers);
     };
     let pid = Pid::from_raw(pid);
-    drop((theirs, streams));
+    drop((theirs, streams, peers));
     match container::hear(&ours) {
         Ok(Some((Told::Ready, terminal))) => {
             if let Some(terminal) = terminal {

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use bollard_stubs::models::{
     ContainerConfig, ContainerInspectResponse, ContainerState as State, ContainerStateStatusEnum, ContainerSummary,
     ContainerSummaryHealth, ContainerSummaryHealthStatusEnum, ContainerSummaryHostConfig,
-    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitExitError, ContainerWaitResponse,
-    DeviceMapping, DriverData, EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum, NetworkSettings,
-    PortBinding, PortMap, PortSummary, PortSummaryTypeEnum, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
-    ThrottleDevice,
+    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitResponse, DeviceMapping, DriverData,
+    EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum, NetworkSettings, PortBinding, PortMap,
+    PortSummary, PortSummaryTypeEnum, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
 };
 use stack_engine::container::{
     BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState, ExitStatus, Health,
@@ -513,10 +512,10 @@ fn binds(config: &EngineConfig) -> Vec<String> {
     config.mounts.iter().filter_map(short).collect()
 }
 
-/// The answer of `/containers/{id}/wait`.
+/// The answer of `/containers/{id}/wait`. Why a container could not be started is told to whoever started it: an error
+/// here would be one of the waiting.
 pub fn waited(status: &ExitStatus) -> ContainerWaitResponse {
-    let error = status.error.clone().map(|message| ContainerWaitExitError { message: Some(message) });
-    ContainerWaitResponse { status_code: i64::from(status.code), error }
+    ContainerWaitResponse { status_code: i64::from(status.code), error: None }
 }
 
 #[cfg(test)]
@@ -603,6 +602,6 @@ mod tests {
         let ContainerState::Exited(mut status) = exited(127) else { panic!("it has ended") };
         assert_eq!(serde_json::to_value(waited(&status)).unwrap(), serde_json::json!({"StatusCode": 127}));
         status.error = Some("no such program".to_owned());
-        assert_eq!(waited(&status).error.unwrap().message.as_deref(), Some("no such program"));
+        assert_eq!(waited(&status).error, None, "it was told to whoever started it");
     }
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod attaching;
 mod executing;
+mod hosting;
 mod runs;
 mod served;
 mod terminals;

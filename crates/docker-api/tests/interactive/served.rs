@@ -70,6 +70,9 @@ fn archive() -> Vec<u8> {
 
 impl Served {
     async fn open(host: &Host) -> Self {
+        // The loopback of the namespace that the test has for itself.
+        let up = tokio::process::Command::new("/bin/busybox").args(["ip", "link", "set", "lo", "up"]).status().await;
+        assert!(up.unwrap().success());
         let root = host.root.join("real");
         let settings = EngineConfig {
             containers: config(&root, &host.cgroup),

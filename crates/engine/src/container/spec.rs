@@ -157,6 +157,12 @@ pub enum SpecError {
         /// What was given.
         option: String,
     },
+    /// Over or in the file system of processes, which nothing may stand in for.
+    #[error("nothing can be mounted at {target}: a container's /proc is its own")]
+    Proc {
+        /// Where.
+        target: String,
+    },
     /// Two settings that exclude each other.
     #[error("{one} and {other} exclude each other")]
     Conflict {
@@ -537,6 +543,31 @@ fn chosen_mounts(
     Ok(all)
 }
 
+/// What may be shown in place of a file of /proc: answers of the host that tools like lxcfs give for one container.
+const SHOWN_IN_PROC: [&str; 8] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+];
+
+/// Refuses what would stand in for /proc, where a container's confinement is seen and set.
+fn outside_proc(target: &str, source: Option<&ContainerMountSource>) -> Result<(), SpecError> {
+    let target = absolute("the target of a mount", target)?;
+    let is_hosts_own =
+        matches!(source, Some(ContainerMountSource::Bind { path, .. }) if path == std::path::Path::new("/proc"));
+    let is_shown = SHOWN_IN_PROC.contains(&target.as_str()) && source.is_some();
+    let is_in_proc = target == "/proc" || target.starts_with("/proc/");
+    if is_in_proc && !is_shown && !(is_hosts_own && target == "/proc") {
+        return Err(SpecError::Proc { target });
+    }
+    Ok(())
+}
+
 struct TmpfsOptions {
     attributes: u64,
     values: Vec<(String, String)>,
@@ -792,8 +823,11 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
             });
         }
     }
+    for target in &image.volumes {
+        outside_proc(target, None)?;
+    }
     for mount in &config.mounts {
-        absolute("the target of a mount", &mount.target)?;
+        outside_proc(&mount.target, Some(&mount.source))?;
         match &mount.source {
             ContainerMountSource::Bind { path, propagation: text, .. } => {
                 absolute("the source of a mount", &path.to_string_lossy())?;

@@ -99,6 +99,10 @@ impl Engine {
             let found = pid.and_then(|pid| Some(Peer { pid, started: started(pid).ok()? }));
             found.ok_or_else(|| StartError::Peer { id: record.id.clone(), other: other.clone(), kind })
         };
+        // Its addresses are only known, and its own, while it runs.
+        for (other, _) in &config.links {
+            peer(other, "network")?;
+        }
         let of_mode = |mode: &NamespaceMode, kind| match mode {
             NamespaceMode::Container(other) => peer(other, kind).map(Some),
             NamespaceMode::Private | NamespaceMode::Host => Ok(None),
