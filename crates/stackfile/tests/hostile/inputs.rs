@@ -11,6 +11,7 @@ pub struct Input {
     /// Further files, by name.
     pub further: Vec<(String, String)>,
     /// Among the diagnostics.
+    #[allow(dead_code, reason = "the benchmark shares these inputs and only measures them")]
     pub code: &'static str,
 }
 

@@ -32,7 +32,10 @@ fn check(input: &inputs::Input) {
     let start = Instant::now();
     let (result, peak) = memory::peak(|| parse(source, &Environment::default()));
     let elapsed = start.elapsed();
-    println!("{what}: {elapsed:?}, {} KiB", peak >> 10);
+    #[allow(clippy::print_stdout, reason = "the figures, for whoever runs it with --no-capture")]
+    {
+        println!("{what}: {elapsed:?}, {} KiB", peak >> 10);
+    }
     assert!(elapsed < DEADLINE, "{what} took {elapsed:?}");
     assert!(peak < MOST_MEMORY, "{what} took {peak} bytes");
     let Err(diagnostics) = result else { panic!("{what} is accepted") };
