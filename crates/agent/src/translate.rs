@@ -111,6 +111,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             pids: assigned.spec.resources.pids_limit,
             ..Resources::default()
         },
+        ..ContainerConfig::default()
     }
 }
 
@@ -152,6 +153,7 @@ fn container_mount(
             path: fill(path).into(),
             create_host_path: *create_host_path,
             propagation: propagation.clone(),
+            non_recursive: false,
         },
         MountSource::Volume { name, no_copy, subpath } => ContainerMountSource::Volume {
             // The planner wrote the full name of every named volume into the task.
@@ -161,7 +163,9 @@ fn container_mount(
             no_copy: *no_copy,
             subpath: subpath.clone(),
         },
-        MountSource::Tmpfs { size, mode } => ContainerMountSource::Tmpfs { size: *size, mode: *mode },
+        MountSource::Tmpfs { size, mode } => {
+            ContainerMountSource::Tmpfs { size: *size, mode: *mode, options: Vec::new() }
+        }
     };
     ContainerMount { target: mount.target.clone(), read_only: mount.read_only, source }
 }

@@ -1,5 +1,7 @@
 //! Pure. The parameters of a query, by Docker's rules. Names that nobody asks for are passed over, as Docker does.
 
+pub mod create;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -37,6 +39,12 @@ pub enum DecodeError {
         name: &'static str,
         /// What was given.
         value: String,
+    },
+    /// A name that no container can have.
+    #[error("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    ContainerName {
+        /// What was given, at most 80 characters of it.
+        name: String,
     },
     /// Neither output nor error was asked for.
     #[error("Bad parameters: you must choose at least one stream")]

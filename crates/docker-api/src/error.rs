@@ -6,11 +6,15 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::ErrorResponse;
-use stack_engine::container::{KillError, RemoveError, StartError, StopError, WaitError};
+use stack_engine::container::{
+    AttachError, CreateError, ExecError, KillError, RemoveError, StartError, StopError, WaitError,
+};
 use stack_engine::image::{GetError, RecordError, SelectError};
 use stack_engine::volume::VolumeError;
 
 use crate::decode::DecodeError;
+use crate::decode::create::CreationError;
+use crate::detach::DetachKeysError;
 use crate::version::VersionError;
 
 /// Why a request was refused. The texts are the ones that Docker's clients know.
@@ -95,6 +99,67 @@ pub enum ApiError {
     /// The volume could not be looked up.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// A container cannot be made as it is asked for.
+    #[error(transparent)]
+    Creation(#[from] CreationError),
+    /// A container could not be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// The name is another container's.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{other}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// What was asked for.
+        name: String,
+        /// Who has it.
+        other: String,
+    },
+    /// The body is no such document.
+    #[error("invalid JSON: {problem}")]
+    Body {
+        /// What is wrong.
+        problem: String,
+    },
+    /// A WebSocket was expected.
+    #[error("no WebSocket: {problem}")]
+    WebSocket {
+        /// What is wrong.
+        problem: String,
+    },
+    /// No network has this name or id.
+    #[error("network {name} not found")]
+    NoSuchNetwork {
+        /// What was asked for.
+        name: String,
+    },
+    /// The image is for another kind of machine.
+    #[error(
+        "image with reference {image} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
+    )]
+    Platform {
+        /// Which image.
+        image: String,
+        /// What was asked for.
+        wanted: String,
+        /// What it is for.
+        actual: String,
+    },
+    /// The container cannot be attached to or resized.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// No exec has this id.
+    #[error("No such exec instance: {id}")]
+    NoSuchExec {
+        /// What was asked for.
+        id: String,
+    },
+    /// The exec could not be made or started.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// Keys that cannot be.
+    #[error(transparent)]
+    DetachKeys(#[from] DetachKeysError),
     /// Work of this program was cut short.
     #[error("the work was interrupted: the daemon ends")]
     Interrupted,
@@ -127,7 +192,7 @@ impl ApiError {
             },
             Self::Start(error) => match error {
                 StartError::Missing { .. } => StatusCode::NOT_FOUND,
-                StartError::State { .. } => StatusCode::CONFLICT,
+                StartError::State { .. } | StartError::Peer { .. } => StatusCode::CONFLICT,
                 StartError::Spec { .. } | StartError::MountSource { .. } | StartError::Device { .. } => {
                     StatusCode::BAD_REQUEST
                 }
@@ -159,6 +224,31 @@ impl ApiError {
                 VolumeError::Missing { .. } => StatusCode::NOT_FOUND,
                 VolumeError::InUse { .. } => StatusCode::CONFLICT,
                 VolumeError::Disk { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Creation(error) => error.status(),
+            Self::Body { .. } | Self::WebSocket { .. } | Self::DetachKeys(_) => StatusCode::BAD_REQUEST,
+            Self::NameTaken { .. } => StatusCode::CONFLICT,
+            Self::NoSuchNetwork { .. } | Self::Platform { .. } | Self::NoSuchExec { .. } => StatusCode::NOT_FOUND,
+            Self::Create(error) => match error {
+                CreateError::Id(_) | CreateError::Spec { .. } => StatusCode::BAD_REQUEST,
+                CreateError::Exists { .. } | CreateError::NameTaken { .. } => StatusCode::CONFLICT,
+                CreateError::Root { .. } | CreateError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Attach(error) => match error {
+                AttachError::Missing { .. } => StatusCode::NOT_FOUND,
+                AttachError::NotRunning { .. } => StatusCode::CONFLICT,
+                AttachError::Refused { .. } => StatusCode::BAD_REQUEST,
+                AttachError::Shim { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Exec(error) => match error {
+                ExecError::Missing { .. } | ExecError::NoSuchExec { .. } => StatusCode::NOT_FOUND,
+                ExecError::NotRunning { .. } | ExecError::Started { .. } | ExecError::ExecNotRunning { .. } => {
+                    StatusCode::CONFLICT
+                }
+                ExecError::Spec { .. } | ExecError::Resize { .. } | ExecError::Command { .. } => {
+                    StatusCode::BAD_REQUEST
+                }
+                ExecError::Filter { .. } | ExecError::Shim { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Images(_) | Self::ImageConfiguration { .. } | Self::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
         }

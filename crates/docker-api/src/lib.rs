@@ -5,10 +5,12 @@
 //! that no client takes a missing part for an empty answer.
 
 mod decode;
+mod detach;
 mod encode;
 mod error;
 mod frame;
 mod host;
+mod names;
 mod routes;
 mod select;
 mod surface;

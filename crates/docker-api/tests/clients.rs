@@ -169,7 +169,9 @@ fn versions_and_what_is_not_there() {
         assert_eq!(served.refused(Method::GET, "/nothing").await, (404, "page not found".to_owned()));
         assert_eq!(served.refused(Method::PUT, "/_ping").await, (404, "page not found".to_owned()));
         let (status, text) = served.refused(Method::POST, "/v1.43/containers/create?name=x").await;
-        assert_eq!((status, text.as_str()), (501, "POST /containers/create is not supported by this daemon yet"));
+        assert_eq!(status, 400, "{text}");
+        let (status, text) = served.refused(Method::POST, "/v1.43/build").await;
+        assert_eq!((status, text.as_str()), (501, "POST /build is not supported by this daemon yet"));
         let (status, text) = served.refused(Method::GET, "/images/made:1/history").await;
         assert_eq!((status, text.as_str()), (501, "GET /images/{name}/history is not supported by this daemon yet"));
         for path in ["/swarm", "/nodes", "/v1.40/services", "/tasks", "/secrets", "/configs/x"] {
@@ -371,7 +373,7 @@ fn the_docker_cli_can_drive_it() {
         assert!(served.engine.list().is_empty());
         let (fine, _, error) = docker(&served, &["logs", "web"]).await;
         assert!(!fine && error.contains("No such container: web"), "{error}");
-        let (fine, _, error) = docker(&served, &["create", "made:1"]).await;
+        let (fine, _, error) = docker(&served, &["create", "--restart", "always", "made:1"]).await;
         assert!(!fine && error.contains("not supported by this daemon yet"), "{error}");
         let (fine, _, error) = docker(&served, &["node", "ls"]).await;
         assert!(!fine && error.contains("This node is not a swarm manager"), "{error}");

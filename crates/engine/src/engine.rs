@@ -3,6 +3,9 @@
 //! A container's operations that change it (start, the clearing up after its end, remove) take turns; signals, waiting,
 //! logs and exec do not wait for them. Whatever happens to this process, the next one finds the truth by asking the shims.
 
+mod execs;
+mod streams;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -17,8 +20,8 @@ use tokio::sync::{broadcast, watch};
 use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, Event, EventKind, ExecCommand, ExecError,
-    ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Prober, Record,
-    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError,
+    ExecId, ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Prober, Record,
+    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
 };
 use crate::image::{ImageStore, RegistryConfig};
 use crate::logs::{self, LogError, LogQuery, LogStream};
@@ -76,6 +79,7 @@ struct Inner {
     images: ImageStore,
     roots: Arc<dyn Roots>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Slot>>>,
+    execs: Mutex<BTreeMap<ExecId, Arc<execs::ExecSlot>>>,
     events: broadcast::Sender<Event>,
     metrics: Metrics,
     warnings: Vec<String>,
@@ -89,6 +93,8 @@ struct Slot {
     state: watch::Sender<ContainerState>,
     /// Whether its output may still grow.
     writing: watch::Sender<bool>,
+    /// Who attached before it was started.
+    waiting: Waiting,
 }
 
 struct Data {
@@ -117,6 +123,7 @@ impl Slot {
             data: Mutex::new(data),
             state: watch::channel(state).0,
             writing: watch::channel(running).0,
+            waiting: Waiting::default(),
         }
     }
 
@@ -181,6 +188,7 @@ impl Engine {
             images,
             roots,
             containers: Mutex::new(BTreeMap::new()),
+            execs: Mutex::new(BTreeMap::new()),
             events: broadcast::channel(1024).0,
             metrics: Metrics::new(),
             warnings,
@@ -215,8 +223,9 @@ impl Engine {
             tracing::info!(container = %record.id, pid, "adopted");
             let slot = Arc::new(Slot::new(record, state));
             let id = slot.record().id.clone();
-            locked(&self.inner.containers).insert(id, Arc::clone(&slot));
+            locked(&self.inner.containers).insert(id.clone(), Arc::clone(&slot));
             self.supervise(slot, shim, None, pid, started_at);
+            self.adopt_execs(&id).await;
         }
         for mut record in ended {
             let removing = record.state == RecordedState::Removing;
@@ -241,7 +250,12 @@ impl Engine {
                 RecordedState::Created | RecordedState::Started => ContainerState::Created,
             };
             let id = record.id.clone();
-            locked(&self.inner.containers).insert(id.clone(), Arc::new(Slot::new(record, state)));
+            let ended = matches!(state, ContainerState::Exited(_));
+            let slot = Arc::new(Slot::new(record, state));
+            locked(&self.inner.containers).insert(id.clone(), Arc::clone(&slot));
+            if ended {
+                self.remove_if_asked(&slot);
+            }
             if removing && let Err(error) = self.remove(&id, RemoveOptions { force: true, volumes: true }).await {
                 tracing::warn!(container = %id, error = crate::container::text_of(&error), "a removal could not be completed");
             }
@@ -315,7 +329,7 @@ impl Engine {
     pub async fn create(&self, id: Option<ContainerId>, config: ContainerConfig) -> Result<ContainerId, CreateError> {
         let id = match id {
             Some(id) => id,
-            None => format!("{:032x}", rand::random::<u128>()).parse()?,
+            None => hex::encode(rand::random::<[u8; 32]>()).parse()?,
         };
         let root = |source| CreateError::Root { id: id.clone(), source };
         if self.slot(&id).is_some() {
@@ -345,6 +359,15 @@ impl Engine {
             let mut containers = locked(&self.inner.containers);
             if containers.contains_key(&id) {
                 return Err(CreateError::Exists { id });
+            }
+            if let Some(name) = &record.config.name {
+                let other = containers
+                    .values()
+                    .map(|slot| slot.record())
+                    .find(|other| other.config.name.as_deref().unwrap_or(other.id.as_str()) == name);
+                if let Some(other) = other {
+                    return Err(CreateError::NameTaken { name: name.clone(), other: other.id.clone() });
+                }
             }
             containers.insert(id.clone(), Arc::clone(&slot));
         }
@@ -419,6 +442,8 @@ impl Engine {
                 self.inner.metrics.start_seconds.observe(began.elapsed().as_secs_f64());
                 let Launched { pid, started_at, child } = launched;
                 slot.set(ContainerState::Running { pid, started_at: started_at / 1_000_000 });
+                // Whoever came while it was being started.
+                slot.waiting.connect(self.inner.launcher.run_directory(id)).await;
                 self.tell(id, EventKind::Started);
                 self.supervise(Arc::clone(&slot), shim, Some(child), pid, started_at);
                 Ok(())
@@ -435,7 +460,9 @@ impl Engine {
                     finished_at: now(),
                     error: Some(error.full_text()),
                 };
+                slot.waiting.dismiss();
                 self.record_end(&slot, status).await;
+                self.remove_if_asked(&slot);
                 Err(error)
             }
         }
@@ -449,8 +476,9 @@ impl Engine {
     ) -> Result<(Launched, Shim), StartError> {
         let id = record.id.clone();
         let prepared = {
+            let joined = self.joined(record)?;
             let (launcher, record) = (self.inner.launcher.clone(), record.clone());
-            tokio::task::spawn_blocking(move || launcher.prepare(&record)).await.map_err(|error| {
+            tokio::task::spawn_blocking(move || launcher.prepare(&record, joined)).await.map_err(|error| {
                 StartError::Shim { id: id.clone(), what: "prepare the start", source: io::Error::other(error) }
             })??
         };
@@ -458,7 +486,7 @@ impl Engine {
         record.cgroups = prepared.cgroups().clone();
         self.save(record).await.map_err(|source| StartError::Record { id: id.clone(), source })?;
         locked(&slot.data).record = Arc::new(record.clone());
-        let launched = self.inner.launcher.execute(record, prepared, notes).await?;
+        let launched = self.inner.launcher.execute(record, prepared, &slot.waiting, notes).await?;
         let shim = Shim::connect(&self.inner.launcher.run_directory(&id)).await;
         match shim {
             Ok(shim) => Ok((launched, shim)),
@@ -537,6 +565,26 @@ impl Engine {
         self.record_end(slot, status).await;
         let failures = self.inner.launcher.clear(&record.id, &record.cgroups).await;
         report(&record.id, &failures);
+        self.remove_if_asked(slot);
+    }
+
+    /// A container that shall not outlive its end goes, as soon as its turn is over.
+    fn remove_if_asked(&self, slot: &Slot) {
+        let record = slot.record();
+        if !record.config.auto_remove {
+            return;
+        }
+        let (engine, id) = (self.clone(), record.id.clone());
+        tokio::spawn(async move {
+            let options = RemoveOptions { force: false, volumes: true };
+            match engine.remove(&id, options).await {
+                // Somebody else was quicker, or has started it again.
+                Ok(()) | Err(RemoveError::Missing { .. } | RemoveError::Running { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(container = %id, error = crate::container::text_of(&error), "could not be removed after its end");
+                }
+            }
+        });
     }
 
     async fn record_end(&self, slot: &Slot, status: ExitStatus) {
@@ -656,6 +704,7 @@ impl Engine {
             return Err(RemoveError::Left { id: id.clone(), failures });
         }
         locked(&self.inner.containers).remove(id);
+        slot.waiting.dismiss();
         self.tell(id, EventKind::Removed);
         Ok(())
     }
@@ -723,7 +772,7 @@ impl Engine {
         let ContainerState::Running { pid, .. } = slot.current() else {
             return Err(ExecError::NotRunning { id: id.clone() });
         };
-        crate::container::exec(&self.inner.launcher, &slot.record(), pid, command).await
+        crate::container::run_command(&self.inner.launcher, &slot.record(), pid, command).await
     }
 
     /// A container's output.

@@ -137,7 +137,7 @@ fn volumes_are_filled_once_and_outlive_the_container() {
                 ContainerMount {
                     target: "/fast".to_owned(),
                     read_only: false,
-                    source: ContainerMountSource::Tmpfs { size: Some(4096), mode: None },
+                    source: ContainerMountSource::Tmpfs { size: Some(4096), mode: None, options: Vec::new() },
                 },
                 ContainerMount {
                     target: "/own".to_owned(),
@@ -178,7 +178,7 @@ fn a_mount_target_that_is_a_link_stays_in_the_container() {
         let mount = |target: &str| ContainerMount {
             target: target.to_owned(),
             read_only: false,
-            source: ContainerMountSource::Tmpfs { size: None, mode: None },
+            source: ContainerMountSource::Tmpfs { size: None, mode: None, options: Vec::new() },
         };
         let config = ContainerConfig { mounts: vec![mount("/link/below"), mount("/climb/top")], ..shell("ls -d /top") };
         let (code, _) = host.run("links", config).await;

@@ -5,12 +5,14 @@ use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sched::CloneFlags;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 use stack_shim::launch::{Launch, Namespaces};
 use stack_shim::protocol::{Failure, FailureKind};
 
 use crate::failing::{During, failure};
+use crate::peer::Peers;
 use crate::{init, mounts, process, syscalls};
 
 /// What the first process tells the shim before its program runs. The socket's closing says that it does.
@@ -18,6 +20,11 @@ use crate::{init, mounts, process, syscalls};
 pub enum Told {
     /// Everything is in place. The terminal's controlling end comes with it, if there is one.
     Ready,
+    /// An exec's process was made; it will tell the rest itself.
+    Born {
+        /// In the shim's pid namespace.
+        pid: i32,
+    },
     /// It is not.
     Failed(Failure),
 }
@@ -80,8 +87,8 @@ pub fn hear(socket: &OwnedFd) -> io::Result<Option<(Told, Option<OwnedFd>)>> {
 }
 
 /// What the child of the clone does. Never returns to the shim's own work.
-pub fn live(launch: &Launch, shim: &OwnedFd, streams: Streams) -> ! {
-    let failure = match set_up(launch, shim, streams) {
+pub fn live(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> ! {
+    let failure = match set_up(launch, shim, streams, peers) {
         Ok(prepared) if launch.init => init::run(&prepared),
         Ok(prepared) => process::execute(&prepared),
         Err(failure) => failure,
@@ -115,12 +122,14 @@ pub fn open_cgroups(directories: &[std::path::PathBuf]) -> Result<Vec<fs::File>,
         .collect()
 }
 
-fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams) -> Result<process::Prepared, Failure> {
+fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Result<process::Prepared, Failure> {
     syscalls::forbid_dumping().during(|| "forbid dumping".to_owned())?;
     syscalls::die_with_parent().during(|| "tie the process to its shim".to_owned())?;
     join_cgroups(&open_cgroups(&launch.cgroups.joined)?)?;
+    peers.join(launch.joined.network, CloneFlags::CLONE_NEWNET, "network")?;
+    peers.join(launch.joined.ipc, CloneFlags::CLONE_NEWIPC, "IPC")?;
     if launch.namespaces.cgroup {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".to_owned())?;
+        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".to_owned())?;
     }
     nix::unistd::setsid().during(|| "start a session".to_owned())?;
     match syscalls::join_new_session_keyring() {
@@ -129,7 +138,8 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams) -> Result<process::
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
     let filter = process::read_filter(&launch.process)?;
-    let sources = mounts::take_sources(&launch.mounts)?;
+    let sources = mounts::take_sources(&launch.mounts, &peers)?;
+    drop(peers);
     mounts::leave_peers()?;
     let root = mounts::mount_root(&launch.root)?;
     mounts::furnish(root.as_fd(), launch, sources)?;
@@ -160,6 +170,13 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams) -> Result<process::
 }
 
 fn open_terminal(root: std::os::fd::BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), Failure> {
+    let (controlling, peer) = allocate_terminal(root)?;
+    mounts::mount_console(root, peer.as_fd())?;
+    Ok((controlling, peer))
+}
+
+/// A terminal of the container's own: the controlling end and the one for its processes.
+pub fn allocate_terminal(root: std::os::fd::BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), Failure> {
     let step = || "allocate a terminal".to_owned();
     let controlling = mounts::open_terminal_multiplexer(root)?;
     let unlock: libc::c_int = 0;
@@ -168,7 +185,6 @@ fn open_terminal(root: std::os::fd::BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd)
         return Err(io::Error::last_os_error()).during(step);
     }
     let peer = syscalls::open_terminal_peer(controlling.as_fd()).during(step)?;
-    mounts::mount_console(root, peer.as_fd())?;
     Ok((controlling, peer))
 }
 

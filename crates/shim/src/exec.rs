@@ -1,10 +1,16 @@
-//! `stack-shim exec`: runs one more process in a running container and waits for it. If the engine closes the connection,
-//! the process is killed.
+//! `stack-shim exec`: runs one more process in a running container.
+//!
+//! Without a directory it serves one conversation on its standard input, and kills the process when that is over: health
+//! probes are so. With a directory it supervises a process that outlives the engine's, as a container's shim does.
+//!
+//! The helper itself stays on the host. A child of it enters the container and makes the process as the helper's own child,
+//! with nothing of the host's in its hands but the streams.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
@@ -12,11 +18,58 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use stack_shim::protocol::{ExecRequest, ExecResponse, Failure, FailureKind, read_frame, write_frame};
+use stack_shim::launch::Peer;
+use stack_shim::protocol::{
+    EXEC_FILE, ExecLaunch, ExecRequest, ExecResponse, Failure, FailureKind, read_frame, write_frame,
+};
 
 use crate::container::{self, Streams, Told};
 use crate::failing::{During, failure};
-use crate::{process, syscalls};
+use crate::log_writer::LogWriter;
+use crate::run::{blocked_signals, pipes, told_pair};
+use crate::supervisor::{Held, Program, Recorded, Supervisor};
+use crate::{peer, process, syscalls};
+
+/// Supervises the process that the document in `directory` describes. `listener` is the socket that the engine connects to.
+pub fn supervise(directory: &Path, listener: OwnedFd) -> io::Result<()> {
+    let launch: ExecLaunch = serde_json::from_slice(&fs::read(directory.join(EXEC_FILE))?)?;
+    // It fails only for a leader.
+    let _ = nix::unistd::setsid();
+    syscalls::set_name(c"stack-exec");
+    syscalls::forbid_dumping()?;
+    let blocked = blocked_signals();
+    blocked.thread_block()?;
+    let listener = UnixListener::from(listener);
+    listener.set_nonblocking(true)?;
+    let recorded = Recorded { attempt: 0, exit_file: launch.exit_file, oom: None };
+    let mut supervisor = Supervisor::new(Further(launch.request), recorded, listener, LogWriter::new(None), None);
+    let ended = supervisor.serve(&blocked)?;
+    match supervisor.finish(ended) {
+        // The container has ended and its directory is gone: whoever waited was told.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// A further process of a container, made when its start is asked for.
+struct Further(ExecRequest);
+
+impl Program for Further {
+    fn start(&mut self) -> Result<Option<(Pid, Held)>, Failure> {
+        let request = &self.0;
+        let terminal = request.process.terminal;
+        let (streams, mut held) = pipes(request.stdin_open && !terminal, !terminal).during(entering)?;
+        let spawned = spawn(request, streams)?;
+        if let Some(terminal) = spawned.terminal {
+            held.set_terminal(terminal, request.stdin_open, request.terminal_size).during(entering)?;
+        }
+        Ok(Some((spawned.pid, held)))
+    }
+
+    fn is_forgotten(&self) -> bool {
+        true
+    }
+}
 
 /// Serves one request from `engine`.
 pub fn run(engine: OwnedFd) -> io::Result<()> {
@@ -28,8 +81,8 @@ pub fn run(engine: OwnedFd) -> io::Result<()> {
     signals.add(Signal::SIGCHLD);
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    let pid = match spawn(&request) {
-        Ok(pid) => pid,
+    let pid = match spawn(&request, Streams { input: None, output: None }) {
+        Ok(spawned) => spawned.pid,
         Err(failure) => return write_frame(&mut engine, &ExecResponse::Failed(failure)),
     };
     write_frame(&mut engine, &ExecResponse::Started { pid: pid.as_raw() })?;
@@ -62,53 +115,98 @@ fn wait(pid: Pid, signals: &SignalFd, engine: &UnixStream) -> io::Result<i32> {
     }
 }
 
-/// When a process was started, field 22 of its /proc/PID/stat (proc(5)).
-fn started(pid: i32) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is in parentheses and may hold anything, so count from its end.
-    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    rest.split_whitespace()
-        .nth(19)
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown format"))
+/// What is being done, for messages.
+fn entering() -> String {
+    "enter the container".to_owned()
 }
 
-fn open_process(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(RawNumber(fd).into()) })
+/// A process in the container, and the controlling end of its terminal if it has one.
+struct Spawned {
+    pid: Pid,
+    terminal: Option<OwnedFd>,
 }
 
-/// A system call's result that is a descriptor.
-struct RawNumber(libc::c_long);
-
-impl From<RawNumber> for std::os::fd::RawFd {
-    fn from(number: RawNumber) -> Self {
-        Self::try_from(number.0).unwrap_or(-1)
+fn spawn(request: &ExecRequest, streams: Streams) -> Result<Spawned, Failure> {
+    let (ours, theirs) = told_pair().during(entering)?;
+    let Some(enterer) = syscalls::clone3(0, None).during(entering)? else { live(request, &theirs, streams) };
+    drop((theirs, streams));
+    let (mut pid, mut terminal, mut refusal) = (None, None, None);
+    // Until its program runs, or it is gone: then nobody holds the other end any more.
+    loop {
+        match container::hear(&ours) {
+            Ok(None) => break,
+            Ok(Some((Told::Born { pid: born }, _))) => pid = Some(Pid::from_raw(born)),
+            Ok(Some((Told::Ready, sent))) => terminal = sent,
+            Ok(Some((Told::Failed(failure), _))) => refusal = Some(failure),
+            Err(error) => {
+                refusal.get_or_insert_with(|| failure(FailureKind::Kernel, entering(), error.to_string()));
+                break;
+            }
+        }
+    }
+    // It ends by itself; we are its parent and take the status.
+    let _ = waitpid(Pid::from_raw(enterer), None);
+    match (pid, refusal) {
+        (Some(pid), None) => Ok(Spawned { pid, terminal }),
+        (None, None) => Err(failure(FailureKind::Kernel, entering(), "the process that enters it was killed")),
+        (pid, Some(refusal)) => {
+            if let Some(pid) = pid {
+                let _ = kill(pid, Signal::SIGKILL);
+                let _ = waitpid(pid, None);
+            }
+            Err(refusal)
+        }
     }
 }
 
-fn spawn(request: &ExecRequest) -> Result<Pid, Failure> {
-    let step = || "enter the container".to_owned();
-    let container = open_process(request.pid).during(step)?;
-    // Looked at after the descriptor was opened: it is this very process or none.
-    if started(request.pid).during(step)? != request.pid_started {
-        return Err(failure(FailureKind::Setting, step(), "it has ended"));
+/// Ends this process at once; there are no destructors that matter.
+fn leave(code: i32) -> ! {
+    // SAFETY: nothing of this process is used any more.
+    unsafe { libc::_exit(code) }
+}
+
+/// Tells why it cannot go on, and ends.
+fn give_up(told: &OwnedFd, failure: Failure) -> ! {
+    let code = failure.kind.exit_code();
+    // If the helper is gone there is nobody left to tell.
+    let _ = container::tell(told, &Told::Failed(failure), None);
+    leave(code)
+}
+
+/// What the child does that enters the container. Never returns to the helper's own work.
+fn live(request: &ExecRequest, told: &OwnedFd, streams: Streams) -> ! {
+    let mut kept: Vec<_> = [Some(told), streams.input.as_ref()].into_iter().flatten().map(AsRawFd::as_raw_fd).collect();
+    kept.extend(streams.output.iter().flat_map(|(output, error)| [output.as_raw_fd(), error.as_raw_fd()]));
+    if let Err(failure) = syscalls::close_all_but(&mut kept).during(entering) {
+        give_up(told, failure);
     }
+    match enter(request) {
+        Err(failure) => give_up(told, failure),
+        Ok(Entered::Enterer { pid }) => {
+            // If the helper is gone, the process ends with it.
+            let _ = container::tell(told, &Told::Born { pid }, None);
+            leave(0)
+        }
+        Ok(Entered::Process { container, groups, filter }) => {
+            match set_up(request, &container, &groups, filter, told, streams) {
+                Ok(prepared) => give_up(told, process::execute(&prepared)),
+                Err(failure) => give_up(told, failure),
+            }
+        }
+    }
+}
+
+/// Which of the two processes this is.
+enum Entered {
+    Enterer { pid: i32 },
+    Process { container: OwnedFd, groups: Vec<File>, filter: Option<Vec<u8>> },
+}
+
+fn enter(request: &ExecRequest) -> Result<Entered, Failure> {
+    let container = peer::open(Peer { pid: request.pid, started: request.pid_started }, entering)?;
     let filter = process::read_filter(&request.process)?;
     let groups = container::open_cgroups(&request.cgroups.joined)?;
-    let unified = request.cgroups.unified.as_ref().map(File::open).transpose().during(step)?;
-    let (ours, theirs) = nix::sys::socket::socketpair(
-        nix::sys::socket::AddressFamily::Unix,
-        nix::sys::socket::SockType::SeqPacket,
-        None,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-    )
-    .during(step)?;
+    let unified = request.cgroups.unified.as_ref().map(File::open).transpose().during(entering)?;
     process::set_limits(&request.process)?;
     let mut flags = CloneFlags::CLONE_NEWNS;
     let spaces = request.namespaces;
@@ -120,31 +218,11 @@ fn spawn(request: &ExecRequest) -> Result<Pid, Failure> {
     ] {
         flags.set(flag, own);
     }
-    setns(container.as_fd(), flags).during(step)?;
-    match syscalls::clone3(0, unified.as_ref().map(AsFd::as_fd)).during(step)? {
-        Some(pid) => {
-            drop(theirs);
-            match container::hear(&ours) {
-                Ok(None) => Ok(Pid::from_raw(pid)),
-                Ok(Some((Told::Failed(failure), _))) => {
-                    // It exits by itself; we are its parent and take the status.
-                    let _ = waitpid(Pid::from_raw(pid), None);
-                    Err(failure)
-                }
-                Ok(Some((Told::Ready, _))) | Err(_) => Err(failure(FailureKind::Kernel, step(), "it was killed")),
-            }
-        }
-        None => {
-            let failure = match set_up(request, &container, &groups, filter) {
-                Ok(prepared) => process::execute(&prepared),
-                Err(failure) => failure,
-            };
-            let code = failure.kind.exit_code();
-            // If the helper is gone there is nobody left to tell.
-            let _ = container::tell(&theirs, &Told::Failed(failure), None);
-            // SAFETY: ends this process at once; there are no destructors that matter.
-            unsafe { libc::_exit(code) }
-        }
+    setns(container.as_fd(), flags).during(entering)?;
+    let parent = u64::from(libc::CLONE_PARENT.unsigned_abs());
+    match syscalls::clone3(parent, unified.as_ref().map(AsFd::as_fd)).during(entering)? {
+        Some(pid) => Ok(Entered::Enterer { pid }),
+        None => Ok(Entered::Process { container, groups, filter }),
     }
 }
 
@@ -153,6 +231,8 @@ fn set_up(
     container: &OwnedFd,
     groups: &[File],
     filter: Option<Vec<u8>>,
+    told: &OwnedFd,
+    streams: Streams,
 ) -> Result<process::Prepared, Failure> {
     syscalls::forbid_dumping().during(|| "forbid dumping".to_owned())?;
     container::join_cgroups(groups)?;
@@ -165,9 +245,15 @@ fn set_up(
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
     let prepared = process::prepare(&request.process, filter)?;
-    container::connect(Streams { input: None, output: None }, None)?;
+    let mut terminal = None;
+    if request.process.terminal {
+        let root = File::open("/").during(|| "open the container's root".to_owned())?;
+        let (controlling, peer) = container::allocate_terminal(root.as_fd())?;
+        container::tell(told, &Told::Ready, Some(controlling.as_raw_fd())).during(|| "tell the helper".to_owned())?;
+        terminal = Some(peer);
+    }
+    container::connect(streams, terminal)?;
     process::default_signals();
     process::become_user(&request.process, &prepared)?;
-    debug_assert!(container.as_raw_fd() > 2, "descriptors beyond the standard ones are closed on exec");
     Ok(prepared)
 }

@@ -23,6 +23,9 @@ pub struct Launch {
     pub attempt: u64,
     /// Namespaces that the container has of its own.
     pub namespaces: Namespaces,
+    /// Namespaces of other containers that it joins.
+    #[serde(default)]
+    pub joined: Joined,
     /// Where its processes are accounted.
     pub cgroups: Cgroups,
     /// Its root file system.
@@ -49,6 +52,9 @@ pub struct Launch {
     pub init: bool,
     /// Standard input is a pipe that the shim holds open, not `/dev/null`.
     pub stdin_open: bool,
+    /// Of the terminal at the start, if there is one.
+    #[serde(default)]
+    pub terminal_size: Option<crate::protocol::TerminalSize>,
     /// Where output goes; `None` discards it.
     pub log: Option<LogFiles>,
     /// Where the exit record is written. Absolute.
@@ -68,6 +74,26 @@ pub struct Namespaces {
     pub uts: bool,
     /// View of the control groups.
     pub cgroup: bool,
+}
+
+/// Namespaces of other containers, each by a process in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Processes.
+    pub pid: Option<Peer>,
+    /// Network.
+    pub network: Option<Peer>,
+    /// System V IPC and POSIX message queues.
+    pub ipc: Option<Peer>,
+}
+
+/// The first process of another container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// In the shim's pid namespace.
+    pub pid: i32,
+    /// When it was started, field 22 of /proc/PID/stat: the pid of another process is refused.
+    pub started: u64,
 }
 
 /// The control groups, made by the engine.
@@ -129,6 +155,13 @@ pub enum MountSource {
         recursive: bool,
         /// If it is an empty directory, first copy into it what the image has at the target.
         copy_up: bool,
+    },
+    /// What another container has at a path where only its shim can have mounted something.
+    OfPeer {
+        /// The other container.
+        peer: Peer,
+        /// Absolute, in that container.
+        path: String,
     },
     /// A new file system.
     Filesystem {

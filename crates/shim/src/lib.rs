@@ -6,3 +6,4 @@
 pub mod launch;
 pub mod log_record;
 pub mod protocol;
+pub mod stream;

@@ -1,8 +1,10 @@
 //! `stack-shim`: the parent of one container. The engine starts it; people do not.
 //!
 //! `stack-shim run DIRECTORY` makes the container that the launch document in `DIRECTORY` describes; standard input is
-//! the listening socket. `stack-shim exec` runs a process in a running container; standard input is the connection.
+//! the listening socket. `stack-shim exec DIRECTORY` does so with one more process in a running container; `stack-shim exec`
+//! runs one for as long as its standard input, a connection, is open.
 
+mod connection;
 mod container;
 mod copy_up;
 mod exec;
@@ -11,9 +13,11 @@ mod identity;
 mod init;
 mod log_writer;
 mod mounts;
+mod peer;
 mod process;
 mod root_path;
 mod run;
+mod supervisor;
 mod syscalls;
 
 use std::io::Write;
@@ -33,10 +37,13 @@ fn main() -> ExitCode {
     let result = match arguments.iter().map(|argument| argument.to_str()).collect::<Vec<_>>().as_slice() {
         [Some("run"), _] => take_standard_input().and_then(|listener| run::run(Path::new(&arguments[1]), listener)),
         [Some("exec")] => take_standard_input().and_then(exec::run),
+        [Some("exec"), _] => {
+            take_standard_input().and_then(|listener| exec::supervise(Path::new(&arguments[1]), listener))
+        }
         [Some("--version")] => writeln!(std::io::stdout(), "stack-shim {}", env!("CARGO_PKG_VERSION")),
         _ => Err(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,
-            "usage: stack-shim run DIRECTORY | stack-shim exec (started by stackd, not by hand)",
+            "usage: stack-shim run DIRECTORY | stack-shim exec [DIRECTORY] (started by stackd, not by hand)",
         )),
     };
     match result {

@@ -8,12 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{AtFlags, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mknodat, umask};
 use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Propagation, Root};
 use stack_shim::protocol::{Failure, FailureKind};
 
 use crate::copy_up;
 use crate::failing::{During, failing, failure};
+use crate::peer::Peers;
 use crate::root_path::{self, Links, Make};
 use crate::syscalls::{FilesystemContext, c_string, clone_tree, mount_setattr, move_mount, openat2};
 
@@ -25,11 +27,12 @@ pub struct Source {
 
 /// Takes hold of every bind mount's source, in the order of the mounts. Done first, while the copies still belong to the
 /// host's peer groups, so that a mount may be shared with the host if that is asked for.
-pub fn take_sources(mounts: &[Mount]) -> Result<Vec<Option<Source>>, Failure> {
+pub fn take_sources(mounts: &[Mount], peers: &Peers) -> Result<Vec<Option<Source>>, Failure> {
     mounts
         .iter()
         .map(|mount| match &mount.source {
             MountSource::Filesystem { .. } => Ok(None),
+            MountSource::OfPeer { peer, path } => take_of_peer(peers.get(*peer)?, path).map(Some),
             MountSource::Bind { path, subpath, recursive, .. } => {
                 let shown = path.display();
                 let step = || format!("take {shown} for the mount at {}", mount.target);
@@ -61,6 +64,24 @@ pub fn take_sources(mounts: &[Mount]) -> Result<Vec<Option<Source>>, Failure> {
             }
         })
         .collect()
+}
+
+/// Takes what another container has mounted at `path`, and returns to this namespace.
+fn take_of_peer(there: BorrowedFd<'_>, path: &str) -> Result<Source, Failure> {
+    let step = || format!("take {path} of the other container");
+    let here = File::open("/proc/self/ns/mnt").during(step)?;
+    setns(there, CloneFlags::CLONE_NEWNS).during(step)?;
+    let taken = File::open("/").and_then(|root| {
+        let found = root_path::open(root.as_fd(), path, libc::O_PATH, Links::Refuse)?;
+        clone_tree(Some(found.as_fd()), c"", false)
+    });
+    setns(here.as_fd(), CloneFlags::CLONE_NEWNS).during(step)?;
+    let tree = taken.during(step)?;
+    // Of its memory and nothing else: it could have put something in its place.
+    if nix::sys::statfs::fstatfs(&tree).during(step)?.filesystem_type() != nix::sys::statfs::TMPFS_MAGIC {
+        return Err(failure(FailureKind::Setting, step(), "the other container has put something in its place"));
+    }
+    Ok(Source { tree, is_directory: true })
 }
 
 /// Makes every mount of this namespace private: nothing that is mounted from here on is seen by the host.
@@ -121,7 +142,8 @@ pub fn furnish(root: BorrowedFd<'_>, launch: &Launch, sources: Vec<Option<Source
             (MountSource::Bind { copy_up, recursive, .. }, Some(source)) => {
                 mount_bind(root, mount, &source, *copy_up, *recursive)?;
             }
-            (MountSource::Bind { .. }, None) => {}
+            (MountSource::OfPeer { .. }, Some(source)) => mount_bind(root, mount, &source, false, false)?,
+            (MountSource::Bind { .. } | MountSource::OfPeer { .. }, None) => {}
         }
         // Nodes and links belong on /dev as soon as it is there: later mounts may lie below it.
         if mount.target == "/dev" {
@@ -338,8 +360,15 @@ pub fn enter(root: BorrowedFd<'_>) -> Result<(), Failure> {
     nix::unistd::chdir("/").during(step)
 }
 
-/// Opens the multiplexer of the container's own terminals.
+/// Opens the multiplexer of the container's own terminals, and nothing that somebody has put in its place.
 pub fn open_terminal_multiplexer(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    let flags = (OFlag::O_RDWR | OFlag::O_NOCTTY).bits();
-    root_path::open(root, "/dev/pts/ptmx", flags, Links::Refuse).during(|| "allocate a terminal".to_owned())
+    let step = || "allocate a terminal".to_owned();
+    let flags = (OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK).bits();
+    let opened = root_path::open(root, "/dev/pts/ptmx", flags, Links::Refuse).during(step)?;
+    let system = nix::sys::statfs::fstatfs(&opened).during(step)?.filesystem_type();
+    let found = fstat(opened.as_fd()).during(step)?;
+    if system != nix::sys::statfs::DEVPTS_SUPER_MAGIC || found.st_rdev != libc::makedev(5, 2) {
+        return Err(failure(FailureKind::Setting, step(), "/dev/pts/ptmx of the container is no terminal multiplexer"));
+    }
+    Ok(opened)
 }

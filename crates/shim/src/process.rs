@@ -154,8 +154,13 @@ fn own_standard_streams(uid: u32) {
     for fd in [nix::libc::STDIN_FILENO, nix::libc::STDOUT_FILENO, nix::libc::STDERR_FILENO] {
         // SAFETY: the three standard descriptors are open for as long as the process lives.
         let stream = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-        let is_pipe = nix::sys::stat::fstat(stream).is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFIFO);
-        if is_pipe {
+        // Pipes, and the ends of terminals (their major numbers are 136 to 143).
+        let is_own = nix::sys::stat::fstat(stream).is_ok_and(|found| match found.st_mode & libc::S_IFMT {
+            libc::S_IFIFO => true,
+            libc::S_IFCHR => (136..=143).contains(&libc::major(found.st_rdev)),
+            _ => false,
+        });
+        if is_own {
             // A stream that cannot be given away still works as it is.
             let _ = nix::unistd::fchown(stream, Some(uid.into()), None);
         }
@@ -200,11 +205,9 @@ pub fn execute(prepared: &Prepared) -> Failure {
         nix::errno::Errno::ENOENT if shown.contains('/') => failure(
             FailureKind::CommandNotFound,
             step,
-            "no such file in the container, or the interpreter that it names is missing",
+            "no such file or directory in the container, or the interpreter that it names is missing",
         ),
-        nix::errno::Errno::ENOENT => {
-            failure(FailureKind::CommandNotFound, step, "executable file not found in the container's $PATH")
-        }
+        nix::errno::Errno::ENOENT => failure(FailureKind::CommandNotFound, step, "executable file not found in $PATH"),
         nix::errno::Errno::ENOTDIR => failure(FailureKind::CommandNotFound, step, "a part of its path is no directory"),
         nix::errno::Errno::EACCES | nix::errno::Errno::EPERM => {
             failure(FailureKind::CommandNotExecutable, step, "permission denied: is it an executable file?")

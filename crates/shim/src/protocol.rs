@@ -2,6 +2,7 @@
 //! in order.
 
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,33 @@ pub enum Request {
     },
     /// Answered by [`Response::State`] when the container has ended, after its exit record is in the file system.
     Wait,
+    /// Receive the output from now on, and send input. Answered by [`Response::Attached`]; after that the connection
+    /// carries [`crate::stream`] alone.
+    Attach(Attach),
+    /// Say how large the terminal is. Answered by [`Response::Done`], or [`Response::BadRequest`] where there is none.
+    Resize(TerminalSize),
+}
+
+/// Which streams a connection is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Standard input is sent.
+    pub input: bool,
+    /// Standard output is received; with a terminal everything is.
+    pub output: bool,
+    /// Standard error is received.
+    pub error: bool,
+    /// Begin with the line that is under way, which the log does not have yet.
+    pub replay: bool,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
 }
 
 /// What the shim answers.
@@ -34,6 +62,11 @@ pub enum Response {
     State(State),
     /// Done as asked.
     Done,
+    /// From here on there is only [`crate::stream`].
+    Attached {
+        /// What is in the log until then was not sent. Nanoseconds since the Unix epoch.
+        at: u64,
+    },
     /// There is no process to do it to.
     NotRunning,
     /// The container could not be made or started.
@@ -142,7 +175,26 @@ pub struct ExecRequest {
     pub cgroups: Cgroups,
     /// What to run.
     pub process: Process,
+    /// Standard input is a pipe that the helper holds open, not `/dev/null`.
+    #[serde(default)]
+    pub stdin_open: bool,
+    /// Of the terminal at the start, if there is one.
+    #[serde(default)]
+    pub terminal_size: Option<TerminalSize>,
 }
+
+/// What lies in the directory of `stack-shim exec DIRECTORY`, a process that outlives the engine's. Its helper speaks the
+/// protocol of a container's shim on its socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecLaunch {
+    /// What to run, at [`Request::Start`].
+    pub request: ExecRequest,
+    /// Where the exit record is written. Absolute.
+    pub exit_file: PathBuf,
+}
+
+/// The name of [`ExecLaunch`] in its directory.
+pub const EXEC_FILE: &str = "exec.json";
 
 /// What `stack-shim exec` answers, first `Started` or `Failed`, then `Exited`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Fails with the thread's last error when a call returned a negative number.
 fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -30,7 +30,12 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<i
         pidfd: 0,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        // A child of our own parent's signals it as we do, and the kernel wants no other word on it.
+        exit_signal: if flags & u64::from(libc::CLONE_PARENT.unsigned_abs()) == 0 {
+            u64::from(libc::SIGCHLD.unsigned_abs())
+        } else {
+            0
+        },
         stack: 0,
         stack_size: 0,
         tls: 0,
@@ -350,5 +355,33 @@ pub fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 pub fn set_controlling_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the argument is a number.
     checked(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }))?;
+    Ok(())
+}
+
+/// Tells a terminal its size.
+pub fn set_terminal_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request reads one `winsize`, which outlives the call.
+    checked(libc::c_long::from(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }))?;
+    Ok(())
+}
+
+/// Closes every descriptor beyond the standard ones but `kept`: a process that is about to enter a container takes
+/// nothing of the host's with it.
+pub fn close_all_but(kept: &mut [RawFd]) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut first = 3;
+    let close = |first: u32, last: u32| {
+        // SAFETY: the caller owns nothing of what is closed any more; it never returns to code that does.
+        checked(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+    };
+    for &fd in kept.iter() {
+        let fd = fd.unsigned_abs();
+        if fd > first {
+            close(first, fd - 1)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close(first, u32::MAX)?;
     Ok(())
 }

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use bollard_stubs::models::{
     ContainerConfig, ContainerInspectResponse, ContainerState as State, ContainerStateStatusEnum, ContainerSummary,
     ContainerSummaryHealth, ContainerSummaryHealthStatusEnum, ContainerSummaryHostConfig,
-    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitExitError, ContainerWaitResponse,
-    DeviceMapping, DriverData, EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HostConfig,
+    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitResponse, DeviceMapping, DriverData,
+    EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HostConfig, HostConfigCgroupnsModeEnum,
     HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum, NetworkSettings, PortBinding, PortMap,
-    PortSummary, PortSummaryTypeEnum, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    PortSummary, PortSummaryTypeEnum, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
 };
 use stack_engine::container::{
-    Container, ContainerMountSource, ContainerState, ExitStatus, Health, HealthState, Healthcheck, ImageDefaults,
-    NamespaceMode, NetworkMode, SeccompChoice, volumes,
+    BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState, ExitStatus, Health,
+    HealthState, Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, SeccompChoice, volumes,
 };
 use stack_engine::network::{Attachment, Endpoint, Protocol};
 
@@ -30,6 +30,8 @@ pub struct Subject {
     pub attachment: Attachment,
     /// Where volumes lie, by name.
     pub volume_paths: HashMap<String, String>,
+    /// Further processes of it that have not ended, by id.
+    pub execs: Vec<String>,
 }
 
 fn list(values: &Option<Vec<String>>) -> Vec<String> {
@@ -73,9 +75,10 @@ impl Subject {
     }
 
     fn network_mode(&self) -> String {
-        match self.container.config.network_mode {
+        match &self.container.config.network_mode {
             NetworkMode::None => "none".to_owned(),
             NetworkMode::Host => "host".to_owned(),
+            NetworkMode::Container(other) => format!("container:{other}"),
             NetworkMode::Networks => {
                 self.container.config.networks.first().map_or_else(|| "none".to_owned(), |first| first.name.clone())
             }
@@ -87,6 +90,7 @@ impl Subject {
         let name = match config.network_mode {
             NetworkMode::None => "none",
             NetworkMode::Host => "host",
+            NetworkMode::Container(_) => return HashMap::new(),
             NetworkMode::Networks => {
                 let aliases = |name: &str| {
                     config.networks.iter().find(|network| network.name == name).map(|network| network.aliases.clone())
@@ -283,6 +287,7 @@ pub fn inspect(subject: &Subject) -> ContainerInspectResponse {
         host_config: Some(host_config(subject)),
         graph_driver: Some(DriverData { name: "overlay".to_owned(), data: HashMap::new() }),
         mounts: Some(subject.mounts()),
+        exec_ids: Some(subject.execs.clone()).filter(|execs| !execs.is_empty()),
         config: Some(config(subject)),
         network_settings: Some(NetworkSettings {
             ports: Some(port_map(&container.ports)),
@@ -361,6 +366,7 @@ fn config(subject: &Subject) -> ContainerConfig {
     let ports = config.ports.iter().map(|port| format!("{}/{}", port.container_port, protocol(port.protocol).1));
     let mut exposed = list(&image.exposed_ports);
     exposed.extend(ports);
+    exposed.extend(config.exposed_ports.clone());
     exposed.sort();
     exposed.dedup();
     ContainerConfig {
@@ -373,7 +379,7 @@ fn config(subject: &Subject) -> ContainerConfig {
         exposed_ports: (!exposed.is_empty()).then_some(exposed),
         tty: Some(config.tty),
         open_stdin: Some(config.stdin_open),
-        stdin_once: Some(false),
+        stdin_once: Some(config.stdin_once),
         env: Some(subject.environment()),
         cmd: Some(subject.command()),
         healthcheck: config.healthcheck.as_ref().map(healthcheck).or_else(|| image.healthcheck.clone()),
@@ -391,9 +397,10 @@ fn config(subject: &Subject) -> ContainerConfig {
 fn host_config(subject: &Subject) -> HostConfig {
     let config = &subject.container.config;
     let resources = &config.resources;
-    let mode = |mode: NamespaceMode, private: &str| match mode {
+    let mode = |mode: &NamespaceMode, private: &str| match mode {
         NamespaceMode::Private => private.to_owned(),
         NamespaceMode::Host => "host".to_owned(),
+        NamespaceMode::Container(other) => format!("container:{other}"),
     };
     let mut security = Vec::new();
     if config.no_new_privileges {
@@ -424,7 +431,7 @@ fn host_config(subject: &Subject) -> HostConfig {
         }),
         // The engine restarts nothing; the agent does, by the stack's own policy.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: Some(0) }),
-        auto_remove: Some(false),
+        auto_remove: Some(config.auto_remove),
         cap_add: Some(config.cap_add.clone()),
         cap_drop: Some(config.cap_drop.clone()),
         dns: Some(config.dns.iter().map(ToString::to_string).collect()),
@@ -432,8 +439,8 @@ fn host_config(subject: &Subject) -> HostConfig {
         dns_search: Some(config.dns_search.clone()),
         extra_hosts: Some(config.extra_hosts.iter().map(|(name, address)| format!("{name}:{address}")).collect()),
         group_add: Some(config.group_add.clone()),
-        ipc_mode: Some(mode(config.ipc_mode, "private")),
-        pid_mode: Some(mode(config.pid_mode, "")),
+        ipc_mode: Some(if config.without_shm { "none".to_owned() } else { mode(&config.ipc_mode, "private") }),
+        pid_mode: Some(mode(&config.pid_mode, "")),
         oom_score_adj: Some(i64::from(config.oom_score_adj.unwrap_or(0))),
         privileged: Some(config.privileged),
         publish_all_ports: Some(false),
@@ -452,14 +459,63 @@ fn host_config(subject: &Subject) -> HostConfig {
         memory_reservation: Some(resources.memory_reservation_bytes.map_or(0, signed)),
         memory_swap: Some(resources.memory_and_swap_bytes.map_or(0, swap)),
         pids_limit: resources.pids.map(signed),
+        binds: Some(binds(config)).filter(|binds| !binds.is_empty()),
+        uts_mode: Some(mode(&config.uts_mode, "")),
+        cgroupns_mode: Some(match config.cgroup_mode {
+            NamespaceMode::Host => HostConfigCgroupnsModeEnum::HOST,
+            NamespaceMode::Private | NamespaceMode::Container(_) => HostConfigCgroupnsModeEnum::PRIVATE,
+        }),
+        masked_paths: config.masked_paths.clone(),
+        readonly_paths: config.read_only_paths.clone(),
+        device_cgroup_rules: Some(config.device_cgroup_rules.clone()),
+        links: Some(config.links.iter().map(|(other, name)| format!("{other}:{name}")).collect()),
+        annotations: Some(config.annotations.clone().into_iter().collect::<HashMap<_, _>>())
+            .filter(|annotations| !annotations.is_empty()),
+        console_size: Some(
+            config
+                .terminal_size
+                .map_or_else(|| vec![0, 0], |size| vec![usize::from(size.rows), usize::from(size.columns)]),
+        ),
+        runtime: Some("stack".to_owned()),
+        cpu_quota: Some(resources.cpu_quota_us.map_or(0, signed)),
+        cpu_period: Some(resources.cpu_period_us.map_or(0, signed)),
+        memory_swappiness: resources.swappiness.map(signed),
+        oom_kill_disable: Some(resources.oom_kill_disable),
+        blkio_weight: Some(resources.blkio_weight.unwrap_or(0)),
+        blkio_device_read_bps: throttles(config, BlkioLimit::ReadBytes),
+        blkio_device_write_bps: throttles(config, BlkioLimit::WriteBytes),
+        blkio_device_read_iops: throttles(config, BlkioLimit::ReadOperations),
+        blkio_device_write_iops: throttles(config, BlkioLimit::WriteOperations),
         ..HostConfig::default()
     }
 }
 
-/// The answer of `/containers/{id}/wait`.
+fn throttles(config: &EngineConfig, what: BlkioLimit) -> Option<Vec<ThrottleDevice>> {
+    let all = config.resources.blkio_throttles.iter().filter(|throttle| throttle.what == what);
+    let all: Vec<_> = all
+        .map(|throttle| ThrottleDevice { path: Some(throttle.device.clone()), rate: Some(signed(throttle.rate)) })
+        .collect();
+    (!all.is_empty()).then_some(all)
+}
+
+/// Mounts in Docker's short form, of those that have one.
+fn binds(config: &EngineConfig) -> Vec<String> {
+    let short = |mount: &stack_engine::container::ContainerMount| {
+        let source = match &mount.source {
+            ContainerMountSource::Bind { path, .. } => path.display().to_string(),
+            ContainerMountSource::Volume { name: Some(name), .. } => name.clone(),
+            ContainerMountSource::Volume { name: None, .. } | ContainerMountSource::Tmpfs { .. } => return None,
+        };
+        let mode = if mount.read_only { "ro" } else { "rw" };
+        Some(format!("{source}:{}:{mode}", mount.target))
+    };
+    config.mounts.iter().filter_map(short).collect()
+}
+
+/// The answer of `/containers/{id}/wait`. Why a container could not be started is told to whoever started it: an error
+/// here would be one of the waiting.
 pub fn waited(status: &ExitStatus) -> ContainerWaitResponse {
-    let error = status.error.clone().map(|message| ContainerWaitExitError { message: Some(message) });
-    ContainerWaitResponse { status_code: i64::from(status.code), error }
+    ContainerWaitResponse { status_code: i64::from(status.code), error: None }
 }
 
 #[cfg(test)]
@@ -479,6 +535,7 @@ mod tests {
                 ..ImageConfig::default()
             },
             attachment: Attachment::default(),
+            execs: Vec::new(),
             volume_paths: HashMap::from([("aa11.own_data".to_owned(), "/v/aa11.own_data/_data".to_owned())]),
         }
     }
@@ -545,6 +602,6 @@ mod tests {
         let ContainerState::Exited(mut status) = exited(127) else { panic!("it has ended") };
         assert_eq!(serde_json::to_value(waited(&status)).unwrap(), serde_json::json!({"StatusCode": 127}));
         status.error = Some("no such program".to_owned());
-        assert_eq!(waited(&status).error.unwrap().message.as_deref(), Some("no such program"));
+        assert_eq!(waited(&status).error, None, "it was told to whoever started it");
     }
 }

@@ -33,31 +33,52 @@ pub struct Message {
 
 /// The messages of one event: an end for want of memory is two.
 pub fn messages(event: &Event, actor: &Actor) -> Vec<Message> {
-    let actions: Vec<(&str, Option<i32>)> = match &event.kind {
-        EventKind::Created => vec![("create", None)],
-        EventKind::Started => vec![("start", None)],
-        EventKind::Exited(status) if status.oom => vec![("oom", None), ("die", Some(status.code))],
-        EventKind::Exited(status) => vec![("die", Some(status.code))],
+    let plain = |action: &str| vec![(action.to_owned(), Vec::new())];
+    let with = |action: String, attributes: &[(&'static str, String)]| vec![(action, attributes.to_vec())];
+    let actions: Vec<(String, Vec<(&str, String)>)> = match &event.kind {
+        EventKind::Created => plain("create"),
+        EventKind::Started => plain("start"),
+        EventKind::Exited(status) => {
+            let mut all = if status.oom { plain("oom") } else { Vec::new() };
+            all.extend(with("die".to_owned(), &[("exitCode", status.code.to_string())]));
+            all
+        }
         // It begins so, which is no change.
         EventKind::Health(Health::Starting) => Vec::new(),
-        EventKind::Health(Health::Healthy) => vec![("health_status: healthy", None)],
-        EventKind::Health(Health::Unhealthy) => vec![("health_status: unhealthy", None)],
-        EventKind::Removed => vec![("destroy", None)],
+        EventKind::Health(Health::Healthy) => plain("health_status: healthy"),
+        EventKind::Health(Health::Unhealthy) => plain("health_status: unhealthy"),
+        EventKind::Removed => plain("destroy"),
+        EventKind::Attached => plain("attach"),
+        EventKind::Detached => plain("detach"),
+        EventKind::Resized(size) => {
+            let size = [("height", size.rows.to_string()), ("width", size.columns.to_string())];
+            with("resize".to_owned(), &size)
+        }
+        EventKind::ExecCreated { exec, command } => {
+            with(format!("exec_create: {command}"), &[("execID", exec.to_string())])
+        }
+        EventKind::ExecStarted { exec, command } => {
+            with(format!("exec_start: {command}"), &[("execID", exec.to_string())])
+        }
+        EventKind::ExecDetached { exec } => with("exec_detach".to_owned(), &[("execID", exec.to_string())]),
+        EventKind::ExecEnded { exec, code } => {
+            let mut all = vec![("execID", exec.to_string())];
+            all.extend(code.map(|code| ("exitCode", code.to_string())));
+            with("exec_die".to_owned(), &all)
+        }
     };
-    let message = |(action, code): (&str, Option<i32>)| {
+    let message = |(action, more): (String, Vec<(&str, String)>)| {
         let mut attributes: HashMap<String, String> = actor.labels.iter().cloned().collect();
         attributes.insert("name".to_owned(), actor.name.clone());
         attributes.insert("image".to_owned(), actor.image.clone());
-        if let Some(code) = code {
-            attributes.insert("exitCode".to_owned(), code.to_string());
-        }
+        attributes.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
         Message {
-            status: action.to_owned(),
+            status: action.clone(),
             id: event.id.to_string(),
             from: actor.image.clone(),
             message: EventMessage {
                 typ: Some(EventMessageTypeEnum::CONTAINER),
-                action: Some(action.to_owned()),
+                action: Some(action),
                 actor: Some(EventActor { id: Some(event.id.to_string()), attributes: Some(attributes) }),
                 scope: Some(EventMessageScopeEnum::LOCAL),
                 time: Some(signed(event.time / 1000)),

@@ -57,7 +57,9 @@ impl Daemon {
                     known.as_ref().map_or_else(|| container.image_digest.clone(), |(image, _)| image.id.to_string());
                 let image = known.as_ref().and_then(|(_, configuration)| configuration.config.clone());
                 let attachment = self.engine.networks().attachment(container.id.as_str()).unwrap_or_default();
+                let execs = self.engine.execs_of(&container.id).iter().map(|exec| exec.id.to_string()).collect();
                 Subject {
+                    execs,
                     image: image.unwrap_or_default(),
                     image_id,
                     attachment,

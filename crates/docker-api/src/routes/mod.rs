@@ -1,6 +1,9 @@
 //! The handlers: each decodes, asks the engine and encodes. Whatever has none is refused by `surface`.
 
+mod attach;
 mod containers;
+mod create;
+mod exec;
 mod images;
 mod logs;
 mod system;
@@ -26,6 +29,14 @@ pub fn routes() -> Router<Daemon> {
         .route("/info", get(system::info))
         .route("/events", get(system::events))
         .route("/containers/json", get(containers::list))
+        .route("/containers/create", post(create::create))
+        .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/attach/ws", get(attach::attach_socket))
+        .route("/containers/{id}/resize", post(attach::resize))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/exec/{id}/json", get(exec::inspect))
         .route("/containers/{id}/json", get(containers::inspect))
         .route("/containers/{id}/logs", get(logs::logs))
         .route("/containers/{id}/wait", post(waiting::wait))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use stack_shim::launch::{Cgroups, OomCounter};
 
 use super::hierarchies::Hierarchies;
-use crate::container::Resources;
+use crate::container::{BlkioLimit, Resources};
 
 /// One file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,15 @@ fn quota(millis: u64) -> u64 {
     (millis.saturating_mul(PERIOD) / 1000).max(1000)
 }
 
+/// Quota, if there is one, and period of the processors' time, in microseconds.
+fn processor_time(resources: &Resources) -> Option<(Option<u64>, u64)> {
+    if let Some(millis) = resources.cpu_limit_millis {
+        return Some((Some(quota(millis)), PERIOD));
+    }
+    let (quota, period) = (resources.cpu_quota_us, resources.cpu_period_us);
+    (quota.is_some() || period.is_some()).then(|| (quota, period.unwrap_or(PERIOD)))
+}
+
 /// What container `name` gets.
 #[must_use]
 pub fn plan(hierarchies: &Hierarchies, name: &str, resources: &Resources, devices: &[DeviceRule]) -> Plan {
@@ -125,8 +134,9 @@ fn unified_writes(directory: &Path, resources: &Resources, writes: &mut Vec<Writ
     let mut write = |name: &str, text: String, optional: bool| {
         writes.push(Write { path: directory.join(name), text, optional });
     };
-    if let Some(millis) = resources.cpu_limit_millis {
-        write("cpu.max", format!("{} {PERIOD}", quota(millis)), false);
+    if let Some((quota, period)) = processor_time(resources) {
+        let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+        write("cpu.max", format!("{quota} {period}"), false);
     }
     if let Some(shares) = resources.cpu_shares {
         write("cpu.weight", weight(shares).to_string(), false);
@@ -151,6 +161,27 @@ fn unified_writes(directory: &Path, resources: &Resources, writes: &mut Vec<Writ
     if let Some(pids) = resources.pids {
         write("pids.max", pids.to_string(), false);
     }
+    if let Some(weight) = resources.blkio_weight {
+        // As runc converts it: from 10 to 1000 onto 1 to 10000.
+        let weight = 1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990;
+        write("io.weight", format!("default {weight}"), true);
+    }
+    for throttle in &resources.blkio_throttles {
+        let what = match throttle.what {
+            BlkioLimit::ReadBytes => "rbps",
+            BlkioLimit::WriteBytes => "wbps",
+            BlkioLimit::ReadOperations => "riops",
+            BlkioLimit::WriteOperations => "wiops",
+        };
+        write("io.max", format!("{} {what}={}", throttle.device, throttle.rate), false);
+    }
+    // Version 2 has neither.
+    if resources.swappiness.is_some() {
+        write("memory.swappiness", String::new(), true);
+    }
+    if resources.oom_kill_disable {
+        write("memory.oom_control", String::new(), true);
+    }
 }
 
 fn legacy_writes(
@@ -164,9 +195,11 @@ fn legacy_writes(
         writes.push(Write { path: directory.join(name), text, optional });
     };
     if has("cpu") {
-        if let Some(millis) = resources.cpu_limit_millis {
-            write("cpu.cfs_period_us", PERIOD.to_string(), false);
-            write("cpu.cfs_quota_us", quota(millis).to_string(), false);
+        if let Some((quota, period)) = processor_time(resources) {
+            write("cpu.cfs_period_us", period.to_string(), false);
+            if let Some(quota) = quota {
+                write("cpu.cfs_quota_us", quota.to_string(), false);
+            }
         }
         if let Some(shares) = resources.cpu_shares {
             write("cpu.shares", shares.clamp(2, 262_144).to_string(), false);
@@ -189,6 +222,29 @@ fn legacy_writes(
             if let Some(total) = swap_total(resources).filter(|&total| total != u64::MAX) {
                 write("memory.memsw.limit_in_bytes", total.to_string(), true);
             }
+        }
+    }
+    if has("memory") {
+        if let Some(swappiness) = resources.swappiness {
+            write("memory.swappiness", swappiness.to_string(), true);
+        }
+        if resources.oom_kill_disable {
+            write("memory.oom_control", "1".to_owned(), true);
+        }
+    }
+    if has("blkio") {
+        if let Some(weight) = resources.blkio_weight {
+            // The file of the scheduler that is the only one to keep weights.
+            write("blkio.bfq.weight", weight.to_string(), true);
+        }
+        for throttle in &resources.blkio_throttles {
+            let name = match throttle.what {
+                BlkioLimit::ReadBytes => "blkio.throttle.read_bps_device",
+                BlkioLimit::WriteBytes => "blkio.throttle.write_bps_device",
+                BlkioLimit::ReadOperations => "blkio.throttle.read_iops_device",
+                BlkioLimit::WriteOperations => "blkio.throttle.write_iops_device",
+            };
+            write(name, format!("{} {}", throttle.device, throttle.rate), false);
         }
     }
     if has("pids")

@@ -102,6 +102,11 @@ pub fn resolve(add: &[String], drop: &[String], privileged: bool) -> Result<Set,
     Ok(base & !dropped | added)
 }
 
+/// The names of a set, without `CAP_`.
+pub fn names(set: Set) -> impl Iterator<Item = &'static str> {
+    NAMES.iter().enumerate().filter(move |(number, _)| set & (1 << number) != 0).map(|(_, name)| *name)
+}
+
 /// Whether a set has a capability, by its name without `CAP_`.
 #[must_use]
 pub fn has(set: Set, name: &str) -> bool {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use stack_shim::protocol::TerminalSize;
+
 use crate::network::{NetworkEndpoint, PortBinding};
 
 /// The identifier of a container on its host: 1 to 64 letters, digits, `_` and `-`, a letter or digit first. It is
@@ -127,6 +129,12 @@ pub struct ContainerConfig {
     pub tty: bool,
     /// Standard input stays open though nobody is attached.
     pub stdin_open: bool,
+    /// Standard input ends with the first client that was attached to it.
+    pub stdin_once: bool,
+    /// Of the terminal at the start.
+    pub terminal_size: Option<TerminalSize>,
+    /// It is removed, with the volumes that are its own, when it has ended.
+    pub auto_remove: bool,
     /// A name or number; the image's, or `SIGTERM`.
     pub stop_signal: Option<String>,
     /// How long it may take to end before it is killed; 10 s unless said otherwise.
@@ -143,8 +151,14 @@ pub struct ContainerConfig {
     pub no_new_privileges: bool,
     /// Which seccomp profile filters its system calls.
     pub seccomp: SeccompChoice,
+    /// Paths that must not be seen, in place of the usual ones.
+    pub masked_paths: Option<Vec<String>>,
+    /// Paths that must not be written, in place of the usual ones.
+    pub read_only_paths: Option<Vec<String>>,
     /// Host devices.
     pub devices: Vec<DeviceMapping>,
+    /// Devices that may be used if the container has or makes a node for them: `c 10:* rwm`.
+    pub device_cgroup_rules: Vec<String>,
     /// Resource limits of processes, by name without `RLIMIT_`, lower case: `nofile`.
     pub ulimits: BTreeMap<String, Ulimit>,
     /// Namespaced kernel parameters.
@@ -159,10 +173,22 @@ pub struct ContainerConfig {
     pub networks: Vec<NetworkEndpoint>,
     /// Published ports.
     pub ports: Vec<PortBinding>,
+    /// Ports that it says it serves, `80/tcp`, beside the image's. They publish nothing.
+    pub exposed_ports: Vec<String>,
+    /// Other containers whose addresses at the start it finds in its `/etc/hosts`, and by which names.
+    pub links: Vec<(ContainerId, String)>,
     /// Whether it sees the host's processes.
     pub pid_mode: NamespaceMode,
     /// Whether it shares the host's IPC objects.
     pub ipc_mode: NamespaceMode,
+    /// There is no `/dev/shm`.
+    pub without_shm: bool,
+    /// Whether it has the host's name.
+    pub uts_mode: NamespaceMode,
+    /// Whether it sees the host's control groups.
+    pub cgroup_mode: NamespaceMode,
+    /// For tools: handed through, without effect here.
+    pub annotations: BTreeMap<String, String>,
     /// Where its output goes.
     pub logging: Logging,
     /// What it may use of the host.
@@ -189,6 +215,43 @@ pub struct Resources {
     pub memory_and_swap_bytes: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Processor time in each period, in microseconds. Not beside `cpu_limit_millis`.
+    pub cpu_quota_us: Option<u64>,
+    /// That period, in microseconds; 100000 unless said otherwise.
+    pub cpu_period_us: Option<u64>,
+    /// How readily memory is swapped out, from 0 to 100. Version 1 only.
+    pub swappiness: Option<u64>,
+    /// Wait for memory in place of being killed. Version 1 only.
+    pub oom_kill_disable: bool,
+    /// Weight of block device access against others, from 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// Limits of access to single block devices.
+    pub blkio_throttles: Vec<BlkioThrottle>,
+}
+
+/// The most that a container may do with one block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlkioThrottle {
+    /// On the host: `/dev/sda`.
+    pub device: String,
+    /// What is limited.
+    pub what: BlkioLimit,
+    /// So much in a second.
+    pub rate: u64,
+}
+
+/// What of the access to a block device is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlkioLimit {
+    /// Bytes read.
+    ReadBytes,
+    /// Bytes written.
+    WriteBytes,
+    /// Operations that read.
+    ReadOperations,
+    /// Operations that write.
+    WriteOperations,
 }
 
 /// Which seccomp profile filters a container's system calls.
@@ -205,7 +268,7 @@ pub enum SeccompChoice {
 }
 
 /// Which network namespace a container has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
     /// Its own, attached to the networks named.
@@ -215,10 +278,12 @@ pub enum NetworkMode {
     None,
     /// The host's.
     Host,
+    /// That of another container, which must run when this one starts.
+    Container(ContainerId),
 }
 
 /// Whether a container has its own namespace of some kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NamespaceMode {
     /// Its own.
@@ -226,6 +291,8 @@ pub enum NamespaceMode {
     Private,
     /// The host's.
     Host,
+    /// That of another container, which must run when this one starts. Not for names and control groups.
+    Container(ContainerId),
 }
 
 /// One host device in a container.
@@ -274,6 +341,9 @@ pub enum ContainerMountSource {
         /// `private`, `rprivate`, `shared`, `rshared`, `slave`, `rslave`; `rprivate` unless said otherwise.
         #[serde(default)]
         propagation: Option<String>,
+        /// Without the mounts below it.
+        #[serde(default)]
+        non_recursive: bool,
     },
     /// A volume.
     Volume {
@@ -294,6 +364,10 @@ pub enum ContainerMountSource {
         /// Of the root directory; 0o1777 unless said otherwise.
         #[serde(default)]
         mode: Option<u32>,
+        /// As mount(8) has them: `noexec`, `exec`, `uid=1000`. Unless they say otherwise it has no set-user-ID programs,
+        /// devices nor programs at all.
+        #[serde(default)]
+        options: Vec<String>,
     },
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use stack_shim::protocol::{Failure, FailureKind};
 
 use super::config::{ContainerId, ContainerIdError};
+use super::exec::ExecId;
 use super::roots::RootError;
 use super::spec::SpecError;
 use crate::cgroup::CgroupError;
@@ -73,6 +74,16 @@ pub enum CreateError {
         /// Which.
         id: ContainerId,
     },
+    /// Another one has its name.
+    #[error(
+        "the name {name} is already in use by container {other}: remove or rename that one, or choose another name"
+    )]
+    NameTaken {
+        /// What was asked for.
+        name: String,
+        /// Who has it.
+        other: ContainerId,
+    },
     /// The configuration.
     #[error("the configuration of container {id} cannot be run")]
     Spec {
@@ -104,7 +115,7 @@ impl CreateError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Id(_) | Self::Exists { .. } | Self::Spec { .. } => false,
+            Self::Id(_) | Self::Exists { .. } | Self::NameTaken { .. } | Self::Spec { .. } => false,
             Self::Root { source, .. } => source.retryable,
             Self::Record { .. } => true,
         }
@@ -204,6 +215,16 @@ pub enum StartError {
         /// Why.
         source: Failure,
     },
+    /// A container whose namespace it joins does not run.
+    #[error("container {id} cannot join the {kind} of container {other}, which is not running: start that one first")]
+    Peer {
+        /// Which container.
+        id: ContainerId,
+        /// The other one.
+        other: ContainerId,
+        /// `network`, `processes`, `IPC objects`.
+        kind: &'static str,
+    },
     /// The disk.
     #[error("could not record container {id}")]
     Record {
@@ -228,7 +249,7 @@ impl StartError {
             Self::Volume { source, .. } => matches!(source, VolumeError::Disk { .. }),
             Self::Filter { source, .. } => matches!(source, FilterError::Keep { .. }),
             Self::Cgroup { source, .. } => !source.is_refused_value(),
-            Self::Network { .. } | Self::Shim { .. } | Self::Record { .. } => true,
+            Self::Network { .. } | Self::Shim { .. } | Self::Record { .. } | Self::Peer { .. } => true,
             Self::Container { source, .. } => matches!(source.kind, FailureKind::HostExhausted | FailureKind::Kernel),
         }
     }
@@ -254,6 +275,17 @@ impl StartError {
         }
         text
     }
+}
+
+/// Why a container cannot be described to another runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// It could not be started here either.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The document cannot say what it is.
+    #[error(transparent)]
+    Document(#[from] super::oci::OciError),
 }
 
 /// Why a signal could not be sent.
@@ -357,6 +389,32 @@ pub enum WaitError {
 /// Why a process could not be run in a container.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
+    /// There is no such exec, or it has been forgotten.
+    #[error("there is no exec {id}")]
+    NoSuchExec {
+        /// Which.
+        id: ExecId,
+    },
+    /// It was started before.
+    #[error("exec {id} was started already")]
+    Started {
+        /// Which.
+        id: ExecId,
+    },
+    /// Its process does not run.
+    #[error("the process of exec {id} does not run")]
+    ExecNotRunning {
+        /// Which.
+        id: ExecId,
+    },
+    /// It has no terminal.
+    #[error("exec {id} cannot be resized: {reason}")]
+    Resize {
+        /// Which.
+        id: ExecId,
+        /// Why.
+        reason: String,
+    },
     /// There is none.
     #[error("there is no container {id}")]
     Missing {
@@ -402,5 +460,38 @@ pub enum ExecError {
         id: ContainerId,
         /// Why.
         source: Failure,
+    },
+}
+
+/// Why nobody can be attached to a container, or its terminal not be resized.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It does not run.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+    },
+    /// The shim refuses: there is no terminal to resize.
+    #[error("container {id} cannot be resized: {reason}")]
+    Refused {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        reason: String,
+    },
+    /// The shim could not be asked.
+    #[error("could not reach the streams of container {id}")]
+    Shim {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: io::Error,
     },
 }

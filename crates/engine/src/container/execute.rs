@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
-use stack_shim::launch::Namespaces;
 use stack_shim::protocol::{ExecRequest, ExecResponse};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
 
-use super::config::{ContainerConfig, NamespaceMode, NetworkMode};
+use super::config::ContainerConfig;
 use super::errors::ExecError;
+use super::exec::ExecConfig;
 use super::launch::Launcher;
 use super::record::Record;
 use super::shim::{receive, send};
@@ -49,7 +49,7 @@ pub struct ExecOutcome {
 }
 
 /// When a process was started, field 22 of its /proc/PID/stat (proc(5)).
-fn started(pid: i32) -> io::Result<u64> {
+pub(crate) fn started(pid: i32) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     text.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
@@ -86,6 +86,43 @@ impl<R: AsyncRead + Unpin> Output<R> {
     }
 }
 
+/// What the helper of a further process is told. `pid` is the container's first process.
+pub(crate) fn request(
+    launcher: &Launcher,
+    record: &Record,
+    pid: i32,
+    config: &ExecConfig,
+) -> Result<ExecRequest, ExecError> {
+    let id = &record.id;
+    let pid_started = started(pid).map_err(|_| ExecError::NotRunning { id: id.clone() })?;
+    let container = &record.config;
+    let mut adjusted = ContainerConfig {
+        user: config.user.clone().or_else(|| container.user.clone()),
+        working_dir: config.working_dir.clone().or_else(|| container.working_dir.clone()),
+        privileged: config.privileged || container.privileged,
+        tty: config.tty,
+        // A process beside the first has the limits that the container's other processes have, not its OOM score.
+        ..container.clone()
+    };
+    adjusted.environment.extend(config.environment.clone());
+    let refused = |source| ExecError::Spec { id: id.clone(), source };
+    if config.arguments.is_empty() {
+        return Err(refused(spec::SpecError::NoCommand { image: container.image.clone() }));
+    }
+    let filter = launcher.filter_of(&adjusted).map_err(|source| ExecError::Filter { id: id.clone(), source })?;
+    let mut process = spec::process(id, &adjusted, &record.image, config.arguments.clone(), filter).map_err(refused)?;
+    process.make_working_dir = false;
+    Ok(ExecRequest {
+        pid,
+        pid_started,
+        namespaces: spec::entered(container),
+        cgroups: record.cgroups.clone(),
+        process,
+        stdin_open: config.input,
+        terminal_size: None,
+    })
+}
+
 /// Runs a command in the container whose first process is `pid`.
 pub(crate) async fn run(
     launcher: &Launcher,
@@ -95,37 +132,15 @@ pub(crate) async fn run(
 ) -> Result<ExecOutcome, ExecError> {
     let id = &record.id;
     let failed = |what: &'static str| move |source: io::Error| ExecError::Shim { id: id.clone(), what, source };
-    let pid_started = started(pid).map_err(|_| ExecError::NotRunning { id: id.clone() })?;
-    let config = &record.config;
-    let mut adjusted = ContainerConfig {
-        user: command.user.clone().or_else(|| config.user.clone()),
-        working_dir: command.working_dir.clone().or_else(|| config.working_dir.clone()),
-        privileged: command.privileged || config.privileged,
-        tty: false,
-        // A process beside the first has the limits that the container's other processes have, not its OOM score.
-        ..config.clone()
+    let config = ExecConfig {
+        arguments: command.arguments.clone(),
+        environment: command.environment.clone(),
+        user: command.user.clone(),
+        working_dir: command.working_dir.clone(),
+        privileged: command.privileged,
+        ..ExecConfig::default()
     };
-    adjusted.environment.extend(command.environment.clone());
-    let refused = |source| ExecError::Spec { id: id.clone(), source };
-    if command.arguments.is_empty() {
-        return Err(refused(spec::SpecError::NoCommand { image: config.image.clone() }));
-    }
-    let filter = launcher.filter_of(&adjusted).map_err(|source| ExecError::Filter { id: id.clone(), source })?;
-    let mut process = spec::process(id, &adjusted, &record.image, command.arguments, filter).map_err(refused)?;
-    process.make_working_dir = false;
-    let request = ExecRequest {
-        pid,
-        pid_started,
-        namespaces: Namespaces {
-            pid: config.pid_mode == NamespaceMode::Private,
-            network: config.network_mode != NetworkMode::Host,
-            ipc: config.ipc_mode == NamespaceMode::Private,
-            uts: true,
-            cgroup: true,
-        },
-        cgroups: record.cgroups.clone(),
-        process,
-    };
+    let request = request(launcher, record, pid, &config)?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed("start the helper"))?;
     ours.set_nonblocking(true).map_err(failed("start the helper"))?;
     let mut child = launcher

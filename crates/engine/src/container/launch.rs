@@ -6,14 +6,16 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt}
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, LAUNCH_FILE, Launch, Root};
+use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch, Root};
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
 
+use super::attach::Waiting;
 use super::capability;
-use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkMode, SeccompChoice};
+use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkMode, Resources, SeccompChoice};
 use super::errors::StartError;
 use super::files::{self, Surroundings};
+use super::oci::{self, OciError};
 use super::record::{Record, Records};
 use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
@@ -48,11 +50,19 @@ pub(crate) struct Launched {
 pub(crate) struct Prepared {
     launch: Launch,
     plan: cgroup::Plan,
+    /// With the numbers of devices.
+    resources: Resources,
+    rules: Vec<cgroup::DeviceRule>,
 }
 
 impl Prepared {
     pub fn cgroups(&self) -> &Cgroups {
         &self.plan.cgroups
+    }
+
+    /// The same for another runtime.
+    pub fn runtime_spec(&self, filter: Option<&seccomp::Filter>) -> Result<oci_spec::runtime::Spec, OciError> {
+        oci::runtime_spec(&self.launch, &self.resources, &self.rules, filter)
     }
 }
 
@@ -62,7 +72,7 @@ impl Launcher {
     }
 
     /// Looks at the host and decides everything. Makes volumes and compiled filters, which are not this start's alone.
-    pub fn prepare(&self, record: &Record) -> Result<Prepared, StartError> {
+    pub fn prepare(&self, record: &Record, joined: Joined) -> Result<Prepared, StartError> {
         let (id, config) = (&record.id, &record.config);
         let mut found = std::collections::BTreeMap::new();
         for volume in spec::volumes(id, config, &record.image) {
@@ -84,7 +94,8 @@ impl Launcher {
         let seccomp =
             self.filter(config, capabilities).map_err(|source| StartError::Filter { id: id.clone(), source })?;
         let rules = spec::device_rules(config, &devices);
-        let plan = cgroup::plan(&self.hierarchies, id.as_str(), &config.resources, &rules);
+        let resources = with_device_numbers(id, &config.resources)?;
+        let plan = cgroup::plan(&self.hierarchies, id.as_str(), &resources, &rules);
         let state = self.records.directory(id);
         let run = self.run_directory(id);
         let host = Host {
@@ -97,27 +108,27 @@ impl Launcher {
             },
             volumes: found,
             devices,
-            network_files: Some(state.clone()),
+            network_files: Some(match &config.network_mode {
+                // With the network come its names.
+                NetworkMode::Container(other) => self.records.directory(other),
+                NetworkMode::Networks | NetworkMode::None | NetworkMode::Host => state.clone(),
+            }),
             cgroups: plan.cgroups.clone(),
             hierarchies: &self.hierarchies,
             seccomp,
             log_directory: state.join("logs"),
             exit_file: self.records.exit_file(id),
             attempt: record.starts,
+            joined,
         };
         let launch = spec::launch(id, config, &record.image, &host)
             .map_err(|source| StartError::Spec { id: id.clone(), source })?;
-        Ok(Prepared { launch, plan })
+        Ok(Prepared { launch, plan, resources, rules })
     }
 
     fn filter(&self, config: &ContainerConfig, capabilities: u64) -> Result<Option<PathBuf>, seccomp::FilterError> {
-        let filter = match &config.seccomp {
-            SeccompChoice::Unconfined => return Ok(None),
-            SeccompChoice::Default if config.privileged => return Ok(None),
-            SeccompChoice::Default => seccomp::default_profile(capabilities, std::env::consts::ARCH),
-            SeccompChoice::Custom(text) => seccomp::parse(text, capabilities, std::env::consts::ARCH)?,
-        };
-        seccomp::cached(&self.filters, &filter).map(Some)
+        let filter = chosen_filter(config, capabilities)?;
+        filter.map(|filter| seccomp::cached(&self.filters, &filter)).transpose()
     }
 
     /// The filter for a further process in a container.
@@ -126,17 +137,26 @@ impl Launcher {
         self.filter(config, capabilities)
     }
 
+    /// The same for a container's first process, before it is compiled.
+    pub fn uncompiled_filter_of(&self, record: &Record) -> Result<Option<seccomp::Filter>, StartError> {
+        let config = &record.config;
+        let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged).unwrap_or(0);
+        chosen_filter(config, capabilities)
+            .map_err(|source| StartError::Filter { id: record.id.clone(), source: source.into() })
+    }
+
     /// Makes what was decided, up to the running program. After a failure [`Launcher::clear`] takes away what there is.
     pub async fn execute(
         &self,
         record: &Record,
         prepared: Prepared,
+        waiting: &Waiting,
         notes: &mut Vec<String>,
     ) -> Result<Launched, StartError> {
         let id = &record.id;
         let failed = |what: &'static str| move |source: io::Error| StartError::Shim { id: id.clone(), what, source };
         let run = self.run_directory(id);
-        let Prepared { launch, plan } = prepared;
+        let Prepared { launch, plan, .. } = prepared;
         let state = self.records.directory(id);
         write_files(&run, &state, &launch, self.records.exit_file(id)).map_err(failed("write its launch document"))?;
         let groups = tokio::task::spawn_blocking(move || cgroup::make(&plan))
@@ -144,7 +164,7 @@ impl Launcher {
             .map_err(io::Error::other)
             .map_err(failed("make its control groups"))?;
         notes.extend(groups.map_err(|source| StartError::Cgroup { id: id.clone(), source })?);
-        let child = shim::spawn(&self.program, &run).map_err(failed("start its shim"))?;
+        let child = shim::spawn(&self.program, "run", &run).map_err(failed("start its shim"))?;
         let mut conversation = Shim::connect(&run).await.map_err(failed("reach its shim"))?;
         let created = conversation.ask(&Request::Describe).await.map_err(failed("ask its shim"))?;
         let pid = match created {
@@ -153,6 +173,8 @@ impl Launcher {
         };
         let around = self.attach(record, pid).await?;
         self.fill_network_files(record, &around).map_err(failed("write its network files"))?;
+        // Before its first word.
+        waiting.connect(run.clone()).await;
         match conversation.ask(&Request::Start).await.map_err(failed("ask its shim"))? {
             Some(Response::State(State::Running { pid, started_at })) => Ok(Launched { pid, started_at, child }),
             other => Err(self.shim_refused(record, other.as_ref())),
@@ -178,8 +200,8 @@ impl Launcher {
 
     async fn attach(&self, record: &Record, pid: i32) -> Result<Surroundings, StartError> {
         let (id, config) = (&record.id, &record.config);
-        let networks = match config.network_mode {
-            NetworkMode::Host => return Ok(Surroundings::default()),
+        let networks = match &config.network_mode {
+            NetworkMode::Host | NetworkMode::Container(_) => return Ok(Surroundings::default()),
             NetworkMode::None => Vec::new(),
             NetworkMode::Networks => config.networks.clone(),
         };
@@ -209,7 +231,13 @@ impl Launcher {
         let hostname = spec::hostname(id, config);
         let own_network = config.network_mode != NetworkMode::Host;
         // In place: the files are mounted already.
-        fs::write(state.join("hosts"), files::hosts(&hostname, config, around))?;
+        let mut linked = config.clone();
+        for (other, name) in &config.links {
+            let addresses = self.networks.attachment(other.as_str()).unwrap_or_default().endpoints;
+            let lines = addresses.iter().map(|endpoint| (name.clone(), endpoint.address.addr().to_string()));
+            linked.extra_hosts.extend(lines);
+        }
+        fs::write(state.join("hosts"), files::hosts(&hostname, &linked, around))?;
         fs::write(state.join("hostname"), format!("{hostname}\n"))?;
         fs::write(state.join("resolv.conf"), files::resolv_conf(&host_resolv_conf(), config, around, own_network))
     }
@@ -238,6 +266,19 @@ impl Launcher {
             failures.push(format!("could not remove {}: {error}", run.display()));
         }
         failures
+    }
+}
+
+/// The filter of a container's system calls, before it is compiled.
+pub(crate) fn chosen_filter(
+    config: &ContainerConfig,
+    capabilities: u64,
+) -> Result<Option<seccomp::Filter>, seccomp::ProfileError> {
+    match &config.seccomp {
+        SeccompChoice::Unconfined => Ok(None),
+        SeccompChoice::Default if config.privileged => Ok(None),
+        SeccompChoice::Default => Ok(Some(seccomp::default_profile(capabilities, std::env::consts::ARCH))),
+        SeccompChoice::Custom(text) => seccomp::parse(text, capabilities, std::env::consts::ARCH).map(Some),
     }
 }
 
@@ -311,6 +352,20 @@ fn found_device(source: &Path, target: &str, access: &str) -> io::Result<Option<
         },
         access: access.to_owned(),
     }))
+}
+
+/// Limits name block devices by path; the kernel wants their numbers.
+fn with_device_numbers(id: &ContainerId, resources: &Resources) -> Result<Resources, StartError> {
+    let mut resources = resources.clone();
+    for throttle in &mut resources.blkio_throttles {
+        let refuse = |source| StartError::Device { id: id.clone(), path: throttle.device.clone(), source };
+        let metadata = fs::metadata(&throttle.device).map_err(|error| refuse(Some(error)))?;
+        if !metadata.file_type().is_block_device() {
+            return Err(refuse(None));
+        }
+        throttle.device = format!("{}:{}", libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+    }
+    Ok(resources)
 }
 
 fn find_devices(id: &ContainerId, config: &ContainerConfig) -> Result<Vec<FoundDevice>, StartError> {

@@ -1,15 +1,18 @@
 //! Containers: `config` is what a caller asks, `spec` decides what that means (pure), `launch` and `supervise` do it with
 //! one `stack-shim` for each container, `record` keeps it on disk.
 
+mod attach;
 pub mod capability;
 mod config;
 mod defaults;
 mod errors;
+pub(crate) mod exec;
 mod execute;
 mod files;
 mod health;
 mod image_roots;
 mod launch;
+pub mod oci;
 mod probe;
 mod record;
 mod roots;
@@ -17,24 +20,30 @@ mod shim;
 mod signals;
 mod spec;
 
+pub use attach::{AttachedInput, AttachedOutput, Attachment, Chunk};
+pub(crate) use attach::{Waiting, connect as attach};
 pub use config::{
-    ContainerConfig, ContainerId, ContainerIdError, ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck,
-    ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit,
+    BlkioLimit, BlkioThrottle, ContainerConfig, ContainerId, ContainerIdError, ContainerMount, ContainerMountSource,
+    DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice,
+    TerminalSize, Ulimit,
 };
 pub use errors::{
-    CreateError, ExecError, KillError, OpenError, RecordError, RemoveError, StartError, StopError, WaitError,
+    AttachError, CreateError, DescribeError, ExecError, KillError, OpenError, RecordError, RemoveError, StartError,
+    StopError, WaitError,
 };
-pub(crate) use execute::run as exec;
+pub use exec::{Exec, ExecConfig, ExecId, ExecIdError, ExecState};
 pub use execute::{ExecCommand, ExecOutcome};
+pub(crate) use execute::{request as exec_request, run as run_command, started};
 pub use health::{Health, HealthState};
 pub(crate) use image_roots::ImageRoots;
 pub(crate) use launch::{Launched, Launcher, full_text as text_of};
 pub(crate) use probe::Prober;
 pub(crate) use record::{Record, RecordedState, Records, exit_status};
 pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
-pub(crate) use shim::{Shim, ShimProgram, is_absent};
+pub(crate) use shim::{Shim, ShimProgram, is_absent, spawn as spawn_shim};
 pub use signals::number as signal_number;
 pub use spec::{SpecError, check, stop_signal, volumes};
+pub use stack_shim::protocol::Attach;
 
 use std::net::IpAddr;
 
@@ -132,4 +141,36 @@ pub enum EventKind {
     Health(Health),
     /// It is gone.
     Removed,
+    /// A client is attached to its streams.
+    Attached,
+    /// A client has left them by its detach keys.
+    Detached,
+    /// Its terminal has another size.
+    Resized(TerminalSize),
+    /// A further process of it was made.
+    ExecCreated {
+        /// Which.
+        exec: ExecId,
+        /// The program and its arguments.
+        command: String,
+    },
+    /// A further process of it runs.
+    ExecStarted {
+        /// Which.
+        exec: ExecId,
+        /// The program and its arguments.
+        command: String,
+    },
+    /// A client has left the streams of a further process by its detach keys.
+    ExecDetached {
+        /// Which.
+        exec: ExecId,
+    },
+    /// A further process of it has ended.
+    ExecEnded {
+        /// Which.
+        exec: ExecId,
+        /// The exit code, where it is known.
+        code: Option<i32>,
+    },
 }

@@ -50,11 +50,12 @@ impl ShimProgram {
     }
 }
 
-/// Starts a container's shim. Its socket listens before it runs, so that nobody has to wait for it.
-pub(crate) fn spawn(program: &ShimProgram, directory: &Path) -> io::Result<Child> {
+/// Starts a shim: `run` for a container, `exec` for a further process of one. Its socket listens before it runs, so that
+/// nobody has to wait for it.
+pub(crate) fn spawn(program: &ShimProgram, verb: &str, directory: &Path) -> io::Result<Child> {
     let listener = std::os::unix::net::UnixListener::bind(ShortPath::of(directory)?.socket())?;
     let complaints = File::create(directory.join(COMPLAINTS_FILE))?;
-    program.command().arg("run").arg(directory).stdin(OwnedFd::from(listener)).stderr(complaints).spawn()
+    program.command().arg(verb).arg(directory).stdin(OwnedFd::from(listener)).stderr(complaints).spawn()
 }
 
 /// A directory by its descriptor: a socket's address has room for 107 bytes only.
@@ -89,6 +90,11 @@ impl Shim {
     pub fn gone() -> io::Result<Self> {
         let (stream, _) = UnixStream::pair()?;
         Ok(Self { stream })
+    }
+
+    /// The connection, for what comes after the last answer.
+    pub fn into_stream(self) -> UnixStream {
+        self.stream
     }
 
     /// `None` when the shim is gone.

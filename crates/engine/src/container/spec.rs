@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use stack_shim::launch::{
-    Capabilities, Cgroups, DeviceKind, DeviceNode, Launch, Limit, LogFiles, Mount, MountSource, Namespaces, Process,
-    Propagation, Root,
+    Capabilities, Cgroups, DeviceKind, DeviceNode, Joined, Launch, Limit, LogFiles, Mount, MountSource, Namespaces,
+    Process, Propagation, Root,
 };
 
 use super::capability;
@@ -143,6 +143,34 @@ pub enum SpecError {
         /// What was given.
         name: String,
     },
+    /// A rule for devices.
+    #[error("device cgroup rule `{rule}`: expected a kind, numbers and permissions, such as `c 10:* rwm`")]
+    DeviceRule {
+        /// What was given.
+        rule: String,
+    },
+    /// An option of a tmpfs.
+    #[error("the tmpfs at {target} cannot have the option `{option}`")]
+    TmpfsOption {
+        /// Where.
+        target: String,
+        /// What was given.
+        option: String,
+    },
+    /// Over or in the file system of processes, which nothing may stand in for.
+    #[error("nothing can be mounted at {target}: a container's /proc is its own")]
+    Proc {
+        /// Where.
+        target: String,
+    },
+    /// Two settings that exclude each other.
+    #[error("{one} and {other} exclude each other")]
+    Conflict {
+        /// The one.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
     /// Something with a NUL byte in it.
     #[error("{what} has a NUL byte")]
     Nul {
@@ -183,6 +211,8 @@ pub struct Host<'a> {
     pub exit_file: PathBuf,
     /// Which start this is.
     pub attempt: u64,
+    /// The containers whose namespaces it joins.
+    pub joined: Joined,
 }
 
 /// The host name of a container.
@@ -284,14 +314,14 @@ fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecErr
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
-    let own_network = config.network_mode != NetworkMode::Host;
+    let own_network = matches!(config.network_mode, NetworkMode::Networks | NetworkMode::None);
     for (name, value) in &config.sysctls {
         let refuse = |reason| Err(SpecError::Sysctl { name: name.clone(), reason });
         if name.contains(['/', '\0']) || name.split('.').any(str::is_empty) || value.contains('\0') {
             return refuse("is not written with dots between its parts");
         }
         if name.starts_with("net.") {
-            if !own_network {
+            if config.network_mode == NetworkMode::Host {
                 return refuse("would change the host, whose network this container has");
             }
         } else if ipc.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
@@ -330,7 +360,7 @@ fn filesystem(target: &str, kind: &str, attributes: u64, options: &[(&str, Optio
 
 const CLOSED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
-fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies) -> Vec<Mount> {
+fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies, joined: &Joined) -> Vec<Mount> {
     let some = |text: &str| Some(text.to_owned());
     let protected = if config.privileged { 0 } else { libc::MOUNT_ATTR_RDONLY };
     let mut all = vec![
@@ -364,11 +394,21 @@ fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies) -> Vec<Mou
     }
     // A message queue file system shows the queues of the IPC namespace that it is mounted in, whosever that is.
     all.push(filesystem("/dev/mqueue", "mqueue", CLOSED, &[]));
-    if config.ipc_mode == NamespaceMode::Private {
-        let shm = config.shm_size.unwrap_or(DEFAULT_SHM).to_string();
-        all.push(filesystem("/dev/shm", "tmpfs", CLOSED, &[("mode", some("1777")), ("size", Some(shm))]));
-    } else {
-        all.push(bind("/dev/shm", PathBuf::from("/dev/shm"), 0, Propagation::Private));
+    match (&config.ipc_mode, joined.ipc) {
+        _ if config.without_shm => {}
+        (NamespaceMode::Private, _) => {
+            let shm = config.shm_size.unwrap_or(DEFAULT_SHM).to_string();
+            all.push(filesystem("/dev/shm", "tmpfs", CLOSED, &[("mode", some("1777")), ("size", Some(shm))]));
+        }
+        (NamespaceMode::Container(_), Some(peer)) => all.push(Mount {
+            target: "/dev/shm".to_owned(),
+            source: MountSource::OfPeer { peer, path: "/dev/shm".to_owned() },
+            attributes: 0,
+            propagation: Propagation::Private,
+        }),
+        (NamespaceMode::Host | NamespaceMode::Container(_), _) => {
+            all.push(bind("/dev/shm", PathBuf::from("/dev/shm"), 0, Propagation::Private));
+        }
     }
     all
 }
@@ -440,15 +480,22 @@ fn chosen_mounts(
         let target = absolute("the target of a mount", &mount.target)?;
         let attributes = if mount.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
         let made = match &mount.source {
-            ContainerMountSource::Bind { path, propagation: text, .. } => {
-                bind(&target, path.clone(), attributes, propagation(&target, text.as_deref())?)
+            ContainerMountSource::Bind { path, propagation: text, non_recursive, .. } => {
+                let mut made = bind(&target, path.clone(), attributes, propagation(&target, text.as_deref())?);
+                if let MountSource::Bind { recursive, .. } = &mut made.source {
+                    *recursive = !non_recursive;
+                }
+                made
             }
-            ContainerMountSource::Tmpfs { size, mode } => {
+            ContainerMountSource::Tmpfs { size, mode, options: given } => {
                 let mut options = vec![("mode", Some(format!("{:o}", mode.unwrap_or(0o1777) & 0o7777)))];
                 if let Some(size) = size {
                     options.push(("size", Some(size.to_string())));
                 }
-                let mut made = filesystem(&target, "tmpfs", CLOSED | attributes, &options);
+                let chosen = tmpfs_options(&target, given)?;
+                options.retain(|(key, _)| !chosen.values.iter().any(|(name, _)| name == key));
+                options.extend(chosen.values.iter().map(|(key, value)| (key.as_str(), Some(value.clone()))));
+                let mut made = filesystem(&target, "tmpfs", chosen.attributes | attributes, &options);
                 if let MountSource::Filesystem { strict_target, .. } = &mut made.source {
                     *strict_target = false;
                 }
@@ -496,6 +543,107 @@ fn chosen_mounts(
     Ok(all)
 }
 
+/// What may be shown in place of a file of /proc: answers of the host that tools like lxcfs give for one container.
+const SHOWN_IN_PROC: [&str; 8] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+];
+
+/// Refuses what would stand in for /proc, where a container's confinement is seen and set.
+fn outside_proc(target: &str, source: Option<&ContainerMountSource>) -> Result<(), SpecError> {
+    let target = absolute("the target of a mount", target)?;
+    let is_hosts_own =
+        matches!(source, Some(ContainerMountSource::Bind { path, .. }) if path == std::path::Path::new("/proc"));
+    let is_shown = SHOWN_IN_PROC.contains(&target.as_str()) && source.is_some();
+    let is_in_proc = target == "/proc" || target.starts_with("/proc/");
+    if is_in_proc && !is_shown && !(is_hosts_own && target == "/proc") {
+        return Err(SpecError::Proc { target });
+    }
+    Ok(())
+}
+
+struct TmpfsOptions {
+    attributes: u64,
+    values: Vec<(String, String)>,
+}
+
+/// Options as mount(8) has them.
+fn tmpfs_options(target: &str, options: &[String]) -> Result<TmpfsOptions, SpecError> {
+    let mut chosen = TmpfsOptions { attributes: CLOSED, values: Vec::new() };
+    for option in options.iter().map(|option| option.trim()).filter(|option| !option.is_empty()) {
+        let refuse = || SpecError::TmpfsOption { target: target.to_owned(), option: option.to_owned() };
+        if let Some((key, value)) = option.split_once('=') {
+            let fits = match key {
+                "mode" => u32::from_str_radix(value, 8).is_ok(),
+                "uid" | "gid" => value.parse::<u32>().is_ok(),
+                "size" | "nr_blocks" | "nr_inodes" => {
+                    let digits = value.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G', '%']);
+                    digits.len() + 1 >= value.len() && digits.parse::<u64>().is_ok()
+                }
+                _ => false,
+            };
+            if !fits {
+                return Err(refuse());
+            }
+            chosen.values.retain(|(name, _)| name != key);
+            chosen.values.push((key.to_owned(), value.to_owned()));
+            continue;
+        }
+        let (attribute, is_set) = match option {
+            "ro" => (libc::MOUNT_ATTR_RDONLY, true),
+            "rw" => (libc::MOUNT_ATTR_RDONLY, false),
+            "nosuid" => (libc::MOUNT_ATTR_NOSUID, true),
+            "suid" => (libc::MOUNT_ATTR_NOSUID, false),
+            "nodev" => (libc::MOUNT_ATTR_NODEV, true),
+            "dev" => (libc::MOUNT_ATTR_NODEV, false),
+            "noexec" => (libc::MOUNT_ATTR_NOEXEC, true),
+            "exec" => (libc::MOUNT_ATTR_NOEXEC, false),
+            "noatime" => (libc::MOUNT_ATTR_NOATIME, true),
+            "nodiratime" => (libc::MOUNT_ATTR_NODIRATIME, true),
+            "strictatime" => (libc::MOUNT_ATTR_STRICTATIME, true),
+            "relatime" | "defaults" | "async" => (0, true),
+            _ => return Err(refuse()),
+        };
+        if is_set {
+            chosen.attributes |= attribute;
+        } else {
+            chosen.attributes &= !attribute;
+        }
+    }
+    Ok(chosen)
+}
+
+/// A rule as the version 1 files have it: `c 10:* rwm`.
+fn device_rule(text: &str) -> Result<DeviceRule, SpecError> {
+    let refuse = || SpecError::DeviceRule { rule: text.to_owned() };
+    let mut words = text.split_whitespace();
+    let (Some(kind @ ("a" | "b" | "c")), Some(numbers), Some(access), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(refuse());
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(refuse)?;
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| refuse()),
+    };
+    if access.is_empty() || !access.chars().all(|character| matches!(character, 'r' | 'w' | 'm')) {
+        return Err(refuse());
+    }
+    Ok(DeviceRule {
+        kind: kind.chars().next().unwrap_or('c'),
+        major: number(major)?,
+        minor: number(minor)?,
+        access: access.to_owned(),
+    })
+}
+
 fn default_devices() -> Vec<DeviceNode> {
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
         .map(|(name, major, minor)| DeviceNode {
@@ -529,6 +677,15 @@ pub fn device_rules(config: &ContainerConfig, devices: &[FoundDevice]) -> Vec<De
             DeviceKind::Block => 'b',
         };
         all.push(rule(kind, Some(device.node.major), Some(device.node.minor), &device.access));
+    }
+    // They were checked before.
+    for given in config.device_cgroup_rules.iter().filter_map(|text| device_rule(text).ok()) {
+        if given.kind == 'a' {
+            // Of both kinds: a rule of all kinds has no numbers.
+            all.extend(['b', 'c'].map(|kind| DeviceRule { kind, ..given.clone() }));
+        } else {
+            all.push(given);
+        }
     }
     all
 }
@@ -614,6 +771,29 @@ pub fn process(
     })
 }
 
+/// Which namespaces a container has of its own.
+#[must_use]
+pub fn namespaces(config: &ContainerConfig) -> Namespaces {
+    Namespaces {
+        pid: config.pid_mode == NamespaceMode::Private,
+        network: matches!(config.network_mode, NetworkMode::Networks | NetworkMode::None),
+        ipc: config.ipc_mode == NamespaceMode::Private,
+        uts: config.uts_mode == NamespaceMode::Private,
+        cgroup: config.cgroup_mode == NamespaceMode::Private,
+    }
+}
+
+/// Which namespaces of a container a further process enters: those that are not the host's.
+#[must_use]
+pub fn entered(config: &ContainerConfig) -> Namespaces {
+    Namespaces {
+        pid: config.pid_mode != NamespaceMode::Host,
+        network: config.network_mode != NetworkMode::Host,
+        ipc: config.ipc_mode != NamespaceMode::Host,
+        ..namespaces(config)
+    }
+}
+
 /// Everything that can be wrong with a configuration whatever the host.
 ///
 /// # Errors
@@ -623,6 +803,16 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
     stop_signal(config, image)?;
     sysctls(config)?;
     log_files(&config.logging, std::path::Path::new("/"))?;
+    for rule in &config.device_cgroup_rules {
+        device_rule(rule)?;
+    }
+    let resources = &config.resources;
+    if resources.cpu_limit_millis.is_some() && (resources.cpu_quota_us.is_some() || resources.cpu_period_us.is_some()) {
+        return Err(SpecError::Conflict { one: "a number of processors", other: "a quota or period of their time" });
+    }
+    for path in config.masked_paths.iter().chain(&config.read_only_paths).flatten() {
+        absolute("a masked or read-only path", path)?;
+    }
     for device in &config.devices {
         absolute("the path of a device", &device.target)?;
         let known = device.permissions.chars().all(|character| matches!(character, 'r' | 'w' | 'm'));
@@ -633,11 +823,20 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
             });
         }
     }
+    for target in &image.volumes {
+        outside_proc(target, None)?;
+    }
     for mount in &config.mounts {
-        absolute("the target of a mount", &mount.target)?;
-        if let ContainerMountSource::Bind { path, propagation: text, .. } = &mount.source {
-            absolute("the source of a mount", &path.to_string_lossy())?;
-            propagation(&mount.target, text.as_deref())?;
+        outside_proc(&mount.target, Some(&mount.source))?;
+        match &mount.source {
+            ContainerMountSource::Bind { path, propagation: text, .. } => {
+                absolute("the source of a mount", &path.to_string_lossy())?;
+                propagation(&mount.target, text.as_deref())?;
+            }
+            ContainerMountSource::Tmpfs { options, .. } => {
+                tmpfs_options(&mount.target, options)?;
+            }
+            ContainerMountSource::Volume { .. } => {}
         }
     }
     Ok(())
@@ -655,7 +854,7 @@ pub fn launch(
 ) -> Result<Launch, SpecError> {
     check(id, config, image)?;
     let process = process(id, config, image, arguments(config, image)?, host.seccomp.clone())?;
-    let mut mounts = system_mounts(config, host.hierarchies);
+    let mut mounts = system_mounts(config, host.hierarchies, &host.joined);
     let chosen = chosen_mounts(id, config, image, host)?;
     // What is asked for at a place of ours replaces ours, as a tmpfs of another size at /dev/shm.
     mounts.retain(|mount| !chosen.iter().any(|other| other.target == mount.target && mount.target != "/dev"));
@@ -671,9 +870,12 @@ pub fn launch(
     let listed = |paths: &[&str]| -> Vec<String> {
         if config.privileged { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect() }
     };
-    let mut masked = listed(&MASKED);
-    masked.extend(listed(&MASKED_TOO));
-    let mut read_only = listed(&READ_ONLY);
+    let masked = config.masked_paths.clone().unwrap_or_else(|| {
+        let mut usual = listed(&MASKED);
+        usual.extend(listed(&MASKED_TOO));
+        usual
+    });
+    let mut read_only = config.read_only_paths.clone().unwrap_or_else(|| listed(&READ_ONLY));
     if !host.hierarchies.legacy.is_empty() && !config.privileged {
         // The directory of the version 1 hierarchies, which could not be filled if it were read-only from the start.
         read_only.push("/sys/fs/cgroup".to_owned());
@@ -694,13 +896,8 @@ pub fn launch(
     Ok(Launch {
         id: id.to_string(),
         attempt: host.attempt,
-        namespaces: Namespaces {
-            pid: config.pid_mode == NamespaceMode::Private,
-            network: config.network_mode != NetworkMode::Host,
-            ipc: config.ipc_mode == NamespaceMode::Private,
-            uts: true,
-            cgroup: true,
-        },
+        namespaces: namespaces(config),
+        joined: host.joined.clone(),
         cgroups: host.cgroups.clone(),
         root: Root { read_only: config.read_only, ..host.root.clone() },
         mounts,
@@ -708,12 +905,13 @@ pub fn launch(
         symlinks: symlinks.map(|(path, target)| (path.to_owned(), target.to_owned())).to_vec(),
         masked_paths: masked,
         read_only_paths: read_only,
-        hostname: Some(hostname(id, config)),
-        domainname: config.domainname.clone(),
+        hostname: (config.uts_mode == NamespaceMode::Private).then(|| hostname(id, config)),
+        domainname: config.domainname.clone().filter(|_| config.uts_mode == NamespaceMode::Private),
         sysctls: sysctls(config)?,
         process,
         init: config.init,
         stdin_open: config.stdin_open,
+        terminal_size: config.terminal_size,
         log: log_files(&config.logging, &host.log_directory)?,
         exit_file: host.exit_file.clone(),
     })

@@ -2,7 +2,11 @@ use std::path::Path;
 
 use super::*;
 use crate::cgroup;
-use crate::container::config::{ContainerMount, SeccompChoice, Ulimit};
+use crate::container::config::{
+    BlkioLimit, BlkioThrottle, ContainerMount, Resources, SeccompChoice, TerminalSize, Ulimit,
+};
+use crate::container::oci;
+use crate::seccomp;
 
 fn host(hierarchies: &Hierarchies) -> Host<'_> {
     Host {
@@ -22,6 +26,7 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
         log_directory: "/state/containers/web/logs".into(),
         exit_file: "/state/containers/web/exit.json".into(),
         attempt: 1,
+        joined: Joined::default(),
     }
 }
 
@@ -81,7 +86,7 @@ fn a_container_that_asks_for_much() {
             ContainerMount {
                 target: "/cache/".to_owned(),
                 read_only: false,
-                source: ContainerMountSource::Tmpfs { size: Some(4096), mode: Some(0o700) },
+                source: ContainerMountSource::Tmpfs { size: Some(4096), mode: Some(0o700), options: Vec::new() },
             },
             ContainerMount {
                 target: "/etc/hosts".to_owned(),
@@ -90,6 +95,7 @@ fn a_container_that_asks_for_much() {
                     path: "/srv/hosts".into(),
                     create_host_path: false,
                     propagation: Some("rslave".to_owned()),
+                    non_recursive: false,
                 },
             },
         ],
@@ -146,9 +152,60 @@ fn what_makes_no_sense_is_refused_with_its_name() {
             with(&|config| config.mounts = vec![ContainerMount {
                 target: "/a/../../b".to_owned(),
                 read_only: false,
-                source: ContainerMountSource::Tmpfs { size: None, mode: None },
+                source: ContainerMountSource::Tmpfs { size: None, mode: None, options: Vec::new() },
             }]),
         ]
         .join("\n")
     );
+}
+
+#[test]
+fn the_same_for_another_runtime() {
+    let hierarchies = version_2();
+    let config = ContainerConfig {
+        user: Some("33:44".to_owned()),
+        group_add: vec!["50".to_owned()],
+        tty: true,
+        terminal_size: Some(TerminalSize { rows: 24, columns: 80 }),
+        read_only: true,
+        no_new_privileges: true,
+        pid_mode: NamespaceMode::Container("other".parse().unwrap()),
+        ulimits: BTreeMap::from([("nofile".to_owned(), Ulimit { soft: 100, hard: -1 })]),
+        sysctls: BTreeMap::from([("net.core.somaxconn".to_owned(), "9".to_owned())]),
+        mounts: vec![ContainerMount {
+            target: "/srv/site".to_owned(),
+            read_only: true,
+            source: ContainerMountSource::Bind {
+                path: "/srv".into(),
+                create_host_path: false,
+                propagation: Some("rslave".to_owned()),
+                non_recursive: false,
+            },
+        }],
+        ..ContainerConfig::default()
+    };
+    let resources = Resources {
+        memory_bytes: Some(64 << 20),
+        cpu_limit_millis: Some(1500),
+        pids: Some(20),
+        blkio_throttles: vec![BlkioThrottle { device: "8:0".to_owned(), what: BlkioLimit::ReadBytes, rate: 1024 }],
+        ..Resources::default()
+    };
+    let mut host = host(&hierarchies);
+    host.joined.pid = Some(stack_shim::launch::Peer { pid: 77, started: 5 });
+    let made = launch(&id(), &config, &image(), &host).unwrap();
+    let rules = device_rules(&config, &[]);
+    let filter = seccomp::parse(
+        r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["clone"], "action": "SCMP_ACT_ALLOW",
+             "args": [{"index": 0, "value": 2114060288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]}]}"#,
+        0,
+        "x86_64",
+    )
+    .unwrap();
+    let spec = oci::runtime_spec(&made, &resources, &rules, Some(&filter)).unwrap();
+    insta::assert_json_snapshot!(serde_json::to_value(&spec).unwrap());
+    let by_name = launch(&id(), &ContainerConfig::default(), &image(), &host).unwrap();
+    let refused = oci::runtime_spec(&by_name, &resources, &rules, None).unwrap_err();
+    assert!(refused.to_string().contains("`web` has no number"), "{refused}");
 }

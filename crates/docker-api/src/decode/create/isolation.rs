@@ -1,0 +1,124 @@
+//! Pure. What separates a container from its host and from other containers.
+
+use bollard_stubs::models::{HostConfig, HostConfigCgroupnsModeEnum, HostConfigIsolationEnum};
+use stack_engine::container::{ContainerConfig, ContainerId, NamespaceMode, SeccompChoice};
+
+use super::{Creation, CreationError, World, invalid};
+use crate::error::ApiError;
+use crate::select;
+
+/// The runtime's own name, and those that clients name without meaning another one.
+const RUNTIMES: [&str; 4] = ["", "stack", "runc", "io.containerd.runc.v2"];
+
+/// The id of the container that a mode `container:NAME` means.
+pub(super) fn other(world: &World, name: &str) -> Result<ContainerId, ApiError> {
+    select::container(world.containers.clone(), name).map(|container| container.id)
+}
+
+/// Applies it.
+pub(super) fn apply(creation: &mut Creation, host: &HostConfig, world: &World) -> Result<(), ApiError> {
+    let config = &mut creation.config;
+    config.cap_add = host.cap_add.clone().unwrap_or_default();
+    config.cap_drop = host.cap_drop.clone().unwrap_or_default();
+    config.privileged = host.privileged.unwrap_or(false);
+    config.read_only = host.readonly_rootfs.unwrap_or(false);
+    config.group_add = host.group_add.clone().unwrap_or_default();
+    config.sysctls = host.sysctls.clone().unwrap_or_default().into_iter().collect();
+    config.masked_paths = host.masked_paths.clone();
+    config.read_only_paths = host.readonly_paths.clone();
+    namespaces(config, host, world)?;
+    for option in host.security_opt.iter().flatten() {
+        security_option(config, option)?;
+    }
+    match host.isolation.unwrap_or(HostConfigIsolationEnum::EMPTY) {
+        HostConfigIsolationEnum::EMPTY | HostConfigIsolationEnum::DEFAULT => {}
+        wrong @ (HostConfigIsolationEnum::PROCESS | HostConfigIsolationEnum::HYPERV) => {
+            return Err(invalid("HostConfig.Isolation", wrong.to_string(), "expected `default` on Linux").into());
+        }
+    }
+    let runtime = host.runtime.as_deref().unwrap_or_default();
+    if !RUNTIMES.contains(&runtime) {
+        return Err(invalid("HostConfig.Runtime", runtime, "this daemon has one runtime, `stack`").into());
+    }
+    Ok(())
+}
+
+fn namespaces(config: &mut ContainerConfig, host: &HostConfig, world: &World) -> Result<(), ApiError> {
+    let shared = |field: &'static str, mode: &Option<String>| -> Result<NamespaceMode, ApiError> {
+        match mode.as_deref().unwrap_or_default() {
+            "" | "private" | "shareable" => Ok(NamespaceMode::Private),
+            "host" => Ok(NamespaceMode::Host),
+            mode => match mode.strip_prefix("container:") {
+                Some(name) => Ok(NamespaceMode::Container(other(world, name)?)),
+                None => Err(invalid(field, mode, "expected `host` or `container:NAME`").into()),
+            },
+        }
+    };
+    config.without_shm = host.ipc_mode.as_deref() == Some("none");
+    if !config.without_shm {
+        config.ipc_mode = shared("IPC mode", &host.ipc_mode)?;
+    }
+    config.pid_mode = match host.pid_mode.as_deref() {
+        Some(mode @ ("private" | "shareable")) => {
+            return Err(invalid("PID mode", mode, "expected `host` or `container:NAME`").into());
+        }
+        _ => shared("PID mode", &host.pid_mode)?,
+    };
+    config.uts_mode = match host.uts_mode.as_deref().unwrap_or_default() {
+        "" => NamespaceMode::Private,
+        "host" if config.hostname.is_some() => {
+            return Err(CreationError::Conflict { one: "hostname", other: "the UTS mode" }.into());
+        }
+        "host" => NamespaceMode::Host,
+        mode => return Err(invalid("UTS mode", mode, "expected `host`").into()),
+    };
+    config.cgroup_mode = match host.cgroupns_mode.unwrap_or(HostConfigCgroupnsModeEnum::EMPTY) {
+        HostConfigCgroupnsModeEnum::EMPTY | HostConfigCgroupnsModeEnum::PRIVATE => NamespaceMode::Private,
+        HostConfigCgroupnsModeEnum::HOST => NamespaceMode::Host,
+    };
+    // Users of containers are the host's here, so nothing is mapped that could be left unmapped.
+    let users = host.userns_mode.as_deref().unwrap_or_default();
+    if !["", "host"].contains(&users) {
+        return Err(invalid("user namespace mode", users, "expected `host`").into());
+    }
+    let groups = host.cgroup.as_deref().unwrap_or_default();
+    if !groups.is_empty() {
+        return Err(CreationError::NotSupported { field: format!("HostConfig.Cgroup `{groups}`") }.into());
+    }
+    Ok(())
+}
+
+/// One of `--security-opt`, by `=` or, in old clients, `:`.
+fn security_option(config: &mut ContainerConfig, option: &str) -> Result<(), CreationError> {
+    if option == "no-new-privileges" {
+        config.no_new_privileges = true;
+        return Ok(());
+    }
+    let parts = option.split_once('=').or_else(|| option.split_once(':'));
+    let Some((name, value)) = parts else {
+        return Err(invalid("--security-opt", option, "expected NAME=VALUE"));
+    };
+    match (name, value) {
+        ("no-new-privileges", "true") => config.no_new_privileges = true,
+        ("no-new-privileges", "false") => config.no_new_privileges = false,
+        ("seccomp", "unconfined") => config.seccomp = SeccompChoice::Unconfined,
+        ("seccomp", "builtin") => config.seccomp = SeccompChoice::Default,
+        ("seccomp", profile) if profile.trim_start().starts_with('{') => {
+            config.seccomp = SeccompChoice::Custom(profile.to_owned());
+        }
+        ("seccomp", _) => {
+            return Err(invalid("seccomp profile", value, "expected the profile's JSON, `unconfined` or `builtin`"));
+        }
+        ("systempaths", "unconfined") => {
+            config.masked_paths = Some(Vec::new());
+            config.read_only_paths = Some(Vec::new());
+        }
+        // Nothing of theirs is applied here, so that this is what is anyway.
+        ("apparmor", "unconfined") | ("label", "disable") => {}
+        ("apparmor" | "label", _) => {
+            return Err(CreationError::NotSupported { field: format!("the security option `{option}`") });
+        }
+        _ => return Err(invalid("--security-opt", option, "there is no such option")),
+    }
+    Ok(())
+}

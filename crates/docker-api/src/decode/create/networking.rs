@@ -1,0 +1,246 @@
+//! Pure. The networks of a container, its names and its ports.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use bollard_stubs::models::{ContainerCreateBody, EndpointSettings, HostConfig};
+use stack_engine::container::{ContainerId, NetworkMode};
+use stack_engine::network::{NetworkEndpoint, PortBinding, Protocol};
+
+use super::isolation::other;
+use super::{Creation, CreationError, World, invalid};
+use crate::error::ApiError;
+
+/// The network that a container is on when it names none; it needs not be there yet.
+const USUAL: &str = "bridge";
+
+/// Applies them.
+pub(super) fn apply(
+    creation: &mut Creation,
+    body: &ContainerCreateBody,
+    host: &HostConfig,
+    world: &World,
+) -> Result<(), ApiError> {
+    names(creation, host)?;
+    let mode = host.network_mode.as_deref().unwrap_or_default();
+    let mode = if body.network_disabled.unwrap_or(false) { "none" } else { mode };
+    let mut endpoints: Vec<(String, &EndpointSettings)> = Vec::new();
+    let asked = body.networking_config.as_ref().and_then(|networking| networking.endpoints_config.as_ref());
+    for (name, settings) in asked.into_iter().flatten() {
+        endpoints.push((if name == "default" { USUAL.to_owned() } else { name.clone() }, settings));
+    }
+    // The document's order is not kept, so that it is at least always the same.
+    endpoints.sort_by(|one, other| one.0.cmp(&other.0));
+    for (_, settings) in &endpoints {
+        refuse(settings)?;
+    }
+    let mut links = Vec::new();
+    for text in host.links.iter().flatten().chain(endpoints.iter().flat_map(|(_, own)| own.links.iter().flatten())) {
+        links.push(link(world, text)?);
+    }
+    let published = !host.port_bindings.clone().unwrap_or_default().is_empty();
+    let config = &mut creation.config;
+    match mode {
+        "none" => config.network_mode = NetworkMode::None,
+        "host" => {
+            if !links.is_empty() {
+                return Err(CreationError::Rule(
+                    "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
+                )
+                .into());
+            }
+            config.network_mode = NetworkMode::Host;
+        }
+        mode => match mode.strip_prefix("container:") {
+            Some(name) => {
+                for (is_set, one) in [
+                    (config.hostname.is_some(), "hostname"),
+                    (!links.is_empty(), "links"),
+                    (!config.dns.is_empty(), "dns"),
+                    (!config.extra_hosts.is_empty(), "custom host-to-IP mapping"),
+                    (published || host.publish_all_ports.unwrap_or(false), "port publishing"),
+                    (body.exposed_ports.as_ref().is_some_and(|ports| !ports.is_empty()), "port exposing"),
+                ] {
+                    if is_set {
+                        return Err(CreationError::Conflict { one, other: "the container type network mode" }.into());
+                    }
+                }
+                config.network_mode = NetworkMode::Container(other(world, name)?);
+            }
+            None => config.networks = networks(world, mode, &endpoints)?,
+        },
+    }
+    let has_networks = config.network_mode == NetworkMode::Networks;
+    let stray = endpoints.iter().find(|(name, _)| *name != mode).filter(|_| !has_networks);
+    if let Some((name, _)) = stray {
+        return Err(invalid("NetworkingConfig", name, "the network mode leaves no room for networks").into());
+    }
+    config.links = links;
+    config.exposed_ports = exposed(body)?;
+    let ports = ports(host, world, &config.exposed_ports)?;
+    match config.network_mode {
+        NetworkMode::Networks => config.ports = ports,
+        NetworkMode::Host if published => {
+            creation.warnings.push("Published ports are discarded when using host network mode".to_owned());
+        }
+        NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => {}
+    }
+    Ok(())
+}
+
+/// Name servers and the lines of `/etc/hosts`.
+fn names(creation: &mut Creation, host: &HostConfig) -> Result<(), CreationError> {
+    let config = &mut creation.config;
+    for text in host.dns.iter().flatten() {
+        let address = text.parse::<IpAddr>().map_err(|_| invalid("DNS server", text, "expected an IP address"))?;
+        config.dns.push(address);
+    }
+    config.dns_search = host.dns_search.clone().unwrap_or_default();
+    config.dns_options = host.dns_options.clone().unwrap_or_default();
+    let lines = config.dns_search.iter().chain(&config.dns_options);
+    if let Some(wrong) = lines.into_iter().find(|text| text.contains(['\n', '\r', '\0'])) {
+        return Err(invalid("DNS option", wrong, "it must be a single line"));
+    }
+    for text in host.extra_hosts.iter().flatten() {
+        let refuse = || invalid("extra host", text, "expected NAME:ADDRESS, or NAME:host-gateway");
+        let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(refuse)?;
+        let plain = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+        let is_address = plain == "host-gateway" || plain.parse::<IpAddr>().is_ok();
+        if name.is_empty() || name.contains(char::is_whitespace) || !is_address {
+            return Err(refuse());
+        }
+        config.extra_hosts.push((name.to_owned(), plain.to_owned()));
+    }
+    Ok(())
+}
+
+/// What an endpoint may ask of its network that networks here cannot give.
+fn refuse(settings: &EndpointSettings) -> Result<(), CreationError> {
+    let without = |is_set: bool, field: &str| super::without(is_set, &format!("NetworkingConfig.{field}"));
+    let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    if let Some(addresses) = &settings.ipam_config {
+        let local = addresses.link_local_ips.as_ref().is_some_and(|all| !all.is_empty());
+        without(text(&addresses.ipv4_address) || text(&addresses.ipv6_address) || local, "IPAMConfig")?;
+    }
+    without(text(&settings.mac_address), "MacAddress")?;
+    without(settings.driver_opts.as_ref().is_some_and(|options| !options.is_empty()), "DriverOpts")?;
+    without(settings.gw_priority.unwrap_or(0) != 0, "GwPriority")
+}
+
+/// The networks to be on, that of the mode first.
+fn networks(
+    world: &World,
+    mode: &str,
+    endpoints: &[(String, &EndpointSettings)],
+) -> Result<Vec<NetworkEndpoint>, ApiError> {
+    let find = |text: &str| -> Result<String, ApiError> {
+        let name = if ["", "default"].contains(&text) { USUAL } else { text };
+        let exact = world.networks.iter().find(|network| network.name == name || network.id == name);
+        let begun = || {
+            let mut begun = world.networks.iter().filter(|network| network.id.starts_with(name));
+            begun.next().filter(|_| begun.next().is_none())
+        };
+        match exact.or_else(begun) {
+            Some(found) => Ok(found.name.clone()),
+            None if name == USUAL => Ok(USUAL.to_owned()),
+            None => Err(ApiError::NoSuchNetwork { name: name.chars().take(200).collect() }),
+        }
+    };
+    let first = find(mode)?;
+    let mut all = vec![NetworkEndpoint { name: first, aliases: Vec::new() }];
+    for (name, settings) in endpoints {
+        let name = find(name)?;
+        let aliases = settings.aliases.clone().unwrap_or_default();
+        if name == USUAL && !aliases.is_empty() {
+            return Err(CreationError::Rule(
+                "network-scoped alias is supported only for containers in user defined networks",
+            )
+            .into());
+        }
+        if ["host", "none"].contains(&name.as_str()) {
+            return Err(invalid("NetworkingConfig", name, "it cannot be beside other networks").into());
+        }
+        match all.iter_mut().find(|endpoint| endpoint.name == name) {
+            Some(endpoint) => endpoint.aliases = aliases,
+            None => all.push(NetworkEndpoint { name, aliases }),
+        }
+    }
+    Ok(all)
+}
+
+/// `NAME` or `NAME:ALIAS`.
+fn link(world: &World, text: &str) -> Result<(ContainerId, String), ApiError> {
+    // As older documents have it: `/NAME:/OWN/ALIAS`.
+    let (name, alias) = text.split_once(':').unwrap_or((text, text));
+    let alias = alias.rsplit('/').next().unwrap_or(alias);
+    if name.is_empty() || alias.is_empty() || alias.contains(char::is_whitespace) {
+        return Err(invalid("link", text, "expected NAME or NAME:ALIAS").into());
+    }
+    Ok((other(world, name)?, alias.to_owned()))
+}
+
+/// A port with its protocol: `80/tcp`, `80`.
+fn port(text: &str) -> Result<(u16, Protocol), CreationError> {
+    let refuse = || invalid("port", text, "expected a number from 1 to 65535 and tcp, udp or sctp, such as 80/tcp");
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => return Err(refuse()),
+    };
+    let number = number.parse().ok().filter(|&number| number > 0).ok_or_else(refuse)?;
+    Ok((number, protocol))
+}
+
+fn exposed(body: &ContainerCreateBody) -> Result<Vec<String>, CreationError> {
+    let mut all = BTreeSet::new();
+    for text in body.exposed_ports.iter().flatten() {
+        let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, kind) = port(&format!("{first}/{protocol}"))?;
+        let (last, _) = port(&format!("{last}/{protocol}"))?;
+        all.extend((first..=last).map(|number| (number, kind)));
+    }
+    Ok(all.into_iter().map(|(number, protocol)| format!("{number}/{protocol}")).collect())
+}
+
+fn ports(host: &HostConfig, world: &World, exposed: &[String]) -> Result<Vec<PortBinding>, CreationError> {
+    let mut all = Vec::new();
+    let mut bound = BTreeSet::new();
+    for (text, bindings) in host.port_bindings.iter().flatten() {
+        let (container_port, protocol) = port(text)?;
+        for binding in bindings.iter().flatten() {
+            let address = binding.host_ip.as_deref().unwrap_or_default();
+            let host_ip = match address {
+                "" | "0.0.0.0" => None,
+                address => Some(
+                    address.parse().map_err(|_| invalid("HostIp", address, "expected an IP address of the host"))?,
+                ),
+            };
+            let number = binding.host_port.as_deref().unwrap_or_default();
+            let host_port = match number {
+                "" => 0,
+                range if range.contains('-') => {
+                    return Err(CreationError::NotSupported { field: format!("a range of host ports `{range}`") });
+                }
+                number => {
+                    number.parse().map_err(|_| invalid("HostPort", number, "expected a number from 0 to 65535"))?
+                }
+            };
+            all.push(PortBinding { host_ip, host_port, container_port, protocol, shared: false });
+            bound.insert((container_port, protocol));
+        }
+    }
+    if host.publish_all_ports.unwrap_or(false) {
+        for text in world.image_ports.iter().chain(exposed) {
+            let (container_port, protocol) = port(text)?;
+            if bound.insert((container_port, protocol)) {
+                all.push(PortBinding { host_ip: None, host_port: 0, container_port, protocol, shared: false });
+            }
+        }
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}

@@ -1,0 +1,187 @@
+//! Pure. What a container may use of its host.
+
+use bollard_stubs::models::{HostConfig, ThrottleDevice};
+use stack_engine::container::{BlkioLimit, BlkioThrottle, ContainerConfig, DeviceMapping, Resources, Ulimit};
+
+use super::{CreationError, World, invalid, nonempty, without};
+
+/// Docker's least memory, in bytes.
+const LEAST_MEMORY: i64 = 6 << 20;
+
+/// A number of which zero is none.
+fn positive(field: &'static str, number: Option<i64>) -> Result<Option<u64>, CreationError> {
+    match number.unwrap_or(0) {
+        0 => Ok(None),
+        number => {
+            let wrong = |_| invalid(field, number.to_string(), "it cannot be negative");
+            u64::try_from(number).map(Some).map_err(wrong)
+        }
+    }
+}
+
+/// Applies them.
+pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &World) -> Result<(), CreationError> {
+    refuse(host)?;
+    config.resources = Resources {
+        cpu_limit_millis: processors(host, world)?,
+        cpu_shares: positive("HostConfig.CpuShares", host.cpu_shares)?,
+        cpuset_cpus: nonempty(host.cpuset_cpus.clone()),
+        cpuset_mems: nonempty(host.cpuset_mems.clone()),
+        pids: host.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|&limit| limit > 0),
+        cpu_quota_us: host.cpu_quota.and_then(|quota| u64::try_from(quota).ok()).filter(|&quota| quota > 0),
+        cpu_period_us: positive("HostConfig.CpuPeriod", host.cpu_period)?,
+        oom_kill_disable: host.oom_kill_disable.unwrap_or(false),
+        blkio_weight: blkio_weight(host.blkio_weight)?,
+        blkio_throttles: throttles(host)?,
+        ..memory(host)?
+    };
+    config.devices = devices(host)?;
+    config.device_cgroup_rules = host.device_cgroup_rules.clone().unwrap_or_default();
+    for limit in host.ulimits.iter().flatten() {
+        let name = limit.name.clone().unwrap_or_default().to_ascii_lowercase();
+        let soft = limit.soft.unwrap_or(0);
+        config.ulimits.insert(name, Ulimit { soft, hard: limit.hard.unwrap_or(soft) });
+    }
+    config.shm_size = match host.shm_size.unwrap_or(0) {
+        0 => None,
+        size => Some(u64::try_from(size).map_err(|_| CreationError::Rule("SHM size can not be less than 0"))?),
+    };
+    let score = host.oom_score_adj.unwrap_or(0);
+    config.oom_score_adj =
+        Some(i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score)).ok_or_else(|| {
+            invalid("HostConfig.OomScoreAdj", score.to_string(), "expected a number from -1000 to 1000")
+        })?)
+        .filter(|&score| score != 0);
+    Ok(())
+}
+
+/// What no Linux container of this daemon can have.
+fn refuse(host: &HostConfig) -> Result<(), CreationError> {
+    let is_set = |number: Option<i64>| number.unwrap_or(0) != 0;
+    without(host.cgroup_parent.as_ref().is_some_and(|parent| !parent.is_empty()), "HostConfig.CgroupParent")?;
+    without(is_set(host.cpu_realtime_period) || is_set(host.cpu_realtime_runtime), "HostConfig.CpuRealtimeRuntime")?;
+    without(
+        host.blkio_weight_device.as_ref().is_some_and(|devices| !devices.is_empty()),
+        "HostConfig.BlkioWeightDevice",
+    )?;
+    without(host.device_requests.as_ref().is_some_and(|asked| !asked.is_empty()), "HostConfig.DeviceRequests")?;
+    without(host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()), "HostConfig.StorageOpt")?;
+    let for_windows = [host.cpu_count, host.cpu_percent, host.io_maximum_iops, host.io_maximum_bandwidth];
+    if for_windows.into_iter().any(is_set) {
+        return Err(CreationError::Rule(
+            "CpuCount, CpuPercent, IOMaximumIOps and IOMaximumBandwidth are for containers of Windows",
+        ));
+    }
+    Ok(())
+}
+
+/// In thousandths of one.
+fn processors(host: &HostConfig, world: &World) -> Result<Option<u64>, CreationError> {
+    let Some(billionths) = positive("HostConfig.NanoCpus", host.nano_cpus)? else { return Ok(None) };
+    if host.cpu_quota.unwrap_or(0) > 0 {
+        return Err(CreationError::Conflict { one: "Nano CPUs", other: "CPU Quota cannot both be set" });
+    }
+    if host.cpu_period.unwrap_or(0) > 0 {
+        return Err(CreationError::Conflict { one: "Nano CPUs", other: "CPU Period cannot both be set" });
+    }
+    if billionths < 10_000_000 || billionths > u64::from(world.processors) * 1_000_000_000 {
+        return Err(CreationError::Processors { processors: world.processors });
+    }
+    Ok(Some(billionths.div_ceil(1_000_000)))
+}
+
+fn memory(host: &HostConfig) -> Result<Resources, CreationError> {
+    let memory = positive("HostConfig.Memory", host.memory)?;
+    if host.memory.is_some_and(|bytes| bytes > 0 && bytes < LEAST_MEMORY) {
+        return Err(CreationError::Rule("Minimum memory limit allowed is 6MB"));
+    }
+    let both = match host.memory_swap.unwrap_or(0) {
+        0 => None,
+        -1 => Some(u64::MAX),
+        bytes => {
+            let bytes = u64::try_from(bytes).map_err(|_| {
+                invalid("HostConfig.MemorySwap", bytes.to_string(), "expected a number of bytes, or -1 for no limit")
+            })?;
+            match memory {
+                None => {
+                    return Err(CreationError::Rule(
+                        "You should always set the Memory limit when using Memoryswap limit, see usage",
+                    ));
+                }
+                Some(memory) if bytes < memory => {
+                    return Err(CreationError::Rule(
+                        "Minimum memoryswap limit should be larger than memory limit, see usage",
+                    ));
+                }
+                Some(_) => Some(bytes),
+            }
+        }
+    };
+    let reservation = positive("HostConfig.MemoryReservation", host.memory_reservation)?;
+    if memory.zip(reservation).is_some_and(|(memory, reservation)| reservation > memory) {
+        return Err(CreationError::Rule(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ));
+    }
+    let swappiness = match host.memory_swappiness.unwrap_or(-1) {
+        -1 => None,
+        number => Some(u64::try_from(number).ok().filter(|&number| number <= 100).ok_or_else(|| {
+            invalid("HostConfig.MemorySwappiness", number.to_string(), "valid memory swappiness range is 0-100")
+        })?),
+    };
+    Ok(Resources {
+        memory_bytes: memory,
+        memory_reservation_bytes: reservation,
+        // Without a limit of memory there is none of both either.
+        memory_and_swap_bytes: both.filter(|_| memory.is_some()),
+        swappiness,
+        ..Resources::default()
+    })
+}
+
+fn blkio_weight(weight: Option<u16>) -> Result<Option<u16>, CreationError> {
+    match weight.unwrap_or(0) {
+        0 => Ok(None),
+        weight @ 10..=1000 => Ok(Some(weight)),
+        _ => Err(CreationError::Rule("Range of blkio weight is from 10 to 1000")),
+    }
+}
+
+fn throttles(host: &HostConfig) -> Result<Vec<BlkioThrottle>, CreationError> {
+    let kinds: [(&Option<Vec<ThrottleDevice>>, BlkioLimit); 4] = [
+        (&host.blkio_device_read_bps, BlkioLimit::ReadBytes),
+        (&host.blkio_device_write_bps, BlkioLimit::WriteBytes),
+        (&host.blkio_device_read_iops, BlkioLimit::ReadOperations),
+        (&host.blkio_device_write_iops, BlkioLimit::WriteOperations),
+    ];
+    let mut all = Vec::new();
+    for (devices, what) in kinds {
+        for device in devices.iter().flatten() {
+            let path = device.path.clone().unwrap_or_default();
+            let rate = device.rate.and_then(|rate| u64::try_from(rate).ok()).filter(|&rate| rate > 0);
+            let Some(rate) = rate else {
+                return Err(invalid("blkio throttle of device", path, "expected a rate above 0"));
+            };
+            if !path.starts_with('/') {
+                return Err(invalid("blkio throttle of device", path, "expected the absolute path of a block device"));
+            }
+            all.push(BlkioThrottle { device: path, what, rate });
+        }
+    }
+    Ok(all)
+}
+
+fn devices(host: &HostConfig) -> Result<Vec<DeviceMapping>, CreationError> {
+    let devices = host.devices.iter().flatten();
+    devices
+        .map(|device| {
+            let source = device.path_on_host.clone().unwrap_or_default();
+            if !source.starts_with('/') {
+                return Err(invalid("device", source, "expected the absolute path of a device of the host"));
+            }
+            let target = nonempty(device.path_in_container.clone()).unwrap_or_else(|| source.clone());
+            let permissions = nonempty(device.cgroup_permissions.clone()).unwrap_or_else(|| "rwm".to_owned());
+            Ok(DeviceMapping { source, target, permissions })
+        })
+        .collect()
+}

@@ -1,0 +1,312 @@
+use serde_json::json;
+use stack_engine::container::{ContainerMountSource, NamespaceMode, NetworkMode, SeccompChoice};
+
+use super::*;
+use crate::encode::samples::{container as sample, running};
+
+fn world() -> World {
+    World {
+        containers: vec![sample("aa11", "db", running())],
+        image_volumes: BTreeMap::from([("aa11".parse().unwrap(), vec!["/var/lib/db".to_owned()])]),
+        networks: vec![KnownNetwork { name: "front".to_owned(), id: "f".repeat(64) }],
+        image_ports: vec!["80/tcp".to_owned()],
+        processors: 4,
+    }
+}
+
+fn translated(mut body: Value) -> Result<Creation, ApiError> {
+    if body.get("Image").is_none() {
+        body["Image"] = json!("box:1");
+    }
+    CreateRequest::read(body.to_string().as_bytes())?.translate(&world())
+}
+
+fn made(body: Value) -> ContainerConfig {
+    translated(body).unwrap().config
+}
+
+fn host(host: Value) -> ContainerConfig {
+    made(json!({ "HostConfig": host }))
+}
+
+fn refused(body: Value) -> (u16, String) {
+    let error = translated(body).unwrap_err();
+    (error.status().as_u16(), error.full_text())
+}
+
+/// What version 20.10 of the CLI sends for `docker run box:1`.
+fn usual() -> Value {
+    serde_json::from_str(
+        r#"{
+        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": true, "AttachStderr": true,
+        "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": [], "Cmd": null, "Image": "box:1", "Volumes": {},
+        "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": {},
+        "HostConfig": {
+            "Binds": null, "ContainerIDFile": "", "LogConfig": {"Type": "", "Config": {}}, "NetworkMode": "default",
+            "PortBindings": {}, "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": false,
+            "VolumeDriver": "", "VolumesFrom": null, "CapAdd": null, "CapDrop": null, "CgroupnsMode": "", "Dns": [],
+            "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null, "IpcMode": "", "Cgroup": "",
+            "Links": null, "OomScoreAdj": 0, "PidMode": "", "Privileged": false, "PublishAllPorts": false,
+            "ReadonlyRootfs": false, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "", "ShmSize": 0,
+            "ConsoleSize": [0, 0], "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0, "CgroupParent": "",
+            "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": null, "BlkioDeviceWriteBps": null,
+            "BlkioDeviceReadIOps": null, "BlkioDeviceWriteIOps": null, "CpuPeriod": 0, "CpuQuota": 0,
+            "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
+            "DeviceCgroupRules": null, "DeviceRequests": null, "KernelMemory": 0, "KernelMemoryTCP": 0,
+            "MemoryReservation": 0, "MemorySwap": 0, "MemorySwappiness": -1, "OomKillDisable": false, "PidsLimit": 0,
+            "Ulimits": null, "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
+            "MaskedPaths": null, "ReadonlyPaths": null
+        },
+        "NetworkingConfig": {"EndpointsConfig": {}}
+    }"#,
+    )
+    .unwrap()
+}
+
+#[test]
+fn what_the_cli_sends_for_nothing_is_nothing() {
+    let creation = translated(usual()).unwrap();
+    let expected = ContainerConfig {
+        image: "box:1".to_owned(),
+        networks: vec![stack_engine::network::NetworkEndpoint { name: "bridge".to_owned(), aliases: Vec::new() }],
+        ..ContainerConfig::default()
+    };
+    assert_eq!(creation, Creation { config: expected, warnings: Vec::new(), volumes: Vec::new() });
+    assert_eq!(translated(json!({"Image": "box:1"})).unwrap(), creation);
+}
+
+#[test]
+fn every_field_of_the_host_is_applied_or_refused() {
+    // Whatever has a field of its own in the document must change something, or be said to be wrong.
+    let changes: Value = serde_json::from_str(r#"{
+        "Binds": ["/srv:/data:ro"], "LogConfig": {"Type": "none"}, "NetworkMode": "host",
+        "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}, "RestartPolicy": {"Name": "always"}, "AutoRemove": true,
+        "VolumeDriver": "other", "VolumesFrom": ["db"], "CapAdd": ["NET_ADMIN"], "CapDrop": ["ALL"],
+        "CgroupnsMode": "host", "Dns": ["9.9.9.9"], "DnsOptions": ["ndots:1"], "DnsSearch": ["x.test"],
+        "ExtraHosts": ["a:1.2.3.4"], "GroupAdd": ["50"], "IpcMode": "host", "Cgroup": "container:db", "Links": ["db"],
+        "OomScoreAdj": 5, "PidMode": "host", "Privileged": true, "PublishAllPorts": true, "ReadonlyRootfs": true,
+        "SecurityOpt": ["no-new-privileges"], "StorageOpt": {"size": "1g"}, "Tmpfs": {"/run": "size=1m"},
+        "UTSMode": "host", "UsernsMode": "private", "ShmSize": 4096, "Sysctls": {"net.core.somaxconn": "9"},
+        "Runtime": "other", "ConsoleSize": [9, 9], "Isolation": "hyperv", "CpuShares": 5, "Memory": 8388608,
+        "NanoCpus": 500000000, "CgroupParent": "/x", "BlkioWeight": 20,
+        "BlkioWeightDevice": [{"Path": "/dev/sda", "Weight": 5}],
+        "BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 5}], "BlkioDeviceWriteBps": [{"Path": "/dev/sda", "Rate": 5}],
+        "BlkioDeviceReadIOps": [{"Path": "/dev/sda", "Rate": 5}],
+        "BlkioDeviceWriteIOps": [{"Path": "/dev/sda", "Rate": 5}], "CpuPeriod": 1000, "CpuQuota": 2000,
+        "CpuRealtimePeriod": 1, "CpuRealtimeRuntime": 1, "CpusetCpus": "0", "CpusetMems": "0",
+        "Devices": [{"PathOnHost": "/dev/null"}], "DeviceCgroupRules": ["c 1:3 rwm"],
+        "DeviceRequests": [{"Driver": "nvidia"}], "KernelMemory": 5, "KernelMemoryTCP": 5,
+        "MemoryReservation": 5, "MemorySwap": 5, "MemorySwappiness": 5, "OomKillDisable": true, "Init": true,
+        "PidsLimit": 5, "Ulimits": [{"Name": "nofile", "Soft": 5, "Hard": 6}], "CpuCount": 1, "CpuPercent": 1,
+        "IOMaximumIOps": 1, "IOMaximumBandwidth": 1, "MaskedPaths": [], "ReadonlyPaths": [],
+        "Annotations": {"a": "b"}, "Mounts": [{"Type": "tmpfs", "Target": "/t"}]
+    }"#).unwrap();
+    let plain = translated(usual()).unwrap();
+    for (field, value) in changes.as_object().unwrap() {
+        let mut body = usual();
+        body["HostConfig"][field] = value.clone();
+        if let Ok(creation) = translated(body) {
+            assert_ne!(creation, plain, "{field} changes nothing");
+        }
+    }
+    // The same for the fields of the container itself.
+    let changes = json!({
+        "Hostname": "a", "Domainname": "b", "User": "1", "ExposedPorts": {"9/udp": {}}, "Tty": true, "OpenStdin": true,
+        "StdinOnce": true, "Env": ["A=b"], "Cmd": ["x"], "Healthcheck": {"Test": ["NONE"]}, "Image": "other",
+        "Volumes": {"/v": {}}, "WorkingDir": "/w", "Entrypoint": ["e"], "NetworkDisabled": true, "Labels": {"a": "b"},
+        "StopSignal": "HUP", "StopTimeout": 5, "MacAddress": "02:00:00:00:00:01"
+    });
+    for (field, value) in changes.as_object().unwrap() {
+        let mut body = usual();
+        body[field] = value.clone();
+        if let Ok(creation) = translated(body) {
+            assert_ne!(creation, plain, "{field} changes nothing");
+        }
+    }
+}
+
+#[test]
+fn what_runs() {
+    let config = made(json!({
+        "Cmd": "date", "Entrypoint": [""], "Env": ["A=b=c", "GONE", "E="], "StopTimeout": 7, "Tty": true,
+        "HostConfig": {"ConsoleSize": [24, 80]}
+    }));
+    assert_eq!((config.command, config.entrypoint), (Some(vec!["date".to_owned()]), Some(Vec::new())));
+    assert_eq!(config.environment, BTreeMap::from([("A".into(), "b=c".into()), ("E".into(), String::new())]));
+    assert_eq!(config.environment_removed, ["GONE"]);
+    assert_eq!(config.stop_grace, Some(Duration::from_secs(7)));
+    assert_eq!(config.terminal_size, Some(TerminalSize { rows: 24, columns: 80 }));
+    assert_eq!(refused(json!({"Env": ["=x"]})).0, 400);
+    assert_eq!(refused(json!({"Hostname": "a b"})).0, 400);
+}
+
+#[test]
+fn health() {
+    let check = made(json!({"Shell": ["/bin/bash", "-c"], "Healthcheck": {"Test": ["CMD-SHELL", "curl x"],
+        "Interval": 1_000_000_000, "Retries": 2}}))
+    .healthcheck
+    .unwrap();
+    assert_eq!(check.test, ["CMD", "/bin/bash", "-c", "curl x"]);
+    assert_eq!((check.interval, check.timeout, check.retries), (Some(Duration::from_secs(1)), None, Some(2)));
+    assert_eq!(made(json!({"Healthcheck": {}})).healthcheck, None);
+    assert!(refused(json!({"Healthcheck": {"Interval": 5}})).1.contains("less than 1ms"));
+    assert_eq!(refused(json!({"Healthcheck": {"Test": ["sh"]}})).0, 400);
+}
+
+#[test]
+fn mounts_in_all_their_forms() {
+    let creation = translated(json!({
+        "Volumes": {"/anonymous": {}, "/data": {}},
+        "HostConfig": {
+            "Binds": ["/srv:/data:ro,rslave,Z", "named:/named:nocopy"],
+            "Mounts": [
+                {"Type": "volume", "Source": "labelled", "Target": "/labelled", "VolumeOptions": {"Labels": {"a": "b"},
+                    "Subpath": "inner"}},
+                {"Type": "tmpfs", "Target": "/run", "TmpfsOptions": {"SizeBytes": 4096, "Mode": 448,
+                    "Options": [["noexec"], ["uid", "5"]]}},
+                {"Type": "bind", "Source": "/etc", "Target": "/host", "ReadOnly": true,
+                    "BindOptions": {"Propagation": "rshared", "NonRecursive": true}}
+            ],
+            "Tmpfs": {"/tmp": "rw,size=64k"}
+        }
+    }))
+    .unwrap();
+    let find = |target: &str| creation.config.mounts.iter().find(|mount| mount.target == target).unwrap().clone();
+    assert_eq!(creation.config.mounts.len(), 7, "the volume at /data is the directory: {:?}", creation.config.mounts);
+    assert!(find("/data").read_only);
+    let propagation = Some("rslave".to_owned());
+    let bind =
+        ContainerMountSource::Bind { path: "/srv".into(), create_host_path: true, propagation, non_recursive: false };
+    assert_eq!(find("/data").source, bind);
+    assert!(creation.warnings[0].contains("`Z`"), "{:?}", creation.warnings);
+    assert!(matches!(find("/named").source, ContainerMountSource::Volume { no_copy: true, .. }));
+    assert!(matches!(find("/anonymous").source, ContainerMountSource::Volume { name: None, .. }));
+    assert!(matches!(find("/labelled").source, ContainerMountSource::Volume { subpath: Some(_), .. }));
+    let options = vec!["noexec".to_owned(), "uid=5".to_owned()];
+    assert_eq!(find("/run").source, ContainerMountSource::Tmpfs { size: Some(4096), mode: Some(0o700), options });
+    assert!(matches!(find("/host").source, ContainerMountSource::Bind { non_recursive: true, .. }));
+    let names: Vec<&str> = creation.volumes.iter().map(|volume| volume.name.as_str()).collect();
+    assert_eq!(names, ["labelled", "named"]);
+    assert_eq!(creation.volumes[0].labels, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+
+    let from = host(json!({"VolumesFrom": ["db:ro"]})).mounts;
+    assert_eq!((from[0].target.as_str(), from[0].read_only), ("/var/lib/db", true));
+    let name = Some("aa11.own_var_lib_db".to_owned());
+    assert_eq!(from[0].source, ContainerMountSource::Volume { name, no_copy: true, subpath: None });
+
+    let refused = |text: Value| refused(json!({"HostConfig": text}));
+    assert!(refused(json!({"Binds": ["./x:/data"]})).1.contains("use absolute path"));
+    assert!(refused(json!({"Binds": ["/a:/b:fast"]})).1.contains("invalid mode `fast`"));
+    assert!(refused(json!({"Binds": ["/a:/b", "/c:/b/"]})).1.contains("Duplicate mount point"));
+    assert_eq!(refused(json!({"Binds": ["a:b:c:d"]})).0, 400);
+    assert_eq!(refused(json!({"Binds": ["/a:/"]})).0, 400);
+    assert_eq!(refused(json!({"VolumesFrom": ["nobody"]})).0, 404);
+    assert_eq!(refused(json!({"Mounts": [{"Type": "image", "Source": "x", "Target": "/x"}]})).0, 501);
+    assert_eq!(refused(json!({"Mounts": [{"Type": "bind", "Source": "x", "Target": "/x"}]})).0, 400);
+    assert_eq!(
+        refused(json!({"Mounts": [{"Type": "bind", "Source": "/x", "Target": "/x", "TmpfsOptions": {}}]})).0,
+        400
+    );
+}
+
+#[test]
+fn networks_and_ports() {
+    let config = made(json!({
+        "ExposedPorts": {"9000-9001/udp": {}},
+        "HostConfig": {"NetworkMode": "front", "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"},
+            {"HostIp": "", "HostPort": ""}]}, "PublishAllPorts": true, "Links": ["/db:/me/store"]},
+        "NetworkingConfig": {"EndpointsConfig": {"front": {"Aliases": ["site"], "IPAMConfig": null}}}
+    }));
+    assert_eq!((config.networks[0].name.as_str(), &config.networks[0].aliases), ("front", &vec!["site".to_owned()]));
+    assert_eq!(config.exposed_ports, ["9000/udp", "9001/udp"]);
+    let ports: Vec<String> = config.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["0:80/tcp", "0:9000/udp", "0:9001/udp", "127.0.0.1:8080:80/tcp"]);
+    assert_eq!(config.links, [("aa11".parse().unwrap(), "store".to_owned())]);
+    assert_eq!(host(json!({"NetworkMode": "ffff"})).networks[0].name, "front");
+    assert_eq!(host(json!({"NetworkMode": "none"})).network_mode, NetworkMode::None);
+    let joined = host(json!({"NetworkMode": "container:db"}));
+    assert_eq!(joined.network_mode, NetworkMode::Container("aa11".parse().unwrap()));
+    assert!(joined.networks.is_empty());
+    let on_host = translated(json!({"HostConfig": {"NetworkMode": "host", "PortBindings": {"80/tcp": [{}]}}})).unwrap();
+    assert_eq!(on_host.warnings, ["Published ports are discarded when using host network mode"]);
+    assert!(on_host.config.ports.is_empty());
+
+    let host = |host: Value| refused(json!({"HostConfig": host}));
+    assert_eq!(host(json!({"NetworkMode": "nowhere"})), (404, "network nowhere not found".to_owned()));
+    assert_eq!(host(json!({"NetworkMode": "container:nobody"})).0, 404);
+    assert_eq!(host(json!({"PortBindings": {"80/tcp": [{"HostPort": "1-5"}]}})).0, 501);
+    assert_eq!(host(json!({"PortBindings": {"80/icmp": [{"HostPort": "1"}]}})).0, 400);
+    assert_eq!(host(json!({"PortBindings": {"0/tcp": [{"HostPort": "1"}]}})).0, 400);
+    assert_eq!(host(json!({"ExtraHosts": ["a:b"]})).0, 400);
+    assert_eq!(host(json!({"Dns": ["x"]})).0, 400);
+    assert_eq!(
+        refused(json!({"Hostname": "x", "HostConfig": {"NetworkMode": "container:db"}})).1,
+        "conflicting options: hostname and the container type network mode"
+    );
+    let address = json!({"front": {"IPAMConfig": {"IPv4Address": "10.0.0.5"}}});
+    let body = json!({"HostConfig": {"NetworkMode": "front"}, "NetworkingConfig": {"EndpointsConfig": address}});
+    assert_eq!(refused(body).0, 501);
+}
+
+#[test]
+fn isolation_and_limits() {
+    let config = host(json!({
+        "IpcMode": "container:db", "PidMode": "container:aa11", "UTSMode": "host",
+        "SecurityOpt": ["no-new-privileges:true", "seccomp={}", "label=disable", "systempaths=unconfined"],
+        "Memory": 67_108_864, "MemorySwap": -1, "MemorySwappiness": 0, "NanoCpus": 1_500_000_000_i64,
+        "Ulimits": [{"Name": "NOFILE", "Soft": 5}], "Devices": [{"PathOnHost": "/dev/fuse"}],
+        "BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 1024}], "PidsLimit": -1
+    }));
+    let db: ContainerId = "aa11".parse().unwrap();
+    assert_eq!(config.ipc_mode, NamespaceMode::Container(db.clone()));
+    assert_eq!((config.pid_mode, config.uts_mode), (NamespaceMode::Container(db), NamespaceMode::Host));
+    assert!(config.no_new_privileges && config.seccomp == SeccompChoice::Custom("{}".to_owned()));
+    assert_eq!((config.masked_paths, config.read_only_paths), (Some(Vec::new()), Some(Vec::new())));
+    let resources = config.resources;
+    assert_eq!((resources.memory_and_swap_bytes, resources.swappiness), (Some(u64::MAX), Some(0)));
+    assert_eq!((resources.cpu_limit_millis, resources.pids), (Some(1500), None));
+    assert_eq!(resources.blkio_throttles[0].rate, 1024);
+    assert_eq!((config.ulimits["nofile"].soft, config.ulimits["nofile"].hard), (5, 5));
+    assert_eq!((config.devices[0].target.as_str(), config.devices[0].permissions.as_str()), ("/dev/fuse", "rwm"));
+    assert!(host(json!({"IpcMode": "none"})).without_shm);
+
+    let refused = |host: Value| refused(json!({"HostConfig": host}));
+    for (wrong, status) in [
+        (json!({"Memory": 1000}), 400),
+        (json!({"Memory": 67_108_864, "MemorySwap": 1000}), 400),
+        (json!({"MemorySwap": 67_108_864}), 400),
+        (json!({"NanoCpus": 5_000_000_000_i64}), 400),
+        (json!({"NanoCpus": 1_000_000_000, "CpuQuota": 5}), 400),
+        (json!({"SecurityOpt": ["colour=red"]}), 400),
+        (json!({"SecurityOpt": ["apparmor=mine"]}), 501),
+        (json!({"PidMode": "private"}), 400),
+        (json!({"UsernsMode": "private"}), 400),
+        (json!({"Runtime": "kata"}), 400),
+        (json!({"CgroupnsMode": "strange"}), 400),
+        (json!({"KernelMemory": 5}), 501),
+        (json!({"ShmSize": -1}), 400),
+        (json!({"OomScoreAdj": 2000}), 400),
+        (json!({"RestartPolicy": {"Name": "always"}}), 501),
+        (json!({"RestartPolicy": {"Name": "always"}, "AutoRemove": true}), 400),
+        (json!({"RestartPolicy": {"Name": "no", "MaximumRetryCount": 3}}), 400),
+    ] {
+        let (found, text) = refused(wrong.clone());
+        assert_eq!(found, status, "{wrong}: {text}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_document_panics(
+        field in "[A-Za-z]{2,12}",
+        word in "\\PC{0,30}",
+        number in proptest::prelude::any::<i64>(),
+    ) {
+        for value in [json!(word), json!(number), json!([word]), json!({ word.clone(): [word] })] {
+            let _ = translated(json!({ field.clone(): value, "HostConfig": { field.clone(): value } }));
+            for name in ["Binds", "VolumesFrom", "SecurityOpt", "Links", "ExtraHosts", "PortBindings", "Tmpfs", "NetworkMode", "IpcMode"] {
+                let _ = translated(json!({"HostConfig": { name: value }}));
+            }
+        }
+    }
+}
