@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stack_api::bodies::LogQuery;
 use stack_api::error::full_text;
 use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError};
 use stack_engine::image::Reference;
 use stack_engine::image::registry::{Credentials, PullError};
+use stack_engine::overlay::Reconciled;
 use stack_engine::volume::{VolumeError, Volumes};
 use stack_engine::{Engine, RemoveOptions};
 use stack_model::spec::PullPolicy;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
 use crate::networks::{HostNetworks, Networks};
+use crate::overlay::{self, Underlay};
 use crate::plan::Step;
 use crate::translate::{Place, TASK_LABEL, container_config, external_volumes};
 
@@ -40,19 +43,25 @@ pub fn log_query(query: &LogQuery) -> stack_engine::logs::LogQuery {
     }
 }
 
+/// How long a step waits for the networks of its task before it is tried again later.
+const NETWORKS_WAIT: Duration = Duration::from_secs(5);
+/// Between hosts, where the interface with the host's address is not found: Ethernet's.
+const DEFAULT_MTU: u32 = 1500;
+
 /// The engine of this host.
 pub struct EngineHost {
     engine: Engine,
     node: NodeId,
     node_name: String,
     networks: Networks,
+    address: IpAddr,
 }
 
 impl EngineHost {
-    /// `node_name`: for placeholders such as `{{.Node.Hostname}}`.
+    /// `node_name`: for placeholders such as `{{.Node.Hostname}}`; `address`: where other hosts reach this one.
     #[must_use]
-    pub const fn new(engine: Engine, node: NodeId, node_name: String, networks: Networks) -> Self {
-        Self { engine, node, node_name, networks }
+    pub const fn new(engine: Engine, node: NodeId, node_name: String, networks: Networks, address: IpAddr) -> Self {
+        Self { engine, node, node_name, networks, address }
     }
 
     /// Wakes the reconcile loop whenever something happens to a container, until `stop`.
@@ -118,7 +127,9 @@ impl EngineHost {
         if self.engine.inspect(&id).is_some() {
             return Ok(());
         }
-        let place = Place { node: self.node, node_name: &self.node_name };
+        self.networks.wait_for(assigned.addresses.keys(), NETWORKS_WAIT).await?;
+        let known = self.networks.wanted();
+        let place = Place { node: self.node, node_name: &self.node_name, networks: &known.assigned };
         require_volumes(self.engine.volumes(), &external_volumes(task, assigned, place))?;
         let config = container_config(task, assigned, place);
         self.engine
@@ -208,8 +219,23 @@ impl Host for EngineHost {
         Observed { containers }
     }
 
-    async fn apply_networks(&self, _networks: &HostNetworks) -> Result<(), StepFailure> {
-        Ok(())
+    async fn apply_networks(&self, networks: &HostNetworks) -> Result<(), StepFailure> {
+        let address = networks.underlay(self.node).unwrap_or(self.address);
+        let mtu = match self.engine.overlay().mtu_of(address).await {
+            Ok(Some(mtu)) => mtu,
+            Ok(None) => DEFAULT_MTU,
+            Err(error) => return Err(failed(&error)),
+        };
+        let wanted = overlay::overlays(self.node, networks, Underlay { address, mtu });
+        match self.engine.overlay().set(wanted).await {
+            Ok(done) => {
+                if done != Reconciled::default() {
+                    tracing::debug!(steps = done.steps, tables = done.tables, "networks changed");
+                }
+                Ok(())
+            }
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     async fn execute(&self, step: &Step) -> Result<(), StepFailure> {
@@ -253,7 +279,8 @@ mod tests {
             "desired": "running"
         }))
         .expect("an assigned task");
-        let place = Place { node: NodeId::from_bits(2), node_name: "alpha" };
+        let networks = BTreeMap::new();
+        let place = Place { node: NodeId::from_bits(2), node_name: "alpha", networks: &networks };
         let names = external_volumes(TaskId::from_bits(1), &assigned, place);
         assert_eq!(names, BTreeSet::from(["data-3".to_owned()]));
 

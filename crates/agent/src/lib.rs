@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod memory;
 pub mod metrics;
 pub mod networks;
+pub mod overlay;
 pub mod pass;
 pub mod placeholders;
 pub mod plan;

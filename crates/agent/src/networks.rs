@@ -4,11 +4,12 @@
 //! are kept: a host that hears no controller goes on with what it knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stack_model::{AssignedNetwork, NetworkDocument, TaskId};
+use stack_model::{AssignedNetwork, NetworkDocument, NodeId, TaskId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,12 @@ pub struct HostNetworks {
 }
 
 impl HostNetworks {
+    /// Where the host is between hosts, as its documents say it.
+    #[must_use]
+    pub fn underlay(&self, node: NodeId) -> Option<IpAddr> {
+        self.documents.values().find_map(|document| document.hosts.get(&node)).map(|host| host.underlay)
+    }
+
     /// The network as this host is on it, with everybody there; `None` where one of the two is not known, or they speak of
     /// different networks of that name.
     #[must_use]

@@ -6,10 +6,11 @@ use stack_engine::container::{
     ContainerConfig, ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck, Logging, NamespaceMode,
     NetworkMode, Resources, SeccompChoice, Ulimit,
 };
-use stack_engine::network::{NetworkEndpoint, PortBinding, Protocol};
+use stack_engine::network::{PortBinding, Protocol};
 use stack_model::spec::{self, MountSource, PublishMode};
-use stack_model::{AssignedTask, NodeId, Slot, TaskId};
+use stack_model::{AssignedNetwork, AssignedTask, NodeId, Slot, TaskId};
 
+use crate::overlay;
 use crate::placeholders::Placeholders;
 
 /// The label that names the task a container was made for. What has it belongs to the agent.
@@ -22,6 +23,8 @@ pub struct Place<'a> {
     pub node: NodeId,
     /// Its own name.
     pub node_name: &'a str,
+    /// The networks that it is on.
+    pub networks: &'a BTreeMap<String, AssignedNetwork>,
 }
 
 /// The container of a task. The image is named by the digest that the task is pinned to.
@@ -94,12 +97,8 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             spec::NetworkMode::None => NetworkMode::None,
             spec::NetworkMode::Host => NetworkMode::Host,
         },
-        networks: assigned
-            .spec
-            .networks
-            .iter()
-            .map(|(name, network)| NetworkEndpoint { name: name.clone(), aliases: network.aliases.clone() })
-            .collect(),
+        networks: Vec::new(),
+        overlays: overlay::endpoints(assigned, place.networks),
         ports: assigned.spec.ports.iter().map(port_binding).collect(),
         pid_mode: namespace_mode(container.pid_mode),
         ipc_mode: namespace_mode(container.ipc_mode),

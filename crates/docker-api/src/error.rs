@@ -203,6 +203,7 @@ impl ApiError {
                 | StartError::Filter { .. }
                 | StartError::Cgroup { .. }
                 | StartError::Network { .. }
+                | StartError::Overlay { .. }
                 | StartError::Shim { .. }
                 | StartError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },

@@ -27,6 +27,7 @@ use crate::image::{ImageStore, RegistryConfig};
 use crate::logs::{self, LogError, LogQuery, LogStream};
 use crate::metrics::Metrics;
 use crate::network::{NetworkConfig, Networks};
+use crate::overlay::{Overlay, OverlayConfig, OverlayContainer, OverlayEndpoint};
 use crate::snapshot::Snapshots;
 use crate::volume::{VolumeError, Volumes};
 
@@ -180,9 +181,18 @@ impl Engine {
             .map_err(|source| OpenError::Directory { path: volumes_root.clone(), source })?;
         let records = Records::open(config.root.join("containers"))?;
         let hierarchies = Arc::new(cgroup::detect(&config.cgroup_parent)?);
+        let overlay = Arc::new(Overlay::open(OverlayConfig::default())?);
         let (known, warnings) = records.load()?;
-        let launcher =
-            Launcher { program, hierarchies, networks, volumes, records, run, filters: config.root.join("seccomp") };
+        let launcher = Launcher {
+            program,
+            hierarchies,
+            networks,
+            overlay,
+            volumes,
+            records,
+            run,
+            filters: config.root.join("seccomp"),
+        };
         let inner = Inner {
             launcher,
             images,
@@ -218,6 +228,15 @@ impl Engine {
                 "not everything about the networks could be adopted"
             );
         }
+        let on_overlays = live.iter().filter_map(|(record, _, pid, _)| {
+            let endpoints = record.config.overlays.clone();
+            if endpoints.is_empty() {
+                return None;
+            }
+            let netns = std::fs::File::open(format!("/proc/{pid}/ns/net")).ok()?;
+            Some(OverlayContainer { id: record.id.to_string(), netns, endpoints })
+        });
+        self.inner.launcher.overlay.adopt(on_overlays.collect());
         for (record, shim, pid, started_at) in live {
             let state = ContainerState::Running { pid, started_at: started_at / 1_000_000 };
             tracing::info!(container = %record.id, pid, "adopted");
@@ -282,6 +301,12 @@ impl Engine {
     #[must_use]
     pub fn images(&self) -> &ImageStore {
         &self.inner.images
+    }
+
+    /// The networks between hosts, which whoever knows the cluster sets.
+    #[must_use]
+    pub fn overlay(&self) -> &Overlay {
+        &self.inner.launcher.overlay
     }
 
     /// The networks.
@@ -727,7 +752,12 @@ impl Engine {
             created_at: record.created_at,
             state,
             health,
-            addresses: attachment.endpoints.iter().map(|endpoint| endpoint.address.addr()).collect(),
+            addresses: attachment
+                .endpoints
+                .iter()
+                .map(|endpoint| endpoint.address.addr())
+                .chain(record.config.overlays.iter().flat_map(OverlayEndpoint::own_addresses))
+                .collect(),
             ports: attachment.ports,
             starts: record.starts,
             notes,

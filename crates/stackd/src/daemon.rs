@@ -238,7 +238,7 @@ impl Daemon {
                 let _ = fatal.send(chain(&error)).await;
             }
         });
-        self.start_agent(node, &identity, &credentials, agent_metrics)?;
+        self.start_agent(node, &identity, &credentials, agent_metrics).await?;
         let directory = self.configuration.state_directory.clone();
         self.tasks.spawn(renewal::keep_renewed(Arc::clone(&credentials), directory, self.stop.clone()));
         *self.member.lock().await = Some(Member { credentials, controller });
@@ -257,7 +257,7 @@ impl Daemon {
         });
     }
 
-    fn start_agent(
+    async fn start_agent(
         &self,
         node: stack_model::NodeId,
         identity: &NodeIdentity,
@@ -270,8 +270,25 @@ impl Daemon {
         let contact = Contact::default();
         let (reports, report_receiver) = watch::channel(None);
         let networks = Networks::new(ledger.lock().unwrap_or_else(PoisonError::into_inner).networks().clone());
-        let description = description::describe(&self.configuration);
-        let host = Arc::new(EngineHost::new(self.engine.clone(), node, description.hostname.clone(), networks.clone()));
+        let mut description = description::describe(&self.configuration);
+        match self.engine.overlay().routes().await {
+            Ok(routes) => description.routes = routes,
+            Err(error) => tracing::warn!(error = %chain(&error), "the host's routes are not known"),
+        }
+        // What the settings say now comes before what was said when the host became a member.
+        let address = self
+            .configuration
+            .advertise
+            .or(identity.address)
+            .or_else(|| description::advertised(&self.configuration, None))
+            .ok_or("it cannot be found out where other hosts reach this one: set `advertise`")?;
+        let host = Arc::new(EngineHost::new(
+            self.engine.clone(),
+            node,
+            description.hostname.clone(),
+            networks.clone(),
+            address.ip(),
+        ));
         self.tasks.spawn(host.wake_on_events(Arc::clone(&wake), self.stop.clone()));
         {
             let (networks, host, stop) = (networks.clone(), Arc::clone(&host), self.stop.clone());
@@ -288,13 +305,6 @@ impl Daemon {
         };
         self.tasks.spawn(reconciler.run(self.stop.clone()));
 
-        // What the settings say now comes before what was said when the host became a member.
-        let address = self
-            .configuration
-            .advertise
-            .or(identity.address)
-            .or_else(|| description::advertised(&self.configuration, None))
-            .ok_or("it cannot be found out where other hosts reach this one: set `advertise`")?;
         let connecting = Arc::clone(credentials);
         let keeping = Arc::clone(credentials);
         let directory = self.configuration.state_directory.clone();

@@ -6,7 +6,7 @@ use stack_model::NodeDescription;
 
 use crate::configuration::Configuration;
 
-/// Reads it from the kernel.
+/// Reads it from the kernel. The host's routes are not among it: the engine knows which of them are its own.
 pub fn describe(configuration: &Configuration) -> NodeDescription {
     let name = nix::sys::utsname::uname().ok();
     let text = |value: Option<&std::ffi::OsStr>| value.map(|value| value.to_string_lossy().into_owned());
@@ -26,6 +26,7 @@ pub fn describe(configuration: &Configuration) -> NodeDescription {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cpu_millis: u64::try_from(processors).unwrap_or(1).saturating_mul(1000),
         memory_bytes: memory().unwrap_or(0),
+        routes: Vec::new(),
         engine_labels: configuration.labels.clone(),
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use stack_shim::protocol::TerminalSize;
 
 use crate::network::{NetworkEndpoint, PortBinding};
+use crate::overlay::OverlayEndpoint;
 
 /// The identifier of a container on its host: 1 to 64 letters, digits, `_` and `-`, a letter or digit first. It is
 /// the name of its directories, and the container's address in every call.
@@ -171,6 +172,9 @@ pub struct ContainerConfig {
     pub network_mode: NetworkMode,
     /// Networks to be on, when the mode is [`NetworkMode::Networks`].
     pub networks: Vec<NetworkEndpoint>,
+    /// Interfaces on networks between hosts, when the mode is [`NetworkMode::Networks`]. Where there are any, they publish
+    /// its ports too.
+    pub overlays: Vec<OverlayEndpoint>,
     /// Published ports.
     pub ports: Vec<PortBinding>,
     /// Ports that it says it serves, `80/tcp`, beside the image's. They publish nothing.

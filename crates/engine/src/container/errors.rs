@@ -11,6 +11,7 @@ use super::roots::RootError;
 use super::spec::SpecError;
 use crate::cgroup::CgroupError;
 use crate::network;
+use crate::overlay::{OverlayAttachError, OverlayOpenError};
 use crate::seccomp::FilterError;
 use crate::volume::VolumeError;
 
@@ -54,6 +55,9 @@ pub enum OpenError {
     /// The control groups.
     #[error("could not find the control groups")]
     Cgroups(#[from] CgroupError),
+    /// The networks between hosts.
+    #[error("could not open the networks between hosts")]
+    Overlay(#[from] OverlayOpenError),
     /// The networks.
     #[error("could not open the networks")]
     Networks(#[from] network::OpenError),
@@ -197,6 +201,14 @@ pub enum StartError {
         /// Why.
         source: network::AttachError,
     },
+    /// A network between hosts.
+    #[error("container {id} did not get its networks")]
+    Overlay {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: OverlayAttachError,
+    },
     /// The shim could not be started or asked.
     #[error("container {id}: could not {what}")]
     Shim {
@@ -249,7 +261,11 @@ impl StartError {
             Self::Volume { source, .. } => matches!(source, VolumeError::Disk { .. }),
             Self::Filter { source, .. } => matches!(source, FilterError::Keep { .. }),
             Self::Cgroup { source, .. } => !source.is_refused_value(),
-            Self::Network { .. } | Self::Shim { .. } | Self::Record { .. } | Self::Peer { .. } => true,
+            Self::Network { .. }
+            | Self::Overlay { .. }
+            | Self::Shim { .. }
+            | Self::Record { .. }
+            | Self::Peer { .. } => true,
             Self::Container { source, .. } => matches!(source.kind, FailureKind::HostExhausted | FailureKind::Kernel),
         }
     }

@@ -21,6 +21,7 @@ use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
 use crate::cgroup::{self, Hierarchies};
 use crate::network::{NetworkRequest, Networks};
+use crate::overlay::{Overlay, OverlayEndpoint};
 use crate::seccomp;
 use crate::volume::Volumes;
 
@@ -30,6 +31,7 @@ pub(crate) struct Launcher {
     pub program: ShimProgram,
     pub hierarchies: Arc<Hierarchies>,
     pub networks: Arc<Networks>,
+    pub overlay: Arc<Overlay>,
     pub volumes: Volumes,
     pub records: Records,
     /// `run/containers`.
@@ -210,17 +212,30 @@ impl Launcher {
             what: "open its network namespace",
             source,
         })?;
-        let ports = if networks.is_empty() { Vec::new() } else { config.ports.clone() };
-        let request = NetworkRequest { networks, ports, hostname: spec::hostname(id, config) };
+        let overlays = match &config.network_mode {
+            NetworkMode::Networks => config.overlays.as_slice(),
+            _ => &[],
+        };
+        let is_published = !networks.is_empty() || !overlays.is_empty();
+        let ports = if is_published { config.ports.clone() } else { Vec::new() };
+        let held_only = networks.is_empty();
+        let request = NetworkRequest { networks, ports, held_only, hostname: spec::hostname(id, config) };
         let attachment = self
             .networks
             .attach(id.as_str(), &netns, &request)
             .await
             .map_err(|source| StartError::Network { id: id.clone(), source })?;
-        let first = attachment.endpoints.first();
+        for endpoint in overlays {
+            self.overlay
+                .attach(id.as_str(), &netns, endpoint)
+                .await
+                .map_err(|source| StartError::Overlay { id: id.clone(), source })?;
+        }
+        let gateways = attachment.endpoints.iter().map(|endpoint| endpoint.gateway);
+        let own = attachment.endpoints.iter().map(|endpoint| endpoint.address.addr());
         Ok(Surroundings {
-            addresses: attachment.endpoints.iter().map(|endpoint| endpoint.address.addr()).collect(),
-            gateway: first.map(|endpoint| endpoint.gateway),
+            addresses: own.chain(overlays.iter().flat_map(OverlayEndpoint::own_addresses)).collect(),
+            gateway: gateways.chain(overlays.iter().flat_map(|endpoint| endpoint.gateways.iter().copied())).next(),
             name_servers: Vec::new(),
         })
     }
@@ -257,6 +272,9 @@ impl Launcher {
             Err(error) => failures.push(error.to_string()),
         }
         if let Err(error) = self.networks.detach(id.as_str()).await {
+            failures.push(full_text(&error));
+        }
+        if let Err(error) = self.overlay.detach_all(id.as_str()).await {
             failures.push(full_text(&error));
         }
         let run = self.run_directory(id);

@@ -627,7 +627,7 @@ fn check_request(id: &str, request: &NetworkRequest) -> Result<(), AttachError> 
             return Err(AttachError::NetworkTwice { id: id.to_owned(), network: network.name.clone() });
         }
     }
-    if request.networks.is_empty() && !request.ports.is_empty() {
+    if request.networks.is_empty() && !request.ports.is_empty() && !request.held_only {
         return Err(AttachError::PortsWithoutNetwork { id: id.to_owned() });
     }
     Ok(())

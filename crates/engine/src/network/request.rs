@@ -195,6 +195,9 @@ pub struct NetworkRequest {
     /// What the host publishes.
     #[serde(default)]
     pub ports: Vec<PortBinding>,
+    /// A network between hosts publishes the ports: here they are only held, so that nobody else takes them.
+    #[serde(default)]
+    pub held_only: bool,
     /// The container's host name, under which its networks know it.
     #[serde(default)]
     pub hostname: String,

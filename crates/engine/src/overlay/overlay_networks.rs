@@ -134,6 +134,22 @@ impl Overlay {
         Ok(self.reconcile().await?)
     }
 
+    /// The MTU of the host's interface with this address, in bytes; `None`: no interface has it.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn mtu_of(&self, address: IpAddr) -> Result<Option<u32>, KernelError> {
+        kernel::mtu_of(&self.host, address).await
+    }
+
+    /// What the host reaches otherwise than by its overlay networks.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn routes(&self) -> Result<Vec<IpNet>, KernelError> {
+        kernel::other_routes(&self.host, &self.config.prefix).await
+    }
+
     /// What is not as it should be since the last reconcile, for a person.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {

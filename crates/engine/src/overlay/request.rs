@@ -176,6 +176,13 @@ pub struct OverlayEndpoint {
     pub gateways: Vec<IpAddr>,
 }
 
+impl OverlayEndpoint {
+    /// Its addresses without the subnets' lengths.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().map(IpNet::addr)
+    }
+}
+
 /// Why the networks cannot be made as they are described.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("overlay network `{network}`: {reason}")]

@@ -199,6 +199,7 @@ pub fn request(names: &[&str], ports: &[PortBinding]) -> NetworkRequest {
     NetworkRequest {
         networks: names.iter().map(|name| NetworkEndpoint { name: (*name).to_owned(), aliases: Vec::new() }).collect(),
         ports: ports.to_vec(),
+        held_only: false,
         hostname: String::new(),
     }
 }

@@ -8,6 +8,7 @@ mod observe;
 mod ports;
 mod settings;
 mod tables;
+mod underlay;
 
 pub use connections::forget;
 pub use links::Links;
@@ -15,3 +16,4 @@ pub use observe::{observe, other_routes};
 pub use ports::{make_port, remove_port};
 pub use settings::pass_on;
 pub use tables::{Applied, apply_table, differs, remove_table};
+pub use underlay::mtu_of;
