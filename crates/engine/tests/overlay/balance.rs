@@ -136,8 +136,8 @@ fn a_client_of_a_sticky_service_stays_with_its_task() {
 fn no_connection_fails_while_the_backends_change() {
     let (mut cluster, [one, ..]) = three();
     let service = cluster.networks["app"].ipv4(SERVICE);
+    let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let stop = std::sync::atomic::AtomicBool::new(false);
         let asking = scope.spawn(|| {
             let mut asked = 0;
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
