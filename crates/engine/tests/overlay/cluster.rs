@@ -9,8 +9,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
 use nlink::netlink::link::{BridgeLink, VethLink};
 use nlink::netlink::{Connection, Route};
+use stack_engine::network::Protocol;
 use stack_engine::overlay::{
-    Ingress, Neighbour, Overlay, OverlayConfig, OverlayEndpoint, OverlayNetwork, Overlays, VirtualService, link_address,
+    Ingress, Neighbour, Overlay, OverlayConfig, OverlayEndpoint, OverlayNetwork, Overlays, Reconciled, VirtualService,
+    link_address,
 };
 
 use crate::machines::Machine;
@@ -43,7 +45,7 @@ pub struct Decided {
     /// Those services that keep a client with one task.
     pub sticky: BTreeSet<u8>,
     /// Published port to its service.
-    pub published: BTreeMap<u16, u8>,
+    pub published: BTreeMap<(Protocol, u16), u8>,
 }
 
 impl Decided {
@@ -142,11 +144,11 @@ impl Cluster {
             ingress: decided
                 .published
                 .iter()
-                .map(|(port, service)| {
+                .map(|((protocol, port), service)| {
                     let tasks = &decided.services[service];
                     let here = |task: &u8| decided.tasks.get(task) == Some(&host);
                     Ingress {
-                        protocol: stack_engine::network::Protocol::Tcp,
+                        protocol: *protocol,
                         port: *port,
                         target: 80,
                         local: decided.all(tasks.iter().copied().filter(here)),
@@ -168,7 +170,56 @@ impl Cluster {
     pub fn tell_one(&self, number: u8) {
         let host = self.host(number);
         let value = self.value(number);
-        host.machine.wait(|| async { host.overlay.set(value).await }).unwrap();
+        host.machine.wait(|| host.overlay.set(value)).unwrap();
+    }
+
+    /// A machine on the hosts' link that is no host.
+    pub fn outside(&self) -> Machine {
+        host(OUTSIDE, &self.switch).machine
+    }
+
+    /// Its addresses, IPv4 first.
+    pub fn outside_addresses(&self) -> [IpAddr; 2] {
+        self.host_addresses(OUTSIDE)
+    }
+
+    /// The addresses of a host on the hosts' link, IPv4 first.
+    pub fn host_addresses(&self, number: u8) -> [IpAddr; 2] {
+        [underlay_ipv4(number).into(), underlay_ipv6(number).into()]
+    }
+
+    /// Ends what runs on a host and starts it anew; all that it made stays.
+    pub fn restart(&mut self, number: u8) {
+        let host = self.hosts.iter_mut().find(|host| host.number == number).unwrap();
+        host.overlay = host.machine.run(|| Overlay::open(OverlayConfig::default()).unwrap());
+    }
+
+    /// Looks at one host and makes right what is not.
+    pub fn reconcile(&self, number: u8) -> Reconciled {
+        let host = self.host(number);
+        host.machine.wait(|| host.overlay.reconcile()).unwrap()
+    }
+
+    /// Puts a task on another host, or on none, in what was decided.
+    pub fn place(&mut self, network: &str, task: u8, host: Option<u8>) {
+        let tasks = &mut self.networks.get_mut(network).unwrap().tasks;
+        match host {
+            Some(host) => tasks.insert(task, host),
+            None => tasks.remove(&task),
+        };
+    }
+
+    /// Sets which tasks of a service get new connections.
+    pub fn serve(&mut self, network: &str, service: u8, tasks: &[u8]) {
+        self.networks.get_mut(network).unwrap().services.insert(service, tasks.iter().copied().collect());
+    }
+
+    /// Takes a task off its networks and ends it.
+    pub fn stop(&self, host: u8, task: u8, machine: Machine) {
+        drop(machine);
+        let host = self.host(host);
+        let id = format!("task{task}");
+        host.machine.wait(|| host.overlay.detach_all(&id)).unwrap();
     }
 
     pub fn endpoint(&self, network: &str, task: u8, interface: &str) -> OverlayEndpoint {
@@ -206,6 +257,8 @@ impl Cluster {
         }
     }
 }
+
+const OUTSIDE: u8 = 99;
 
 pub fn underlay_ipv4(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, host)
@@ -245,16 +298,5 @@ pub fn links(machine: &Machine) -> Vec<String> {
         let links = Connection::<Route>::new().unwrap().get_links().await.unwrap();
         let named = links.iter().filter_map(|link| link.name());
         named.filter(|name| !matches!(*name, "lo" | "up0")).map(str::to_owned).collect()
-    })
-}
-
-/// What left through the link between hosts that was for everybody: broadcasts and groups of Ethernet, but the kernel's own
-/// of that link left out.
-pub fn sent_on_tunnel(machine: &Machine, vni: u32) -> (u64, u64) {
-    let name = format!("stackx{vni:06x}");
-    machine.wait(|| async {
-        let link = Connection::<Route>::new().unwrap().get_link_by_name(name.as_str()).await.unwrap().unwrap();
-        let stats = link.stats().unwrap();
-        (stats.tx_packets(), stats.tx_dropped())
     })
 }

@@ -134,13 +134,20 @@ impl Machine {
     }
 }
 
-/// Asks over UDP with a socket that stays the same.
+/// Asks over UDP with a socket that stays the same. As every client over UDP it asks again when there is no answer: the first
+/// large datagram to a place behind a smaller MTU is how that is found out.
 pub fn ask_udp(socket: &UdpSocket, address: IpAddr, port: u16, length: usize) -> io::Result<(String, String)> {
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
     let sent: Vec<u8> = (0..=u8::MAX).cycle().take(length).collect();
-    socket.send_to(&sent, (address, port))?;
     let mut buffer = vec![0; 65536];
-    let received = socket.recv(&mut buffer)?;
+    let until = Instant::now() + PATIENCE;
+    let received = loop {
+        socket.send_to(&sent, (address, port))?;
+        match socket.recv(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {}
+            received => break received?,
+        }
+    };
     let answer = buffer.get(..received).unwrap_or_default();
     let end = answer.iter().position(|byte| *byte == b'\n').ok_or(io::ErrorKind::InvalidData)?;
     let (head, body) = answer.split_at(end);
