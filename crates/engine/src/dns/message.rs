@@ -233,17 +233,19 @@ pub(crate) fn write(asked: &Asked, reply: &Reply, transport: Transport) -> Writt
     let mut query = hickory_proto::op::Query::query(asked.name.clone(), asked.record_type);
     query.set_query_class(asked.class);
     message.queries.push(query);
-    let whole = encode(&message, reply, true, room);
-    let written = match whole {
-        // What comes in addition may be missing without the client being told.
-        Some(written) if written.truncated && !reply.additionals.is_empty() => encode(&message, reply, false, room),
-        other => other,
-    };
-    let Some(mut written) = written else {
+    let Some((bytes, mut truncated)) = encode(&message, reply) else {
         // A reply that cannot be written is one that an upstream server should not have sent.
         let bytes = bare(asked.id, 0, asked.recursion_desired, ResponseCode::ServFail);
         return Written { bytes, truncated: false };
     };
+    let mut written = Written { bytes, truncated };
+    if written.bytes.len() > room {
+        truncated |= cut(&mut written.bytes, room);
+    }
+    if truncated {
+        written.bytes[2] |= 0x02;
+        written.truncated = true;
+    }
     if let Some(extended) = asked.extended {
         add_opt(&mut written.bytes, reply.code, extended.dnssec);
     }
@@ -261,23 +263,71 @@ fn metadata(asked: &Asked, reply: &Reply) -> Metadata {
     metadata
 }
 
-fn encode(message: &Message, reply: &Reply, with_additionals: bool, room: usize) -> Option<Written> {
-    let mut bytes = Vec::with_capacity(PLAIN_UDP);
-    let mut encoder = BinEncoder::new(&mut bytes);
-    encoder.set_max_size(u16::try_from(room).unwrap_or(u16::MAX));
-    let additionals: &[Record] = if with_additionals { &reply.additionals } else { &[] };
-    let header = hickory_proto::op::emit_message_parts(
-        &message.metadata,
-        &mut message.queries.iter(),
-        &mut reply.answers.iter(),
-        &mut reply.authorities.iter(),
-        &mut additionals.iter(),
-        None,
-        None,
-        &mut encoder,
-    )
-    .ok()?;
-    Some(Written { bytes, truncated: header.metadata.truncation })
+/// The whole message, and whether not even TCP has room for all of its answers.
+fn encode(message: &Message, reply: &Reply) -> Option<(Vec<u8>, bool)> {
+    let mut answers = reply.answers.len();
+    loop {
+        let mut bytes = Vec::with_capacity(PLAIN_UDP);
+        let header = hickory_proto::op::emit_message_parts(
+            &message.metadata,
+            &mut message.queries.iter(),
+            &mut reply.answers.iter().take(answers),
+            &mut reply.authorities.iter(),
+            &mut reply.additionals.iter(),
+            None,
+            None,
+            &mut BinEncoder::new(&mut bytes),
+        )
+        .ok()?;
+        // The library leaves half a record behind where it has no room, so it is made to have some.
+        if !header.metadata.truncation {
+            return Some((bytes, answers < reply.answers.len()));
+        }
+        if answers == 0 {
+            return None;
+        }
+        answers /= 2;
+    }
+}
+
+/// Takes whole records off the end of a message until it fits, and sets the header's counts. Names are compressed by pointing
+/// back only, so what stays can be read. Whether more is gone than what only came in addition.
+fn cut(bytes: &mut Vec<u8>, room: usize) -> bool {
+    let count = |at: usize| bytes.get(at..at + 2).map_or(0, |count| u16::from_be_bytes([count[0], count[1]]));
+    // Questions, answers, authorities, additionals: two bytes each, from the fifth byte of the header on.
+    let present = [count(4), count(6), count(8), count(10)];
+    let mut kept = [0u16; 4];
+    let mut end = HEADER;
+    'sections: for (section, &count) in present.iter().enumerate() {
+        for _ in 0..count {
+            let after = after_name(bytes, end).and_then(|at| {
+                if section == 0 {
+                    return Some(at + 4);
+                }
+                let length = bytes.get(at + 8..at + 10)?;
+                Some(at + 10 + usize::from(u16::from_be_bytes([length[0], length[1]])))
+            });
+            let Some(after) = after.filter(|&after| after <= room) else { break 'sections };
+            end = after;
+            kept[section] += 1;
+        }
+    }
+    bytes.truncate(end);
+    for (section, kept) in kept.iter().enumerate() {
+        bytes[4 + 2 * section..6 + 2 * section].copy_from_slice(&kept.to_be_bytes());
+    }
+    kept[..3] != present[..3]
+}
+
+/// Where the name that begins here ends (RFC 1035, section 4.1.4).
+fn after_name(bytes: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match usize::from(*bytes.get(at)?) {
+            0 => return Some(at + 1),
+            pointer if pointer >= 0xc0 => return Some(at + 2),
+            length => at += 1 + length,
+        }
+    }
 }
 
 /// Appends an OPT record (RFC 6891, section 6.1.2). The library has none for a message that is full already.

@@ -248,6 +248,13 @@ fn name_of(query: &Message) -> String {
     query.queries[0].name.to_ascii().to_lowercase()
 }
 
+/// What says how long it holds that there is nothing.
+fn authority() -> Record {
+    let zone = Name::from_ascii("example.org.").unwrap();
+    let data = SOA::new(zone.clone(), zone.clone(), 1, 60, 60, 60, 60);
+    Record::from_rdata(zone, 60, RData::SOA(data))
+}
+
 fn answers(query: &Message, manner: Manner, own: Ipv4Addr, limit: usize) -> Vec<Vec<u8>> {
     let mut answer = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
     answer.metadata.recursion_available = true;
@@ -260,7 +267,7 @@ fn answers(query: &Message, manner: Manner, own: Ipv4Addr, limit: usize) -> Vec<
         (_, "www.example.org." | "slow.example.org.", RecordType::A) => {
             answer.answers.push(Record::from_rdata(name, 60, RData::A(A::from(own))));
         }
-        (_, "www.example.org.", _) => {}
+        (_, "www.example.org.", _) => answer.authorities.push(authority()),
         (_, "big.example.org.", RecordType::TXT) => {
             for part in 0..20 {
                 let text = TXT::new(vec![format!("{part} {}", "x".repeat(200))]);
@@ -269,9 +276,7 @@ fn answers(query: &Message, manner: Manner, own: Ipv4Addr, limit: usize) -> Vec<
         }
         _ => {
             answer.metadata.response_code = ResponseCode::NXDomain;
-            let zone = Name::from_ascii("example.org.").unwrap();
-            let authority = SOA::new(zone.clone(), zone.clone(), 1, 60, 60, 60, 60);
-            answer.authorities.push(Record::from_rdata(zone, 60, RData::SOA(authority)));
+            answer.authorities.push(authority());
         }
     }
     let mut bytes = answer.to_vec().unwrap();
