@@ -202,6 +202,7 @@ pub enum NodeCommand {
 
 /// Where stack files come from.
 #[derive(Debug, Args)]
+#[command(after_help = FILES_HELP)]
 pub struct FileArguments {
     /// Stack files, later ones over earlier ones; `-` is standard input
     #[arg(value_name = "FILE")]
@@ -210,15 +211,27 @@ pub struct FileArguments {
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub more_files: Vec<PathBuf>,
     /// The stack's name, over the file's `name:` and the directory's
-    #[arg(short, long, value_name = "STACK")]
+    #[arg(short, long, short_alias = 'p', alias = "project-name", value_name = "STACK")]
     pub name: Option<String>,
+    /// From where relative paths start, in place of the first file's directory
+    #[arg(long, value_name = "DIRECTORY")]
+    pub project_directory: Option<PathBuf>,
     /// Files of variables instead of `.env`, later ones over earlier ones
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// Take services of these profiles as well
+    /// Take services of these profiles as well; `*` is all of them
     #[arg(long, value_name = "NAME")]
     pub profile: Vec<String>,
 }
+
+const FILES_HELP: &str = "\
+Without a FILE: those of the variable COMPOSE_FILE (divided by `:`, or by COMPOSE_PATH_SEPARATOR); else the first of \
+stack.yaml, stack.yml, compose.yaml, compose.yml, docker-compose.yml and docker-compose.yaml that is in the working \
+directory or above it, with the compose.override.yaml (stack.override.yaml) beside it.
+
+Variables come from the environment, then from the files of --env-file or COMPOSE_ENV_FILES, else from `.env`. \
+COMPOSE_PROJECT_NAME names the stack and COMPOSE_PROFILES chooses profiles, also when they stand in `.env`. \
+COMPOSE_DISABLE_ENV_FILE=1 leaves `.env` out.";
 
 /// `stack deploy`.
 #[derive(Debug, Args)]
@@ -279,19 +292,78 @@ pub enum CheckFormat {
 
 /// `stack config`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ConfigArguments {
     /// The files
     #[command(flatten)]
     pub files: FileArguments,
-    /// Print the names of the services alone
-    #[arg(long, conflicts_with_all = ["images", "format"])]
-    pub services: bool,
-    /// Print the images alone
-    #[arg(long, conflicts_with = "format")]
-    pub images: bool,
+    /// Only this service and what it depends on (repeatable)
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Vec<String>,
+    /// What to print in place of the whole
+    #[command(flatten)]
+    pub part: ConfigPart,
+    /// Leave variables as they are
+    #[arg(long)]
+    pub no_interpolate: bool,
+    /// Do not write out what is understood: names, the default network, implied dependencies
+    #[arg(long)]
+    pub no_normalize: bool,
+    /// Leave relative paths as they are
+    #[arg(long)]
+    pub no_path_resolution: bool,
+    /// Do not read `env_file` and `label_file`
+    #[arg(long)]
+    pub no_env_resolution: bool,
+    /// Do not demand that everything is defined that is referred to
+    #[arg(long)]
+    pub no_consistency: bool,
+    /// Ask the cluster which digest each image stands for, and write it behind the image's name
+    #[arg(long, conflicts_with = "no_interpolate")]
+    pub resolve_image_digests: bool,
+    /// Only check: print nothing but what is wrong
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Write to this file in place of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     pub format: ConfigFormat,
+}
+
+/// What `stack config` prints in place of the whole: at most one of these.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line; clap refuses two of them")]
+pub struct ConfigPart {
+    /// The names of the services, one a line
+    #[arg(long)]
+    pub services: bool,
+    /// The images, one a line
+    #[arg(long)]
+    pub images: bool,
+    /// The names of the volumes, one a line
+    #[arg(long)]
+    pub volumes: bool,
+    /// The names of the networks, one a line
+    #[arg(long)]
+    pub networks: bool,
+    /// The names of the models, one a line
+    #[arg(long)]
+    pub models: bool,
+    /// The profiles of all services, one a line
+    #[arg(long)]
+    pub profiles: bool,
+    /// A hash of each service, or of those named, that changes when its tasks would
+    #[arg(long, value_name = "SERVICE,…", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    pub hash: Option<String>,
+    /// The variables that the files refer to, and their defaults
+    #[arg(long)]
+    pub variables: bool,
+    /// The variables that the files see, with their values
+    #[arg(long)]
+    pub environment: bool,
 }
 
 /// How `stack config` prints.

@@ -43,7 +43,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Deploy(arguments) => commands::deploy::deploy(&session, arguments).await,
         Command::Plan(arguments) => commands::deploy::plan(&session, arguments).await,
         Command::Check(arguments) => commands::check::check(&arguments),
-        Command::Config(arguments) => commands::check::config(&arguments),
+        Command::Config(arguments) => commands::config::config(&session, &arguments).await,
         Command::Explain { code } => commands::check::explain(&code),
         Command::Schema => commands::check::schema(),
         Command::Ls(arguments) => commands::list::stacks(&session, arguments.format).await,

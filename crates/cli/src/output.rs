@@ -56,21 +56,24 @@ pub fn listing<T: Serialize>(
     match format {
         Format::Json => json(&rows),
         Format::Table => {
-            let mut table = Table::new();
-            table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-            table.set_header(header.to_vec());
-            for row in rows {
-                table.add_row(cells(row));
-            }
-            for column in table.column_iter_mut() {
-                column.set_padding((0, 2));
-            }
-            for line in table.to_string().lines() {
-                data(line.trim_end());
-            }
+            data(&table(header, rows.iter().map(cells)));
             Ok(())
         }
     }
+}
+
+/// Rows below a header, in columns.
+pub fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 /// One JSON document.

@@ -1,5 +1,8 @@
 //! Reads stack files from the disk for `stackfile`, which is pure, and prints what it finds.
 
+mod choose;
+
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +15,6 @@ use crate::arguments::FileArguments;
 use crate::failure::{ExitCode, Failure};
 use crate::output;
 
-/// Looked for upwards from the working directory when no file is named, the first one first.
-const DEFAULT_NAMES: [&str; 6] =
-    ["stack.yaml", "stack.yml", "compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 /// No stack file that a person wrote is larger; a larger one is refused before it is read into memory.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
@@ -47,12 +47,7 @@ fn read_text(path: &Path) -> std::io::Result<String> {
 }
 
 fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
-    let failure = Failure::new(ExitCode::StackFile, format!("cannot read {}: {error}", path.display()));
-    if error.kind() == std::io::ErrorKind::NotFound {
-        failure.with_hint("name the stack file: `stack deploy app.yml`")
-    } else {
-        failure
-    }
+    Failure::new(ExitCode::StackFile, format!("cannot read {}: {error}", path.display()))
 }
 
 /// The texts of the files and what surrounds them, read and not yet understood.
@@ -63,11 +58,37 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Reads the files that the command line names, or the default one.
+    /// Reads the files that the command line or the environment names, or the default ones.
     pub fn read(arguments: &FileArguments) -> Result<Self, Failure> {
+        let current = std::env::current_dir()?;
+        let given = arguments.project_directory.as_deref().map(std::path::absolute).transpose()?;
         let mut paths: Vec<PathBuf> = arguments.files.iter().chain(&arguments.more_files).cloned().collect();
+        let mut variables = Variables::of_process(arguments);
+        // Which files they are may stand in the first `.env`; theirs may be another one.
+        let first = match (&given, paths.first()) {
+            (Some(directory), _) => directory.clone(),
+            (None, Some(path)) => directory_of(path, &current)?,
+            (None, None) => current.clone(),
+        };
+        variables.read(&first)?;
+        let mut origin = "named on the command line";
         if paths.is_empty() {
-            paths.push(default_file()?);
+            paths = choose::named_by(&|name| variables.get(name));
+            origin = "named by the variable COMPOSE_FILE";
+        }
+        if paths.is_empty() {
+            paths = default_files(given.as_deref().unwrap_or(&current))?;
+            origin = "";
+        }
+        let directory = match given {
+            Some(directory) => directory,
+            None => directory_of(paths.first().map_or(Path::new("-"), PathBuf::as_path), &current)?,
+        };
+        if directory != first {
+            variables.read(&directory)?;
+        }
+        if paths.iter().filter(|path| *path == Path::new("-")).count() > 1 {
+            return Err(Failure::new(ExitCode::Usage, "standard input (`-`) can be one of the stack files only"));
         }
         let mut texts = Vec::new();
         for path in &paths {
@@ -77,11 +98,19 @@ impl Gathered {
             } else {
                 read_text(path)
             };
-            texts.push((path.display().to_string(), text.map_err(|error| cannot_read(path, &error))?));
+            let text = text.map_err(|error| {
+                let failure = cannot_read(path, &error);
+                if origin.is_empty() { failure } else { failure.with_hint(format!("the file is {origin}")) }
+            })?;
+            texts.push((path.display().to_string(), text));
         }
-        let directory = directory_of(&paths[0])?;
-        let environment = environment(arguments, &directory)?;
+        let environment = Environment::new(variables.process, variables.files);
         Ok(Self { texts, directory: directory.display().to_string(), environment })
+    }
+
+    /// The variables that the files see.
+    pub const fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     /// Understands them in one way or another.
@@ -126,50 +155,95 @@ pub fn refused(diagnostics: &[Diagnostic]) -> Failure {
     Failure::new(ExitCode::StackFile, format!("{errors} {noun} in the stack file; nothing was changed"))
 }
 
-fn default_file() -> Result<PathBuf, Failure> {
-    let here = std::env::current_dir()?;
-    here.ancestors()
-        .flat_map(|directory| DEFAULT_NAMES.iter().map(move |name| directory.join(name)))
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            Failure::new(ExitCode::StackFile, "there is no stack file here")
-                .with_hint(format!("name one, or make one of {}", DEFAULT_NAMES.join(", ")))
-        })
+/// The nearest default file at or above a directory, with the one that overrides it.
+fn default_files(start: &Path) -> Result<Vec<PathBuf>, Failure> {
+    for directory in start.ancestors() {
+        let chosen = choose::defaults(&|name| directory.join(name).is_file());
+        let Some(file) = chosen.file else { continue };
+        if !chosen.passed_over.is_empty() {
+            output::story(&format!("{file} is taken, and not {}", chosen.passed_over.join(", ")));
+        }
+        return Ok([Some(file), chosen.over].into_iter().flatten().map(|name| directory.join(name)).collect());
+    }
+    Err(Failure::new(ExitCode::StackFile, "there is no stack file here, and none above")
+        .with_hint(format!("name one, or make one of {}", choose::DEFAULT_NAMES.join(", "))))
 }
 
 /// The absolute directory that relative paths in the files start from; the working directory for standard input.
-fn directory_of(path: &Path) -> Result<PathBuf, Failure> {
+fn directory_of(path: &Path, current: &Path) -> Result<PathBuf, Failure> {
     if path == Path::new("-") {
-        return Ok(std::env::current_dir()?);
+        return Ok(current.to_owned());
     }
     let path = std::path::absolute(path)?;
     Ok(path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned))
 }
 
-fn environment(arguments: &FileArguments, directory: &Path) -> Result<Environment, Failure> {
-    let process: Vec<(String, String)> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    let outside = |name: &str| std::env::var(name).ok();
-    let (paths, required) = if arguments.env_file.is_empty() {
-        (vec![directory.join(".env")], false)
-    } else {
-        (arguments.env_file.clone(), true)
-    };
-    let mut files: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
-    for path in paths {
-        let text = match read_text(&path) {
-            Ok(text) => text,
-            Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(cannot_read(&path, &error)),
+/// The variables that stack files can refer to.
+struct Variables {
+    /// Of the process: these win.
+    process: BTreeMap<String, String>,
+    files: BTreeMap<String, String>,
+    /// Files in place of `.env`, which must be there.
+    named: Option<Vec<PathBuf>>,
+    /// Whether `.env` is read where no files are named.
+    default: bool,
+}
+
+impl Variables {
+    fn of_process(arguments: &FileArguments) -> Self {
+        let process: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let named = if arguments.env_file.is_empty() {
+            choose::environment_files(process.get("COMPOSE_ENV_FILES").map(String::as_str))
+        } else {
+            arguments.env_file.clone()
         };
-        let parsed = dotenv::parse(&text, &outside, &|name| files.get(name).cloned()).map_err(|error| {
-            Failure::new(ExitCode::StackFile, format!("{}:{}: {error}", path.display(), error.line()))
-        })?;
-        for (line, name) in parsed.left_out {
-            output::story(&format!("{}:{line}: `{name}` begins with a digit and is left out", path.display()));
-        }
-        files.extend(parsed.values);
+        let default = !choose::is_true(process.get("COMPOSE_DISABLE_ENV_FILE").map(String::as_str));
+        Self { process, files: BTreeMap::new(), named: Some(named).filter(|named| !named.is_empty()), default }
     }
-    Ok(Environment::new(process, files))
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.process.get(name).or_else(|| self.files.get(name)).map(String::as_str)
+    }
+
+    /// Reads the named files, or the `.env` of a directory; what an earlier directory's said stays.
+    fn read(&mut self, directory: &Path) -> Result<(), Failure> {
+        let (paths, required) = match &self.named {
+            Some(named) => (named.clone(), true),
+            None if self.default => (vec![directory.join(".env")], false),
+            None => return Ok(()),
+        };
+        let mut read: BTreeMap<String, String> = BTreeMap::new();
+        for path in paths {
+            let text = match read_text(&path) {
+                Ok(text) => text,
+                Err(error) if !required && is_absent(&error) => continue,
+                Err(error) => return Err(cannot_read_environment(&path, &error)),
+            };
+            let outside = |name: &str| self.process.get(name).cloned();
+            let before = |name: &str| read.get(name).cloned();
+            let parsed = dotenv::parse(&text, &outside, &before).map_err(|error| {
+                Failure::new(ExitCode::StackFile, format!("{}:{}: {error}", path.display(), error.line()))
+                    .with_hint("each line is `NAME=VALUE`; put a value with spaces, `#` or quotes in single quotes")
+            })?;
+            for (line, name) in parsed.left_out {
+                output::story(&format!("{}:{line}: `{name}` begins with a digit and is left out", path.display()));
+            }
+            read.extend(parsed.values);
+        }
+        for (name, value) in read {
+            self.files.entry(name).or_insert(value);
+        }
+        Ok(())
+    }
+}
+
+/// A `.env` that is a directory is one for another tool.
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory)
+}
+
+fn cannot_read_environment(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(ExitCode::StackFile, format!("cannot read the environment file {}: {error}", path.display()))
 }

@@ -49,7 +49,7 @@ codes! {
     /// Nested too deeply.
     TooDeep = "E0104", Error, "The file is nested more deeply than any stack file needs. This is refused so that a hostile file cannot exhaust memory.";
     /// Aliases that expand to too much.
-    TooLarge = "E0105", Error, "The file is too large, or its aliases (`*name`) expand to far more than what is written. This is refused so that a hostile file cannot exhaust memory.\n\nA stack file may have 4 MiB and may expand to 150,000 keys and values.";
+    TooLarge = "E0105", Error, "The file is too large, or its aliases (`*name`) expand to far more than what is written. This is refused so that a hostile file cannot exhaust memory.\n\nA stack file may have 4 MiB, and may expand to 150,000 keys and values and to 32 MiB of text.";
     /// A key that is no text.
     KeyNotText = "E0106", Error, "A key of a mapping is a number, a boolean, a list or empty, where the name of something is expected.\n\nA name that looks like a number needs quotes: `\"123\":`.";
     /// The document is not a mapping.

@@ -10,7 +10,7 @@ use crate::dotenv;
 use crate::load::report_environment_file;
 use crate::paths;
 use crate::source::{Environment, FileError, Files};
-use crate::tree::{Entry, Mapping, Node, Value, insert};
+use crate::tree::{Mapping, Node, Value, insert};
 
 /// Reads the files of every service, and looks up the variables that have no value of their own.
 pub(crate) fn read_files(
@@ -145,21 +145,18 @@ impl Reading<'_> {
         if values.is_empty() && !service.contains_key(key) {
             return;
         }
-        let own = service.shift_remove(key);
-        let place = own.as_ref().map(|entry| entry.node.place);
         let mut merged = Mapping::new();
         for (name, node) in values {
             insert(&mut merged, &name, node);
         }
-        let Some(own) = own else {
+        // It stays where it is among the keys, so that the printed form is the same when it is read again.
+        let Some(own) = service.get_mut(key) else {
             let place = merged.values().next().map(|entry| entry.key_place).unwrap_or_default();
             insert(service, key, Node::mapping(merged, place));
             return;
         };
-        let Value::Mapping(own_mapping) = own.node.value else {
-            service.insert(key.to_owned(), own);
-            return;
-        };
+        let Value::Mapping(own_mapping) = &mut own.node.value else { return };
+        let own_mapping = std::mem::take(own_mapping);
         for (name, mut entry) in own_mapping {
             if look_up && entry.node.is_null() {
                 if let Some(value) = self.environment.get(&name) {
@@ -171,8 +168,7 @@ impl Reading<'_> {
             }
             merged.insert(name, entry);
         }
-        let node = Node::mapping(merged, place.unwrap_or_default());
-        service.insert(key.to_owned(), Entry { key_place: own.key_place, node });
+        own.node = Node::mapping(merged, own.node.place);
     }
 }
 

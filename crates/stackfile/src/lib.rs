@@ -35,7 +35,7 @@ mod tree;
 mod validate;
 
 pub use code::{Code, codes_page, explain};
-pub use config::{Canonical, CanonicalOptions, canonical};
+pub use config::{Canonical, CanonicalOptions, Variable, canonical};
 pub use diagnostic::{Diagnostic, Location, Severity};
 pub use reference::{ReferenceEntry, Treatment, json_schema, reference, reference_page};
 pub use render::{render, render_all, sarif};
@@ -112,7 +112,7 @@ fn load_project(
     let texts: Vec<Text> =
         source.files.iter().map(|file| Text { name: file.name.to_owned(), text: file.text.to_owned() }).collect();
     let project_name = name::before_interpolation(source, environment);
-    let variables = Variables { environment, weaker: BTreeMap::new(), project_name };
+    let variables = Variables { environment, weaker: BTreeMap::new(), project_name: project_name.clone() };
     let parents: Vec<String> = source.files.iter().map(|file| paths::clean(file.name)).collect();
     journal.variables_left = !interpolate;
     let mut loader = Loader {
@@ -132,6 +132,9 @@ fn load_project(
     }
     schema::check::check_required(&root, journal);
     validate::validate(&root, journal);
+    // Variables that are left in the file are replaced in the name all the same.
+    let left = root.get("name").and_then(Node::as_text).is_some_and(|name| !interpolate && name.contains('$'));
+    let source = Source { name: project_name.as_deref().filter(|_| left).or(source.name), ..source };
     let name = name::stack_name(source, environment, &root, journal);
     if let Some(version) = root.as_mapping().and_then(|top| top.get("version")) {
         let path = Path::Root.key("version");

@@ -11,7 +11,7 @@ use crate::merge::{merge, merge_service, strip_directives, unique_lists};
 use crate::paths;
 use crate::schema::check::check_file;
 use crate::source::{Environment, FileError, Files};
-use crate::tree::{Mapping, Node, Value, read};
+use crate::tree::{Directive, Mapping, Node, Value, read};
 
 /// How many files may be included or extended one within the other.
 const MOST_NESTED_FILES: usize = 16;
@@ -106,6 +106,18 @@ impl Loader<'_> {
         let file = self.journal.add_file(&text.name, &text.text, true);
         let mut documents = read::read(&text.text, file, self.journal)?;
         for document in &mut documents {
+            if document.directive == Some(Directive::Reset) {
+                document.directive = None;
+                self.journal.push(
+                    Problem::new(
+                        Code::UnknownTag,
+                        document.place,
+                        &Path::Root,
+                        "the tag `!reset` takes a key away, and this is the whole file",
+                    )
+                    .hint("write it behind the key that is to go, as in `ports: !reset []`"),
+                );
+            }
             if self.interpolate {
                 interpolate(document, &|name| variables.get(name), self.journal);
             }
@@ -542,9 +554,10 @@ fn prefix_paths(document: &mut Node, directory: &str) {
     crate::resolve::relative_paths(document, &|path| paths::join(directory, path));
 }
 
-/// How many values a tree has.
+/// How many values a tree has; a long text counts as several.
 fn count(node: &Node) -> usize {
     match &node.value {
+        Value::Text(text) => 1 + text.len() / 64,
         Value::Sequence(items) => 1 + items.iter().map(count).sum::<usize>(),
         Value::Mapping(mapping) => 1 + mapping.values().map(|entry| count(&entry.node)).sum::<usize>(),
         _ => 1,

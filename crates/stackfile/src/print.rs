@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use crate::tree::{Node, Value, scalar};
 
-/// The tree as a YAML document.
-pub(crate) fn yaml(root: &Node) -> String {
+/// The tree as a YAML document. `dollars_doubled`: dollar signs in it mean themselves and are no variables.
+pub(crate) fn yaml(root: &Node, dollars_doubled: bool) -> String {
     let mut text = String::new();
-    block(root, 0, &mut text);
+    block(root, 0, dollars_doubled, &mut text);
     if text.starts_with('\n') {
         text.remove(0);
     }
@@ -15,7 +15,7 @@ pub(crate) fn yaml(root: &Node) -> String {
 }
 
 /// A value after its key or dash: a scalar on the same line, a collection on lines of its own.
-fn block(node: &Node, indent: usize, text: &mut String) {
+fn block(node: &Node, indent: usize, dollars: bool, text: &mut String) {
     match &node.value {
         Value::Mapping(mapping) if !mapping.is_empty() => {
             for (index, (key, entry)) in mapping.iter().enumerate() {
@@ -23,38 +23,38 @@ fn block(node: &Node, indent: usize, text: &mut String) {
                     let _ = write!(text, "\n{:indent$}", "");
                 }
                 let _ = write!(text, "{}:", quoted(key));
-                value(&entry.node, indent + 2, text);
+                value(&entry.node, indent + 2, dollars, text);
             }
         }
         Value::Sequence(items) if !items.is_empty() => {
             for item in items {
                 let _ = write!(text, "\n{:indent$}- ", "");
                 match &item.value {
-                    Value::Mapping(mapping) if !mapping.is_empty() => block(item, indent + 2, text),
-                    Value::Sequence(inner) if !inner.is_empty() => block(item, indent + 2, text),
-                    _ => text.push_str(&flow(item)),
+                    Value::Mapping(mapping) if !mapping.is_empty() => block(item, indent + 2, dollars, text),
+                    Value::Sequence(inner) if !inner.is_empty() => block(item, indent + 2, dollars, text),
+                    _ => text.push_str(&flow(item, dollars)),
                 }
             }
         }
-        _ => text.push_str(&flow(node)),
+        _ => text.push_str(&flow(node, dollars)),
     }
     if indent == 0 {
         text.push('\n');
     }
 }
 
-fn value(node: &Node, indent: usize, text: &mut String) {
+fn value(node: &Node, indent: usize, dollars: bool, text: &mut String) {
     match &node.value {
-        Value::Mapping(mapping) if !mapping.is_empty() => block(node, indent, text),
-        Value::Sequence(items) if !items.is_empty() => block(node, indent, text),
+        Value::Mapping(mapping) if !mapping.is_empty() => block(node, indent, dollars, text),
+        Value::Sequence(items) if !items.is_empty() => block(node, indent, dollars, text),
         _ => {
             text.push(' ');
-            text.push_str(&flow(node));
+            text.push_str(&flow(node, dollars));
         }
     }
 }
 
-fn flow(node: &Node) -> String {
+fn flow(node: &Node, dollars: bool) -> String {
     match &node.value {
         Value::Null => "null".to_owned(),
         Value::Boolean(value) => value.to_string(),
@@ -65,7 +65,8 @@ fn flow(node: &Node) -> String {
             let text = scalar::print_float(*value);
             if text.contains(['.', 'e']) { text } else { format!("{text}.0") }
         }
-        Value::Text(text) => quoted(&text.replace('$', "$$")),
+        Value::Text(text) if dollars => quoted(&text.replace('$', "$$")),
+        Value::Text(text) => quoted(text),
         Value::Sequence(_) => "[]".to_owned(),
         Value::Mapping(_) => "{}".to_owned(),
     }

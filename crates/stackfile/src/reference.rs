@@ -192,6 +192,14 @@ fn object_schema(object: &'static Object) -> Value {
     schema
 }
 
+/// A mapping that may be empty as one schema and not as two: editors then say what is wrong inside of it.
+fn or_nothing(shapes: &[Shape]) -> Option<Value> {
+    let [Shape::Object(object), Shape::Null] = shapes else { return None };
+    let mut schema = object_schema(object);
+    schema["type"] = json!(["object", "null"]);
+    Some(schema)
+}
+
 fn shape_schema(shape: &Shape) -> Value {
     match shape {
         Shape::Any => json!({}),
@@ -213,8 +221,9 @@ fn shape_schema(shape: &Shape) -> Value {
             "additionalProperties": false,
         }),
         Shape::Object(object) => object_schema(object),
-        Shape::Either(shapes) => {
-            json!({"anyOf": shapes.iter().map(shape_schema).collect::<Vec<_>>()})
-        }
+        Shape::Either(shapes) => match or_nothing(shapes) {
+            Some(schema) => schema,
+            None => json!({"anyOf": shapes.iter().map(shape_schema).collect::<Vec<_>>()}),
+        },
     }
 }

@@ -128,6 +128,72 @@ fn reference(
     }
 }
 
+/// One variable that a text refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reference<'a> {
+    /// The variable.
+    pub name: &'a str,
+    /// What is done where it has a value, or has none.
+    pub operator: Operator<'a>,
+}
+
+/// What a reference says beside the name; the texts are as written, variables in them not replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operator<'a> {
+    /// `$NAME`, `${NAME}`.
+    None,
+    /// `${NAME-text}`, `${NAME:-text}`: what stands in for it.
+    Default(&'a str),
+    /// `${NAME+text}`, `${NAME:+text}`: what takes its place where it is set.
+    Alternative(&'a str),
+    /// `${NAME?text}`, `${NAME:?text}`: it must be set.
+    Required,
+}
+
+/// Visits every variable that a text refers to, those within defaults too. What is no reference is passed over.
+pub(crate) fn references<'a>(text: &'a str, visit: &mut dyn FnMut(Reference<'a>)) {
+    visit_references(text, 0, visit);
+}
+
+fn visit_references<'a>(text: &'a str, depth: usize, visit: &mut dyn FnMut(Reference<'a>)) {
+    if depth > MOST_DEPTH {
+        return;
+    }
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('$') {
+        if let Some(next) = after.strip_prefix('$') {
+            rest = next;
+            continue;
+        }
+        let Some(inner) = after.strip_prefix('{') else {
+            let name = name_prefix(after);
+            if !name.is_empty() {
+                visit(Reference { name, operator: Operator::None });
+            }
+            rest = &after[name.len()..];
+            continue;
+        };
+        let Some((body, next)) = braced(inner) else { return };
+        rest = next;
+        let name = name_prefix(body);
+        let operation = &body[name.len()..];
+        let operation = operation.strip_prefix(':').unwrap_or(operation);
+        let argument = operation.get(1..).unwrap_or_default();
+        let operator = match operation.chars().next() {
+            None => Operator::None,
+            Some('-') => Operator::Default(argument),
+            Some('+') => Operator::Alternative(argument),
+            Some('?') => Operator::Required,
+            Some(_) => continue,
+        };
+        if name.is_empty() {
+            continue;
+        }
+        visit(Reference { name, operator });
+        visit_references(argument, depth + 1, visit);
+    }
+}
+
 /// The longest prefix that is the name of a variable: a letter or `_`, then letters, digits, `_`.
 pub(crate) fn name_prefix(text: &str) -> &str {
     let end = text
@@ -187,6 +253,21 @@ mod tests {
     }
 
     #[test]
+    fn every_reference_is_found() {
+        let found = |text: &str| {
+            let mut found = Vec::new();
+            references(text, &mut |reference| {
+                found.push((reference.name.to_owned(), format!("{:?}", reference.operator)))
+            });
+            found.into_iter().map(|(name, operator)| format!("{name} {operator}")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            found("$A $$B ${C:-${D?must}}${E+x} ${F!} ${9} $ ${G"),
+            ["A None", "C Default(\"${D?must}\")", "D Required", "E Alternative(\"x\")"]
+        );
+    }
+
+    #[test]
     fn an_unused_default_is_not_evaluated() {
         assert_eq!(with("${A:-${B:?missing}}", &[("A", "x")]).unwrap(), "x");
         assert_eq!(with("${A+${B:?missing}}", &[]).unwrap(), "");
@@ -227,8 +308,25 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(text in r"[$\{\}:?+\-A-C ]{0,40}") {
+        fn nothing_panics(text in r"[$\{\}:?+\-A-Cé ]{0,40}") {
             let _ = with(&text, &[("A", "x")]);
+            references(&text, &mut |_| ());
+        }
+
+        #[test]
+        fn only_variables_that_are_referred_to_are_looked_up(text in r"[$\{\}:?+\-A-C ]{0,40}") {
+            let mut known = Vec::new();
+            references(&text, &mut |reference| known.push(reference.name.to_owned()));
+            let looked_up = std::cell::RefCell::new(Vec::new());
+            let lookup = |name: &str| {
+                looked_up.borrow_mut().push(name.to_owned());
+                None
+            };
+            if substitute(&text, &lookup, &mut Vec::new()).is_ok() {
+                for name in looked_up.into_inner() {
+                    prop_assert!(known.contains(&name), "{} is looked up and not known", name);
+                }
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
-//! `stack check`, `config`, `explain` and `schema`: a stack file without a cluster.
+//! `stack check`, `explain` and `schema`: a stack file without a cluster.
 
-use stack_stackfile::{CanonicalOptions, canonical, parse, sarif};
+use stack_stackfile::{parse, sarif};
 
-use crate::arguments::{CheckArguments, CheckFormat, ConfigArguments, ConfigFormat};
+use crate::arguments::{CheckArguments, CheckFormat};
 use crate::failure::{ExitCode, Failure};
 use crate::output;
 use crate::stack_files::{Gathered, refused, tell};
@@ -20,37 +20,13 @@ pub fn check(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     }
     match parsed {
         Ok(parsed) => {
-            output::story(&format!("stack {}: {} services, no error", parsed.spec.name, parsed.spec.services.len()));
+            let count = parsed.spec.services.len();
+            let noun = if count == 1 { "service" } else { "services" };
+            output::story(&format!("stack {}: {count} {noun}, no error", parsed.spec.name));
             Ok(ExitCode::Done)
         }
         Err(diagnostics) => Err(refused(&diagnostics)),
     }
-}
-
-pub fn config(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
-    let options = CanonicalOptions::default();
-    let understood = Gathered::read(&arguments.files)?
-        .with(&arguments.files, |source, environment| canonical(source, environment, &options));
-    let understood = understood.map_err(|diagnostics| {
-        tell(&diagnostics);
-        refused(&diagnostics)
-    })?;
-    tell(&understood.warnings);
-    if arguments.services {
-        for service in understood.services() {
-            output::data(service);
-        }
-    } else if arguments.images {
-        for image in understood.images() {
-            output::data(image);
-        }
-    } else {
-        match arguments.format {
-            ConfigFormat::Yaml => output::data(understood.to_yaml().trim_end()),
-            ConfigFormat::Json => output::json(&understood.to_json())?,
-        }
-    }
-    Ok(ExitCode::Done)
 }
 
 pub fn explain(code: &str) -> Result<ExitCode, Failure> {

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod cluster;
+pub mod config;
 pub mod context;
 pub mod deploy;
 pub mod dev;

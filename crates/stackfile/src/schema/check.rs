@@ -150,16 +150,8 @@ fn check(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
             Value::Mapping(mapping) => {
                 for (key, entry) in mapping {
                     let path = path.key(key);
-                    if matches!(shape, Shape::Named(_)) && !is_name(key) {
-                        journal.push(
-                            Problem::new(
-                                Code::BadName,
-                                entry.key_place,
-                                &path,
-                                format!("`{}` cannot be a name", crate::tree::shortened(key)),
-                            )
-                            .hint("names have letters, digits, `.`, `_` and `-`"),
-                        );
+                    if matches!(shape, Shape::Named(_)) && !may_be_name(key, journal) {
+                        not_a_name(&format!("`{}`", crate::tree::shortened(key)), entry.key_place, &path, journal);
                         continue;
                     }
                     number_as_text(&entry.node, shape, &path, journal);
@@ -173,10 +165,35 @@ fn check(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Journal) {
             _ => wrong_type(node, shape, path, journal),
         },
         Shape::Either(shapes) => match shapes.iter().find(|shape| same_kind(node, shape)) {
-            Some(fitting) => check(node, fitting, path, journal),
+            Some(fitting) => {
+                check(node, fitting, path, journal);
+                if shapes.iter().any(|shape| matches!(shape, Shape::Named(_))) {
+                    names(node, path, journal);
+                }
+            }
             None => wrong_type(node, shape, path, journal),
         },
     }
+}
+
+/// The items of a list that is the short form of a mapping from names.
+fn names(list: &Node, path: &Path<'_>, journal: &mut Journal) {
+    for (index, item) in list.as_sequence().unwrap_or_default().iter().enumerate() {
+        if item.as_text().is_some_and(|name| !may_be_name(name, journal)) {
+            not_a_name(&item.quoted(), item.place, &path.index(index), journal);
+        }
+    }
+}
+
+fn may_be_name(text: &str, journal: &Journal) -> bool {
+    is_name(text) || (journal.variables_left && text.contains('$'))
+}
+
+fn not_a_name(shown: &str, place: crate::diagnostic::Place, path: &Path<'_>, journal: &mut Journal) {
+    journal.push(
+        Problem::new(Code::BadName, place, path, format!("{shown} cannot be a name"))
+            .hint("names have letters, digits, `.`, `_` and `-`"),
+    );
 }
 
 /// A value that becomes a text, and not the one that was written.

@@ -14,6 +14,8 @@ const MOST_BYTES: usize = 4 << 20;
 const MOST_DEPTH: usize = 64;
 /// The most values of a file after its aliases are expanded.
 const MOST_VALUES: usize = 150_000;
+/// The most text of a file after its aliases are expanded, in bytes.
+const MOST_TEXT: usize = 32 << 20;
 
 /// The documents of a text; an empty one is `Null`. `None` when it is not readable; the journal says why.
 pub(crate) fn read(text: &str, file: u32, journal: &mut Journal) -> Option<Vec<Node>> {
@@ -31,7 +33,8 @@ pub(crate) fn read(text: &str, file: u32, journal: &mut Journal) -> Option<Vec<N
         return None;
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader { parser: Parser::new_from_str(text), file, anchors: HashMap::new(), values: 0 };
+    let mut reader =
+        Reader { parser: Parser::new_from_str(text), file, anchors: HashMap::new(), spent: Size::default() };
     match reader.documents(journal) {
         Ok(documents) => Some(documents),
         Err(problem) => {
@@ -44,8 +47,25 @@ pub(crate) fn read(text: &str, file: u32, journal: &mut Journal) -> Option<Vec<N
 struct Reader<'input> {
     parser: Parser<'input, StrInput<'input>>,
     file: u32,
-    anchors: HashMap<usize, (Node, usize)>,
+    anchors: HashMap<usize, (Node, Size)>,
+    spent: Size,
+}
+
+/// How much a node is, itself included.
+#[derive(Clone, Copy, Default)]
+struct Size {
     values: usize,
+    /// Of its texts, in bytes.
+    text: usize,
+}
+
+impl Size {
+    const ONE: Self = Self { values: 1, text: 0 };
+
+    fn add(&mut self, other: Self) {
+        self.values += other.values;
+        self.text += other.text;
+    }
 }
 
 type Read<T> = Result<T, Box<Problem>>;
@@ -107,29 +127,32 @@ impl<'input> Reader<'input> {
         }
     }
 
-    /// The node that begins with `event`, and how many values it has, itself included.
-    fn node(&mut self, event: Event<'input>, place: Place, depth: usize, journal: &mut Journal) -> Read<(Node, usize)> {
+    /// The node that begins with `event`, and how much it is.
+    fn node(&mut self, event: Event<'input>, place: Place, depth: usize, journal: &mut Journal) -> Read<(Node, Size)> {
         if depth > MOST_DEPTH {
             return Err(Box::new(too_deep(place)));
         }
-        self.count(1, place)?;
+        self.count(Size::ONE, place)?;
         let (anchor, node, size) = match event {
             Event::Alias(id) => {
-                let Some((node, size)) = self.anchors.get(&id).cloned() else {
+                let Some(size) = self.anchors.get(&id).map(|(_, size)| *size) else {
                     return Err(Box::new(
                         Problem::new(Code::Syntax, place, &Path::Root, "this alias stands inside of its own anchor")
                             .hint("an alias can only repeat what is complete before it"),
                     ));
                 };
+                // Before it is copied.
                 self.count(size, place)?;
+                let node = self.anchors.get(&id).map_or_else(|| Node::null(place), |(node, _)| node.clone());
                 return Ok((node, size));
             }
             Event::Scalar(text, style, anchor, tag) => {
-                (anchor, self.scalar(&text, style, tag.as_deref(), place, journal), 1)
+                let size = Size { values: 1, text: text.len() };
+                (anchor, self.scalar(&text, style, tag.as_deref(), place, journal), size)
             }
             Event::SequenceStart(anchor, tag) => {
                 let mut items = Vec::new();
-                let mut size = 1;
+                let mut size = Size::ONE;
                 loop {
                     let (event, place) = self.next()?;
                     if matches!(event, Event::SequenceEnd) {
@@ -137,7 +160,7 @@ impl<'input> Reader<'input> {
                     }
                     let (item, item_size) = self.node(event, place, depth + 1, journal)?;
                     items.push(item);
-                    size += item_size;
+                    size.add(item_size);
                 }
                 let mut node = Node::sequence(items, place);
                 node.directive = self.collection_tag(tag.as_deref(), "seq", place, journal);
@@ -149,7 +172,7 @@ impl<'input> Reader<'input> {
                 node.directive = self.collection_tag(tag.as_deref(), "map", place, journal);
                 (anchor, node, size)
             }
-            _ => (0, Node::null(place), 1),
+            _ => (0, Node::null(place), Size::ONE),
         };
         if anchor > 0 {
             self.anchors.insert(anchor, (node.clone(), size));
@@ -158,26 +181,25 @@ impl<'input> Reader<'input> {
         Ok((node, size))
     }
 
-    fn count(&mut self, values: usize, place: Place) -> Read<()> {
-        self.values += values;
-        if self.values > MOST_VALUES {
-            return Err(Box::new(
-                Problem::new(
-                    Code::TooLarge,
-                    place,
-                    &Path::Root,
-                    format!("the file expands to more than {MOST_VALUES} values here"),
-                )
+    fn count(&mut self, size: Size, place: Place) -> Read<()> {
+        self.spent.add(size);
+        let message = if self.spent.values > MOST_VALUES {
+            format!("the file expands to more than {MOST_VALUES} values here")
+        } else if self.spent.text > MOST_TEXT {
+            format!("the file expands to more than {MOST_TEXT} bytes of text here")
+        } else {
+            return Ok(());
+        };
+        Err(Box::new(
+            Problem::new(Code::TooLarge, place, &Path::Root, message)
                 .hint("aliases of aliases multiply; write the repeated part once"),
-            ));
-        }
-        Ok(())
+        ))
     }
 
-    fn mapping(&mut self, depth: usize, journal: &mut Journal) -> Read<(Mapping, usize)> {
+    fn mapping(&mut self, depth: usize, journal: &mut Journal) -> Read<(Mapping, Size)> {
         let mut mapping = Mapping::new();
         let mut merged: Vec<Node> = Vec::new();
-        let mut size = 1;
+        let mut size = Size::ONE;
         loop {
             let (event, key_place) = self.next()?;
             if matches!(event, Event::MappingEnd) {
@@ -187,7 +209,8 @@ impl<'input> Reader<'input> {
             let (key, key_size) = self.node(event, key_place, depth + 1, journal)?;
             let (event, place) = self.next()?;
             let (node, node_size) = self.node(event, place, depth + 1, journal)?;
-            size += key_size + node_size;
+            size.add(key_size);
+            size.add(node_size);
             if is_merge {
                 Self::collect_merged(node, &mut merged, journal);
                 continue;
