@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod container;
 pub mod content;
+pub mod dns;
 mod engine;
 pub mod image;
 pub mod logs;

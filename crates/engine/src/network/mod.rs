@@ -18,6 +18,7 @@ mod ruleset;
 
 pub use errors::{AttachError, Failure, Failures, NetworkError, OpenError};
 pub use forwarding::SettingError;
+pub(crate) use kernel::inside as in_namespace;
 pub use kernel::{KernelError, Refusal};
 pub use networks::{Adopted, Networks};
 pub use ports::PortError;
