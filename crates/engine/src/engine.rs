@@ -714,8 +714,11 @@ impl Engine {
                 if !volume.anonymous {
                     continue;
                 }
-                match self.volumes().remove(&volume.name, Vec::new()) {
-                    Ok(()) | Err(VolumeError::Missing { .. }) => {}
+                // Others may have taken it over; it then goes with none of them.
+                let mut users = self.volume_users().remove(&volume.name).unwrap_or_default();
+                users.retain(|user| user != id.as_str());
+                match self.volumes().remove(&volume.name, users) {
+                    Ok(()) | Err(VolumeError::Missing { .. } | VolumeError::InUse { .. }) => {}
                     Err(error) => failures.push(crate::container::text_of(&error)),
                 }
             }

@@ -10,7 +10,7 @@ use std::process::{Child, Command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use stack_engine::RemoveOptions;
-use stack_engine::container::{ContainerId, ContainerState};
+use stack_engine::container::{Attach, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecId, ExecState};
 use support::{PATIENCE, config, open, processes_with, shell, with_host};
 
 const PLACE: &str = "STACK_TEST_ENGINE_PLACE";
@@ -31,6 +31,28 @@ fn engine_to_be_killed() {
                 engine.start(&id).await.unwrap();
             }
         }
+        // Those that go by themselves, and commands of one that stays.
+        for (name, line) in [("passing", waiter), ("staying", talker)] {
+            let config = ContainerConfig { auto_remove: true, ..shell(line) };
+            let id = engine.create(Some(name.parse().unwrap()), config).await.unwrap();
+            engine.start(&id).await.unwrap();
+        }
+        let talker = "talker".parse().unwrap();
+        for (name, line) in
+            [("ended", "while ! test -e /data/end; do sleep 0.02; done; exit 7"), ("lasting", "sleep 6000")]
+        {
+            let config = ExecConfig {
+                arguments: ["sh", "-c", line].map(str::to_owned).to_vec(),
+                output: true,
+                ..ExecConfig::default()
+            };
+            let id = engine.exec_create(&talker, config).await.unwrap();
+            engine.exec_start(&id, None, None).await.unwrap();
+            std::fs::write(Path::new(&place).join(name), id.as_str()).unwrap();
+        }
+        let waiting = ExecConfig { arguments: vec!["true".to_owned()], ..ExecConfig::default() };
+        let id = engine.exec_create(&talker, waiting).await.unwrap();
+        std::fs::write(Path::new(&place).join("unstarted"), id.as_str()).unwrap();
         std::fs::write(Path::new(&place).join("ready"), "").unwrap();
         std::future::pending::<()>().await;
     });
@@ -72,14 +94,22 @@ fn a_killed_engine_leaves_its_containers_running_and_the_next_one_knows_all() {
         assert!(shims >= 2, "{shims}");
         kill(Pid::from_raw(engine.child.id().try_into().unwrap()), Signal::SIGKILL).unwrap();
         engine.child.wait().unwrap();
-        // One of them ends while there is no engine.
+        // Some of them end while there is no engine.
+        let go = |name: &str, file: &str| {
+            let shim = processes_with(&format!("containers/{name}"))[0];
+            let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+            std::fs::write(format!("/proc/{}/root/data/{file}", children.trim()), "").unwrap();
+        };
+        go("passing", "go");
+        go("talker", "end");
+        until("the passing one has ended", || place.join("state/containers/passing/exit.json").exists()).await;
+        let exec = |name: &str| std::fs::read_to_string(place.join(name)).unwrap();
+        let ended = place.join("run/containers/talker/exec").join(exec("ended")).join("exit.json");
+        until("the command has ended", || ended.exists()).await;
         let waiter_exit = place.join("state/containers/waiter/exit.json");
         assert!(!waiter_exit.exists());
         let upper = place.join("snapshots/waiter/upper/data");
-        let shim = processes_with("containers/waiter")[0];
-        let init = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
-        let inside = PathBuf::from(format!("/proc/{}/root/data/go", init.trim()));
-        std::fs::write(&inside, "").unwrap();
+        go("waiter", "go");
         until("the container has ended", || waiter_exit.exists()).await;
         assert!(upper.join("go").exists());
         let adopted = open(&place, config(&place, &host.cgroup)).await;
@@ -90,6 +120,22 @@ fn a_killed_engine_leaves_its_containers_running_and_the_next_one_knows_all() {
             panic!("{:?}", adopted.inspect(&id("talker")).unwrap().state);
         };
         assert!(Path::new(&format!("/proc/{pid}")).exists());
+        // The end of a command is known, another one goes on, and one that was only made can be started.
+        let parsed = |name: &str| exec(name).parse::<ExecId>().unwrap();
+        assert_eq!(adopted.exec_wait(&parsed("ended")).await.unwrap(), Some(7));
+        let lasting = adopted.exec_inspect(&parsed("lasting")).unwrap();
+        let ExecState::Running { pid: command } = lasting.state else { panic!("{:?}", lasting.state) };
+        assert!(Path::new(&format!("/proc/{command}")).exists());
+        adopted.exec_start(&parsed("unstarted"), None, None).await.unwrap();
+        assert_eq!(adopted.exec_wait(&parsed("unstarted")).await.unwrap(), Some(0));
+        // Whoever attaches now gets what is said from now on.
+        let wanted = Attach { output: true, ..Attach::default() };
+        let mut attached = adopted.attach(&id("talker"), wanted).await.unwrap();
+        assert!(attached.output.next().await.unwrap().unwrap().bytes.starts_with(b"number "));
+        until("the passing one is removed", || adopted.inspect(&id("passing")).is_none()).await;
+        assert!(adopted.inspect(&id("staying")).is_some());
+        adopted.stop(&id("staying"), Some(std::time::Duration::ZERO)).await.unwrap();
+        until("the staying one is removed, too", || adopted.inspect(&id("staying")).is_none()).await;
         adopted.stop(&id("talker"), Some(std::time::Duration::ZERO)).await.unwrap();
         let records: Vec<_> = {
             use tokio_stream::StreamExt;

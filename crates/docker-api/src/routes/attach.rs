@@ -33,6 +33,9 @@ const FRAMES_ARE_SAID: ApiVersion = ApiVersion { major: 1, minor: 42 };
 /// A client that takes nothing for so long is given up.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// How long the end of a process is waited for when its streams have ended.
+const SETTLED: Duration = Duration::from_secs(5);
+
 /// What the client asked for.
 struct AttachRequest {
     logs: bool,
@@ -121,13 +124,15 @@ pub(super) enum Left {
     Detached,
 }
 
-/// Carries the streams until the process ends or the client leaves.
+/// Carries the streams until the process ends or the client leaves. A client that sees the end asks how it was, so the end
+/// is not shown before `ended` is.
 pub(super) async fn carry(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
     attachment: Attachment,
     framing: Framing,
     rules: InputRules,
+    ended: impl Future<Output = ()>,
 ) -> Left {
     let Attachment { input, output, .. } = attachment;
     let left = tokio::select! {
@@ -139,9 +144,19 @@ pub(super) async fn carry(
             Left::Ended
         }
     };
+    // One whose streams were cut off goes on, which a client may know.
+    if left == Left::Ended && tokio::time::timeout(SETTLED, ended).await.is_err() {
+        tracing::debug!("the streams of a process have ended before it");
+    }
     // The client may be gone.
     let _ = writer.shutdown().await;
     left
+}
+
+/// Until a container has ended, or is gone.
+async fn container_ended(engine: &Engine, container: &Container) {
+    // One that is gone has ended.
+    let _ = engine.wait(&container.id).await;
 }
 
 async fn carry_output(
@@ -266,7 +281,8 @@ pub async fn attach(
             }
             match attachment {
                 Some(attachment) => {
-                    if carry(reader, writer, attachment, framing, rules).await == Left::Detached {
+                    let ended = container_ended(&engine, &container);
+                    if carry(reader, writer, attachment, framing, rules, ended).await == Left::Detached {
                         engine.tell_detached(&container.id);
                     }
                 }
@@ -310,7 +326,8 @@ pub async fn attach_socket(
             true
         };
         if let Some(attachment) = attachment.filter(|_| logged) {
-            left = carry(reader, writer, attachment, Framing::Raw, rules).await;
+            let ended = container_ended(&engine, &container);
+            left = carry(reader, writer, attachment, Framing::Raw, rules, ended).await;
         } else {
             let _ = writer.shutdown().await;
         }

@@ -146,7 +146,11 @@ pub async fn start(
         Box::pin(async move {
             match engine.exec_start(&exec.id, Some(wanted), console).await {
                 Ok(Some(attachment)) => {
-                    if carry(reader, writer, attachment, framing, rules).await == Left::Detached {
+                    let ended = async {
+                        // One that is forgotten has ended.
+                        let _ = engine.exec_wait(&exec.id).await;
+                    };
+                    if carry(reader, writer, attachment, framing, rules, ended).await == Left::Detached {
                         engine.tell_exec_detached(&exec.id);
                     }
                 }

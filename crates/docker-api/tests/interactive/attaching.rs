@@ -24,6 +24,20 @@ async fn start(served: &Served, name: &str) {
     assert_eq!(served.ask(Method::POST, &format!("/containers/{name}/start"), None).await.0, 204);
 }
 
+/// The only shim below a directory.
+fn shim_of(root: &std::path::Path) -> i32 {
+    let found = super::support::processes_with(root.join("real/run/containers").to_str().unwrap());
+    assert_eq!(found.len(), 1);
+    found[0]
+}
+
+/// The most memory that a process has had, in KiB (proc_pid_status(5)).
+fn peak_memory(pid: i32) -> i64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 /// One frame of a multiplexed stream: its channel and content.
 async fn frame(stream: &mut UnixStream) -> Option<(u8, String)> {
     let mut head = [0; 8];
@@ -106,16 +120,23 @@ fn a_client_that_dies_is_not_noticed() {
 #[test]
 fn a_client_that_reads_nothing_is_cut_off_and_others_lose_nothing() {
     served("interactive-attach-slow", async |served| {
-        let line = "read go; seq 1 400000; echo end";
+        let line = "read go; seq 1 400000; echo end; read stay";
         create(&served, "web", line, json!({"OpenStdin": true})).await;
         start(&served, "web").await;
+        let shim = shim_of(&served.root);
+        let before = peak_memory(shim);
         let (_, slow) = served.hijack("/containers/web/attach?stream=1&stdout=1", &Value::Null).await;
         let (_, mut quick) = served.hijack(&format!("/containers/web/attach?{ALL}"), &Value::Null).await;
         quick.write_all(b"go\n").await.unwrap();
-        let seen = rest(&mut quick, 1).await;
         let mut expected: String = (1..=400_000).map(|number| format!("{number}\n")).collect();
         expected.push_str("end\n");
+        let mut seen = String::new();
+        while !seen.ends_with("end\n") {
+            seen.push_str(&frame(&mut quick).await.expect("it goes on").1);
+        }
         assert!(seen == expected, "{} of {} bytes", seen.len(), expected.len());
+        let grown = peak_memory(shim) - before;
+        assert!(grown < 4 << 10, "the shim has grown by {grown} KiB");
         let (_, mut logged) = served.hijack("/containers/web/attach?logs=1&stdout=1", &Value::Null).await;
         assert!(rest(&mut logged, 1).await == expected, "the log is whole");
         drop(slow);
@@ -132,5 +153,81 @@ fn what_is_wrong_is_said_before_the_connection_is_taken() {
         assert_eq!(ask("/containers/web/resize?h=10&w=10").await.0, 409);
         assert_eq!(ask("/containers/web/resize?h=10").await.0, 400);
         assert_eq!(served.ask(Method::GET, "/containers/web/attach/ws?stream=1", None).await.0, 400);
+    });
+}
+
+#[test]
+fn keys_leave_a_terminal_whoever_sends_them() {
+    served("interactive-attach-keys", async |served| {
+        create(
+            &served,
+            "web",
+            "stty -echo; echo ready; while read word; do echo got $word; done",
+            json!({"OpenStdin": true, "Tty": true}),
+        )
+        .await;
+        let (head, mut one) =
+            served.hijack(&format!("/v1.43/containers/web/attach?{ALL}&detachKeys=a,ctrl-b"), &Value::Null).await;
+        assert!(head.contains("application/vnd.docker.raw-stream"), "{head}");
+        start(&served, "web").await;
+        until_shown(&mut one, "ready").await;
+        one.write_all(b"b\n").await.unwrap();
+        until_shown(&mut one, "got b").await;
+        one.write_all(b"a\x02more\n").await.unwrap();
+        let mut left = Vec::new();
+        tokio::time::timeout(PATIENCE, one.read_to_end(&mut left)).await.expect("it is left").unwrap();
+        let (_, found) = served.ask(Method::GET, "/containers/web/json", None).await;
+        assert_eq!(found["State"]["Running"], true);
+        let (_, mut two) = served.hijack(&format!("/containers/web/attach?{ALL}"), &Value::Null).await;
+        two.write_all(b"again\n").await.unwrap();
+        until_shown(&mut two, "got again").await;
+    });
+}
+
+async fn until_shown(stream: &mut UnixStream, text: &str) {
+    let mut all = Vec::new();
+    while !String::from_utf8_lossy(&all).contains(text) {
+        let read = tokio::time::timeout(PATIENCE, stream.read_buf(&mut all)).await;
+        assert!(read.expect("something comes").unwrap() > 0, "`{text}` in {:?}", String::from_utf8_lossy(&all));
+    }
+}
+
+/// One message of a WebSocket from the daemon (RFC 6455): its kind and content.
+async fn message(stream: &mut UnixStream) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut head)).await.expect("a message comes").unwrap();
+    let length = match head[1] {
+        126 => usize::from(stream.read_u16().await.unwrap()),
+        127 => usize::try_from(stream.read_u64().await.unwrap()).unwrap(),
+        length => usize::from(length),
+    };
+    let mut content = vec![0; length];
+    stream.read_exact(&mut content).await.unwrap();
+    (head[0] & 0x0f, content)
+}
+
+#[test]
+fn a_web_page_can_attach() {
+    served("interactive-attach-web", async |served| {
+        create(&served, "web", "echo ready; read word; echo got $word", json!({"OpenStdin": true})).await;
+        let mut stream = UnixStream::connect(&served.socket).await.unwrap();
+        let request = format!(
+            "GET /v1.43/containers/web/attach/ws?{ALL} HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("it answers").unwrap());
+        }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        // The answer to the key of RFC 6455, section 1.3.
+        assert!(head.starts_with("http/1.1 101 ") && head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+        start(&served, "web").await;
+        assert_eq!(message(&mut stream).await, (2, b"ready\n".to_vec()));
+        // A final binary message of five bytes, masked with zeros.
+        stream.write_all(b"\x82\x85\0\0\0\0word\n").await.unwrap();
+        assert_eq!(message(&mut stream).await, (2, b"got word\n".to_vec()));
+        assert_eq!(message(&mut stream).await.0, 8, "closed with the container");
     });
 }

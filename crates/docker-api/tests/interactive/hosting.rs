@@ -1,6 +1,11 @@
 //! What `docker run` can ask of the host: each option as a container sees it.
 
-use super::served::{Served, has_docker, served};
+use http_body_util::BodyExt as _;
+use hyper::Method;
+use serde_json::json;
+
+use super::served::{Served, has_docker, served, until};
+use super::support::PATIENCE;
 
 async fn run(served: &Served, options: &[&str], line: &str) -> String {
     let mut arguments = vec!["run", "--rm"];
@@ -35,7 +40,12 @@ fn mounts_as_they_are_asked_for() {
         assert_eq!(run(&served, &["-v", "filled:/data"], "cat /data/seed").await, "from the image\n");
         assert_eq!(run(&served, &["-v", "bare:/data:nocopy"], "ls /data").await, "");
         run(&served, &["-v", "filled:/v"], "mkdir /v/part; echo inner > /v/part/word").await;
-        // The CLI here is older than this option of a volume, so it is asked for directly.
+        // The CLI may be older than this option of a volume, so it is asked for directly.
+        let mount = json!({"Type": "volume", "Source": "filled", "Target": "/p", "VolumeOptions": {"Subpath": "part"}});
+        let body = json!({"Image": "box:1", "Cmd": ["cat", "/p/word"], "HostConfig": {"NetworkMode": "none", "Mounts": [mount]}});
+        assert_eq!(served.ask(Method::POST, "/containers/create?name=part", Some(body)).await.0, 201);
+        assert_eq!(served.fine(&["start", "-a", "part"]).await, "inner\n");
+        served.fine(&["rm", "-v", "part"]).await;
         let options = "--tmpfs=/t:rw,exec,size=64k,mode=750";
         let seen = run(&served, &[options], "df -k /t | tail -1; stat -c %a /t; grep ' /t ' /proc/mounts").await;
         assert!(seen.contains(" 64 ") && seen.contains("\n750\n") && !seen.contains("noexec"), "{seen}");
@@ -196,7 +206,7 @@ fn published_ports_and_what_inspect_says() {
         assert!(port.starts_with("127.0.0.1:"), "{port}");
         assert_eq!(served.fine(&["port", "web", "443/udp"]).await.trim(), "0.0.0.0:9443");
         let address = port.trim().to_owned();
-        super::served::until("the port is served", async || {
+        until("the port is served", async || {
             let Ok(mut stream) = tokio::net::TcpStream::connect(&address).await else { return false };
             let mut heard = Vec::new();
             let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard);
@@ -212,5 +222,75 @@ fn published_ports_and_what_inspect_says() {
             {{.HostConfig.CapAdd}} {{.HostConfig.Binds}} {{len .NetworkSettings.Ports}} {{.HostConfig.NetworkMode}}";
         let seen = served.fine(&["inspect", "--format", format, "all"]).await;
         assert_eq!(seen.trim(), "b HUP true 67108864 [CAP_SYS_TIME] [/tmp:/in:ro] 2 bridge");
+    });
+}
+
+/// A file of a control group as the container's own, under version 1 or version 2.
+fn group_file(first: &str, second: &str) -> String {
+    format!("cat /sys/fs/cgroup/{first} 2>/dev/null || cat /sys/fs/cgroup/{second}")
+}
+
+#[test]
+fn control_groups() {
+    if !has_docker() {
+        return;
+    }
+    served("hosting-groups", async |served| {
+        let options = ["--cpuset-cpus", "0", "--cpu-shares", "512", "--cpu-period", "50000", "--cpu-quota", "20000"];
+        let cpus = run(&served, &options, "grep Cpus_allowed_list /proc/self/status").await;
+        assert_eq!(cpus.trim().split_whitespace().last(), Some("0"), "{cpus}");
+        let quota = run(&served, &options, &group_file("cpu/cpu.cfs_quota_us", "cpu.max")).await;
+        assert!(quota.starts_with("20000"), "{quota}");
+        let options = ["--memory", "32m", "--memory-swap", "48m", "--memory-reservation", "16m"];
+        let soft = run(&served, &options, &group_file("memory/memory.soft_limit_in_bytes", "memory.low")).await;
+        assert_eq!(soft.trim(), "16777216");
+        let tail = run(&served, &["--memory", "32m"], "tail /dev/zero; echo survived; exit 0").await;
+        assert_eq!(tail, "survived\n", "the shell outlives what it started");
+        let killed = served.docker(&["run", "--name", "hungry", "--memory", "16m", "box:1", "tail", "/dev/zero"]).await;
+        assert_eq!(killed.code, 137, "{killed:?}");
+        assert_eq!(served.fine(&["inspect", "--format", "{{.State.OOMKilled}}", "hungry"]).await, "true\n");
+        let missing = ["run", "--rm", "--device-read-bps", "/dev/none:1mb", "box:1", "true"];
+        let refused = served.docker(&missing).await;
+        assert!(refused.code == 125 && refused.error.contains("/dev/none"), "{refused:?}");
+    });
+}
+
+#[test]
+fn health_and_the_events_of_a_run() {
+    if !has_docker() {
+        return;
+    }
+    served("hosting-health", async |served| {
+        let mut events = served.send(Method::GET, "/events", None).await;
+        let health = ["--health-cmd", "test -e /well", "--health-interval", "50ms", "--health-retries", "1"];
+        let mut arguments = vec!["run", "-d", "--rm", "--name", "patient"];
+        arguments.extend(health);
+        arguments.extend(["box:1", "sleep", "600"]);
+        served.fine(&arguments).await;
+        let says = async |wanted: &str| {
+            served.fine(&["inspect", "--format", "{{.State.Health.Status}}", "patient"]).await.trim() == wanted
+        };
+        until("it is found ill", async || says("unhealthy").await).await;
+        served.fine(&["exec", "patient", "touch", "/well"]).await;
+        until("it is found well", async || says("healthy").await).await;
+        served.fine(&["kill", "patient"]).await;
+        let mut actions: Vec<String> = Vec::new();
+        let mut text = Vec::new();
+        while !actions.iter().any(|action| action == "destroy") {
+            let frame = tokio::time::timeout(PATIENCE, events.frame()).await.expect("its end is told");
+            text.extend(frame.unwrap().unwrap().into_data().unwrap());
+            while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = text.drain(..=end).collect();
+                let event: serde_json::Value = serde_json::from_slice(&line).unwrap();
+                actions.push(event["Action"].as_str().unwrap().to_owned());
+            }
+        }
+        let mut expected =
+            vec!["create", "start", "health_status: unhealthy", "exec_create: touch /well", "exec_start: touch /well"];
+        expected.extend(["exec_die", "health_status: healthy", "die", "destroy"]);
+        let mut left = actions.iter();
+        for one in expected {
+            assert!(left.any(|action| action == one), "{one} in its turn among {actions:?}");
+        }
     });
 }

@@ -71,3 +71,23 @@ fn a_command_at_a_terminal() {
         assert_eq!(shell.ends(), 9, "{}", shell.shown);
     });
 }
+
+#[test]
+fn what_was_made_is_started_and_attached_to() {
+    if !has_docker() {
+        return;
+    }
+    served("interactive-start", async |served| {
+        served.fine(&["create", "-it", "--name", "shell", "box:1"]).await;
+        for (round, code) in [("first", 3), ("second", 4)] {
+            let mut terminal = served.terminal(&["start", "-ai", "shell"], (24, 80));
+            terminal.shows("/ # ");
+            terminal.types(&format!("echo {round}-$((1+1)); exit {code}\n"));
+            terminal.shows(&format!("{round}-2"));
+            assert_eq!(terminal.ends(), code, "{}", terminal.shown);
+        }
+        served.fine(&["create", "-i", "--name", "pipe", "box:1", "cat"]).await;
+        let piped = served.docker_with(b"through\n", &["start", "-ai", "pipe"]).await;
+        assert_eq!((piped.code, piped.output.as_str()), (0, "through\n"), "{piped:?}");
+    });
+}

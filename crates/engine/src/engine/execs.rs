@@ -96,13 +96,35 @@ impl Engine {
             source: io::Error::other(error),
         };
         tokio::task::spawn_blocking(work).await.map_err(failed)??;
-        {
-            let mut all = locked(&self.inner.execs);
-            all.retain(|_, exec| !exec.is_forgotten(self.slot(&exec.container).is_some()));
-            all.insert(id.clone(), exec);
-        }
+        self.forget_execs().await;
+        locked(&self.inner.execs).insert(id.clone(), exec);
         self.tell(container, EventKind::ExecCreated { exec: id.clone(), command: config.arguments.join(" ") });
         Ok(id)
+    }
+
+    /// Lets go of those that nobody asks about any more, and of what is on disk of them.
+    async fn forget_execs(&self) {
+        let mut forgotten = Vec::new();
+        locked(&self.inner.execs).retain(|_, exec| {
+            let is_forgotten = exec.is_forgotten(self.slot(&exec.container).is_some());
+            if is_forgotten {
+                forgotten.push(self.exec_directory(exec));
+            }
+            !is_forgotten
+        });
+        let removal = tokio::task::spawn_blocking(move || {
+            for directory in forgotten {
+                match std::fs::remove_dir_all(&directory) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        tracing::debug!(%error, path = %directory.display(), "what is left of a command stays");
+                    }
+                    _ => {}
+                }
+            }
+        });
+        if let Err(error) = removal.await {
+            tracing::debug!(%error, "what is left of commands stays");
+        }
     }
 
     /// Starts a process that was made, and attaches to the streams of it that are wanted, before its first word.
@@ -314,4 +336,20 @@ fn reap(mut child: Child) {
             tracing::debug!(%error, "could not reap a helper");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_known_for_minutes_and_what_never_ran_as_long_as_its_container() {
+        let exec = ExecSlot::new(ExecId::draw(), "web".parse().unwrap(), ExecConfig::default(), ExecState::Created);
+        assert!(!exec.is_forgotten(true));
+        assert!(exec.is_forgotten(false));
+        exec.end(Some(3));
+        assert!(!exec.is_forgotten(false), "whoever started it still asks how it ended");
+        *exec.ended_at.lock().unwrap() = Instant::now().checked_sub(KEPT + Duration::from_secs(1));
+        assert!(exec.is_forgotten(true));
+    }
 }
