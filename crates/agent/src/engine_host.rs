@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stack_api::bodies::LogQuery;
 use stack_api::error::full_text;
 use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError};
+use stack_engine::dns::Layer;
 use stack_engine::image::Reference;
 use stack_engine::image::registry::{Credentials, PullError};
 use stack_engine::overlay::Reconciled;
@@ -21,6 +22,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
+use crate::names;
 use crate::networks::{HostNetworks, Networks};
 use crate::overlay::{self, Underlay};
 use crate::plan::Step;
@@ -227,6 +229,8 @@ impl Host for EngineHost {
             Err(error) => return Err(failed(&error)),
         };
         let wanted = overlay::overlays(self.node, networks, Underlay { address, mtu });
+        // Names are there before whoever is on the networks can ask for them.
+        self.engine.names().directory().replace(Layer::Cluster, names::names(self.node, networks));
         match self.engine.overlay().set(wanted).await {
             Ok(done) => {
                 if done != Reconciled::default() {

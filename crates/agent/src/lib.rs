@@ -10,6 +10,7 @@ pub mod http;
 pub mod ledger;
 pub mod memory;
 pub mod metrics;
+pub mod names;
 pub mod networks;
 pub mod overlay;
 pub mod pass;

@@ -70,22 +70,25 @@ fn neighbours(node: NodeId, document: &NetworkDocument) -> Vec<Neighbour> {
 
 /// Who on a network is sent anything new: of other hosts' tasks the document says it, of its own the host knows it better,
 /// but for those that are to end.
-struct Serving<'a> {
-    node: NodeId,
-    ready: &'a BTreeSet<TaskId>,
-    document: &'a NetworkDocument,
+pub(crate) struct Serving<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) ready: &'a BTreeSet<TaskId>,
+    pub(crate) document: &'a NetworkDocument,
 }
 
 impl<'a> Serving<'a> {
     fn of(&self, service: &'a ServiceKey) -> impl Iterator<Item = &'a NetworkEndpoint> {
         let endpoints = self.document.endpoints.iter().filter(move |(_, endpoint)| endpoint.service == *service);
-        let serves = |(task, endpoint): &(&TaskId, &NetworkEndpoint)| match endpoint.state {
+        endpoints.filter(|(task, endpoint)| self.serves(**task, endpoint)).map(|(_, endpoint)| endpoint)
+    }
+
+    pub(crate) fn serves(&self, task: TaskId, endpoint: &NetworkEndpoint) -> bool {
+        match endpoint.state {
             EndpointState::Draining => false,
-            _ if endpoint.node == self.node => self.ready.contains(task),
+            _ if endpoint.node == self.node => self.ready.contains(&task),
             EndpointState::Serving => true,
             EndpointState::NotReady => false,
-        };
-        endpoints.filter(serves).map(|(_, endpoint)| endpoint)
+        }
     }
 
     fn services(&self) -> Vec<VirtualService> {
@@ -149,7 +152,7 @@ pub fn endpoints(assigned: &AssignedTask, networks: &BTreeMap<String, AssignedNe
     made
 }
 
-const fn protocol(protocol: Protocol) -> EngineProtocol {
+pub(crate) const fn protocol(protocol: Protocol) -> EngineProtocol {
     match protocol {
         Protocol::Tcp => EngineProtocol::Tcp,
         Protocol::Udp => EngineProtocol::Udp,

@@ -98,6 +98,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             spec::NetworkMode::Host => NetworkMode::Host,
         },
         networks: Vec::new(),
+        name_scope: Some(assigned.service.stack.to_string()),
         overlays: overlay::endpoints(assigned, place.networks),
         ports: assigned.spec.ports.iter().map(port_binding).collect(),
         pid_mode: namespace_mode(container.pid_mode),
@@ -124,7 +125,7 @@ pub fn external_volumes(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
 }
 
 /// What the container is called on its host: `shop_web.1.` and the task's id.
-fn container_name(task: TaskId, assigned: &AssignedTask) -> String {
+pub(crate) fn container_name(task: TaskId, assigned: &AssignedTask) -> String {
     let key = &assigned.service;
     match assigned.slot {
         Slot::Replica(number) => format!("{}_{}.{number}.{task}", key.stack, key.service),

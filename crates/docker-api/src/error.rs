@@ -204,6 +204,7 @@ impl ApiError {
                 | StartError::Cgroup { .. }
                 | StartError::Network { .. }
                 | StartError::Overlay { .. }
+                | StartError::Names { .. }
                 | StartError::Shim { .. }
                 | StartError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },

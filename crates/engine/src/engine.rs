@@ -22,7 +22,9 @@ use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, Event, EventKind, ExecCommand, ExecError,
     ExecId, ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Prober, Record,
     RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
+    name_client,
 };
+use crate::dns::{Directory, NameServers, NameServersConfig};
 use crate::image::{ImageStore, RegistryConfig};
 use crate::logs::{self, LogError, LogQuery, LogStream};
 use crate::metrics::Metrics;
@@ -182,12 +184,14 @@ impl Engine {
         let records = Records::open(config.root.join("containers"))?;
         let hierarchies = Arc::new(cgroup::detect(&config.cgroup_parent)?);
         let overlay = Arc::new(Overlay::open(OverlayConfig::default())?);
+        let names = Arc::new(NameServers::new(NameServersConfig::default(), Arc::new(Directory::new())));
         let (known, warnings) = records.load()?;
         let launcher = Launcher {
             program,
             hierarchies,
             networks,
             overlay,
+            names,
             volumes,
             records,
             run,
@@ -237,6 +241,20 @@ impl Engine {
             Some(OverlayContainer { id: record.id.to_string(), netns, endpoints })
         });
         self.inner.launcher.overlay.adopt(on_overlays.collect());
+        for (record, _, pid, _) in &live {
+            let Some(client) = name_client(&record.config) else { continue };
+            let served = match std::fs::File::open(format!("/proc/{pid}/ns/net")) {
+                Ok(netns) => self.inner.launcher.names.serve(record.id.as_str(), &netns, client).await.err(),
+                Err(_ended) => None,
+            };
+            if let Some(error) = served {
+                tracing::warn!(
+                    container = %record.id,
+                    error = crate::container::text_of(&error),
+                    "the container has no name server"
+                );
+            }
+        }
         for (record, shim, pid, started_at) in live {
             let state = ContainerState::Running { pid, started_at: started_at / 1_000_000 };
             tracing::info!(container = %record.id, pid, "adopted");
@@ -307,6 +325,12 @@ impl Engine {
     #[must_use]
     pub fn overlay(&self) -> &Overlay {
         &self.inner.launcher.overlay
+    }
+
+    /// The name servers of the containers, and where names are published.
+    #[must_use]
+    pub fn names(&self) -> &NameServers {
+        &self.inner.launcher.names
     }
 
     /// The networks.

@@ -5,6 +5,7 @@
 mod controllers;
 mod hosts;
 mod identities;
+mod networks;
 mod removal;
 mod services;
 mod troubles;

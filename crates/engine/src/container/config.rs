@@ -175,6 +175,8 @@ pub struct ContainerConfig {
     /// Interfaces on networks between hosts, when the mode is [`NetworkMode::Networks`]. Where there are any, they publish
     /// its ports too.
     pub overlays: Vec<OverlayEndpoint>,
+    /// The stack whose names are meant where several have a name on its networks.
+    pub name_scope: Option<String>,
     /// Published ports.
     pub ports: Vec<PortBinding>,
     /// Ports that it says it serves, `80/tcp`, beside the image's. They publish nothing.

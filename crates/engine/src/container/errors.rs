@@ -10,6 +10,7 @@ use super::exec::ExecId;
 use super::roots::RootError;
 use super::spec::SpecError;
 use crate::cgroup::CgroupError;
+use crate::dns::ServeError;
 use crate::network;
 use crate::overlay::{OverlayAttachError, OverlayOpenError};
 use crate::seccomp::FilterError;
@@ -209,6 +210,14 @@ pub enum StartError {
         /// Why.
         source: OverlayAttachError,
     },
+    /// The name server.
+    #[error("container {id} did not get its name server")]
+    Names {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: ServeError,
+    },
     /// The shim could not be started or asked.
     #[error("container {id}: could not {what}")]
     Shim {
@@ -263,6 +272,7 @@ impl StartError {
             Self::Cgroup { source, .. } => !source.is_refused_value(),
             Self::Network { .. }
             | Self::Overlay { .. }
+            | Self::Names { .. }
             | Self::Shim { .. }
             | Self::Record { .. }
             | Self::Peer { .. } => true,

@@ -20,6 +20,9 @@ use super::record::{Record, Records};
 use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
 use crate::cgroup::{self, Hierarchies};
+use crate::dns::{
+    Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, Upstream, container_resolver_file,
+};
 use crate::network::{NetworkRequest, Networks};
 use crate::overlay::{Overlay, OverlayEndpoint};
 use crate::seccomp;
@@ -32,6 +35,7 @@ pub(crate) struct Launcher {
     pub hierarchies: Arc<Hierarchies>,
     pub networks: Arc<Networks>,
     pub overlay: Arc<Overlay>,
+    pub names: Arc<NameServers>,
     pub volumes: Volumes,
     pub records: Records,
     /// `run/containers`.
@@ -231,12 +235,20 @@ impl Launcher {
                 .await
                 .map_err(|source| StartError::Overlay { id: id.clone(), source })?;
         }
+        let mut name_servers = Vec::new();
+        if let Some(client) = name_client(config) {
+            self.names
+                .serve(id.as_str(), &netns, client)
+                .await
+                .map_err(|source| StartError::Names { id: id.clone(), source })?;
+            name_servers.push(NAME_SERVER.into());
+        }
         let gateways = attachment.endpoints.iter().map(|endpoint| endpoint.gateway);
         let own = attachment.endpoints.iter().map(|endpoint| endpoint.address.addr());
         Ok(Surroundings {
             addresses: own.chain(overlays.iter().flat_map(OverlayEndpoint::own_addresses)).collect(),
             gateway: gateways.chain(overlays.iter().flat_map(|endpoint| endpoint.gateways.iter().copied())).next(),
-            name_servers: Vec::new(),
+            name_servers,
         })
     }
 
@@ -254,7 +266,13 @@ impl Launcher {
         }
         fs::write(state.join("hosts"), files::hosts(&hostname, &linked, around))?;
         fs::write(state.join("hostname"), format!("{hostname}\n"))?;
-        fs::write(state.join("resolv.conf"), files::resolv_conf(&host_resolv_conf(), config, around, own_network))
+        let resolver_file = if around.name_servers.is_empty() {
+            files::resolv_conf(&host_resolv_conf(), config, around, own_network)
+        } else {
+            let own = ResolverOverrides { search: config.dns_search.clone(), options: config.dns_options.clone() };
+            container_resolver_file(&ResolverFile::parse(&host_resolv_conf()), &own)
+        };
+        fs::write(state.join("resolv.conf"), resolver_file)
     }
 
     /// Takes away what a start made on the host, running or not. Everything is tried; every failure is told.
@@ -274,6 +292,7 @@ impl Launcher {
         if let Err(error) = self.networks.detach(id.as_str()).await {
             failures.push(full_text(&error));
         }
+        self.names.stop(id.as_str());
         if let Err(error) = self.overlay.detach_all(id.as_str()).await {
             failures.push(full_text(&error));
         }
@@ -285,6 +304,24 @@ impl Launcher {
         }
         failures
     }
+}
+
+/// What a container on networks that have names may ask; `None`: its networks have none.
+pub(crate) fn name_client(config: &ContainerConfig) -> Option<Client> {
+    if config.overlays.is_empty() || config.network_mode != NetworkMode::Networks {
+        return None;
+    }
+    let leads_outside = config.overlays.iter().any(|endpoint| !endpoint.gateways.is_empty());
+    let upstream = match config.dns.as_slice() {
+        [] if leads_outside || !config.networks.is_empty() => Upstream::Host,
+        [] => Upstream::Nobody,
+        servers => Upstream::Servers(servers.to_vec()),
+    };
+    Some(Client {
+        networks: config.overlays.iter().map(|endpoint| endpoint.network.clone()).collect(),
+        stack: config.name_scope.clone(),
+        upstream,
+    })
 }
 
 /// The filter of a container's system calls, before it is compiled.

@@ -1,0 +1,221 @@
+//! Networks that join hosts: names, virtual addresses, published ports, and updates that lose nothing.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use nix::sched::{CloneFlags, setns};
+use serde_json::Value;
+use stack_testkit::namespaced::{NamespacedCluster, get, text};
+
+use crate::cluster;
+
+/// `web` on `front`, `hidden` on `back`, and a client of `front` on every host.
+fn file(replicas: u32, greeting: &str, order: &str) -> String {
+    format!(
+        r#"name: net
+services:
+  web:
+    image: busybox:test
+    init: true
+    command: ["sh", "-c", "echo \"$$GREETING $$NODE\" > /www/index.html; exec httpd -f -p 8080 -h /www"]
+    environment:
+      GREETING: "{greeting}"
+      NODE: "{{{{.Node.Hostname}}}}"
+    networks: {{front: {{aliases: [shop-front]}}}}
+    ports: ["8080:8080"]
+    stop_grace_period: 10s
+    healthcheck:
+      test: ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/"]
+      interval: 1s
+      timeout: 20s
+      start_period: 60s
+      start_interval: 200ms
+    deploy:
+      replicas: {replicas}
+      update_config: {{order: {order}, parallelism: 1, monitor: 500ms}}
+  hidden:
+    image: busybox:test
+    init: true
+    command: ["httpd", "-f", "-p", "8080", "-h", "/"]
+    stop_grace_period: 1s
+    networks: [back]
+  client:
+    image: busybox:test
+    init: true
+    command: ["sleep", "100000"]
+    stop_grace_period: 1s
+    networks: [front]
+    deploy: {{mode: global}}
+networks:
+  front: {{enable_ipv6: true}}
+  back: {{}}
+"#
+    )
+}
+
+/// What a command in a task's container says.
+fn inside(task: &Value, command: &[&str]) -> Result<String, String> {
+    let pid = task["pid"].as_i64().ok_or("it does not run")?.to_string();
+    let output = Command::new("nsenter")
+        .args(["--target", &pid, "--mount", "--net", "--"])
+        .args(command)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(text(&output)) }
+}
+
+/// The addresses that a name has for a task.
+fn addresses(task: &Value, name: &str) -> Result<BTreeSet<IpAddr>, String> {
+    let said = inside(task, &["/bin/busybox", "nslookup", name])?;
+    let answer = said.split_once("\n\n").map_or("", |(_server, answer)| answer);
+    Ok(answer
+        .lines()
+        .filter_map(|line| line.strip_prefix("Address"))
+        .filter_map(|line| line.split_whitespace().find_map(|word| word.parse().ok()))
+        .collect())
+}
+
+/// Runs in the network namespace of a task's container.
+fn within<T>(task: &Value, work: impl FnOnce() -> T) -> T {
+    let pid = task["pid"].as_i64().expect("it runs");
+    let netns = File::open(format!("/proc/{pid}/ns/net")).expect("its namespace");
+    setns(netns, CloneFlags::CLONE_NEWNET).expect("entered");
+    work()
+}
+
+#[test]
+fn services_find_and_reach_each_other_on_every_host_and_nobody_elses() {
+    let cluster = cluster(3, 3, &[]);
+    let path = cluster.file("net.yml", &file(3, "one", "stop-first"));
+    cluster.stack_ok(&["deploy", &path]);
+    let web = cluster.wait_ready("net/web", 3);
+    let clients = cluster.wait_ready("net/client", 3);
+    let hidden = cluster.wait_ready("net/hidden", 1);
+    assert_eq!(web.iter().map(|task| task["node"].to_string()).collect::<BTreeSet<_>>().len(), 3);
+
+    let mut virtual_addresses = BTreeSet::new();
+    for client in &clients {
+        // One address of each family for the name, the stack's and the alias.
+        for name in ["web", "web.net", "shop-front", "WEB"] {
+            let found = cluster.wait("a name", || match addresses(client, name) {
+                Ok(found) if found.len() == 2 => Ok(found),
+                other => Err(format!("{name}: {other:?}")),
+            });
+            virtual_addresses.insert(found);
+        }
+        let tasks = cluster.wait("the tasks", || match addresses(client, "tasks.web") {
+            Ok(found) if found.len() == 6 => Ok(found),
+            other => Err(format!("{other:?}")),
+        });
+        assert!(tasks.is_disjoint(virtual_addresses.first().expect("the address")));
+        // The name leads to every task, wherever it runs, by both families.
+        for address in virtual_addresses.first().expect("the address") {
+            let mut hosts = BTreeSet::new();
+            cluster.wait("every task to answer", || {
+                let answer = std::thread::scope(|scope| {
+                    scope
+                        .spawn(|| within(client, || get(SocketAddr::new(*address, 8080), "/")))
+                        .join()
+                        .expect("no panic")
+                });
+                let answer = answer.map_err(|error| format!("{address}: {error}"))?;
+                hosts.insert(answer);
+                if hosts.len() == 3 { Ok(()) } else { Err(format!("{hosts:?}")) }
+            });
+        }
+        let answer = inside(client, &["/bin/busybox", "wget", "-q", "-O", "-", "http://web:8080/"]);
+        assert!(answer.as_ref().is_ok_and(|answer| answer.starts_with("one node")), "{answer:?}");
+        // What is on another network has no name here, and no way leads there.
+        assert!(addresses(client, "hidden").is_err(), "{:?}", addresses(client, "hidden"));
+        let hidden_address = addresses(&hidden[0], "tasks.hidden").expect("its own name");
+        let hidden_address = *hidden_address.first().expect("an address");
+        // Whoever else may answer to that address outside, it is not the service.
+        let reached = std::thread::scope(|scope| {
+            let ask = move || get(SocketAddr::new(hidden_address, 8080), "/etc/hostname").is_ok();
+            scope.spawn(move || within(client, ask)).join().expect("no panic")
+        });
+        assert!(!reached, "a client of `front` reaches {hidden_address} on `back`");
+    }
+    assert_eq!(virtual_addresses.len(), 1, "{virtual_addresses:?}");
+
+    // With one replica every host still publishes its port.
+    cluster.stack_ok(&["scale", "net/web=1"]);
+    let left = cluster.wait_ready("net/web", 1);
+    let node = left[0]["node"].as_str().expect("a node").to_owned();
+    for host in cluster.hosts() {
+        let answer = cluster.wait("an answer", || get((host.address, 8080), "/"));
+        assert_eq!(answer.trim(), format!("one {node}"));
+    }
+    // With none the name is still there, and connections are refused at once.
+    cluster.stack_ok(&["scale", "net/web=0"]);
+    cluster.wait_ready("net/web", 0);
+    let address = virtual_addresses.first().expect("the address").first().copied().expect("IPv4");
+    cluster.wait("a refusal", || {
+        let error = std::thread::scope(|scope| {
+            let client = &clients[0];
+            scope.spawn(move || within(client, || get(SocketAddr::new(address, 8080), "/"))).join().expect("no panic")
+        })
+        .expect_err("nobody serves");
+        if error.kind() == std::io::ErrorKind::ConnectionRefused { Ok(()) } else { Err(error.to_string()) }
+    });
+    cluster.stack_ok(&["rm", "net"]);
+    cluster.down();
+}
+
+/// Asks again and again until told to stop; what fails is kept.
+fn ask(stop: &AtomicBool, failed: &Mutex<Vec<String>>, asked: &AtomicUsize, who: &str, address: SocketAddr) {
+    while !stop.load(Ordering::Relaxed) {
+        if let Err(error) = get(address, "/") {
+            failed.lock().expect("no panic").push(format!("{who} at {address}: {error}"));
+        }
+        asked.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn update_under_load(cluster: &NamespacedCluster, change: &[&str]) {
+    let clients = cluster.wait_ready("net/client", 3);
+    let address = *addresses(&clients[0], "web").expect("a name").first().expect("IPv4");
+    let hosts = cluster.hosts();
+    let (stop, asked, failed) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        let (stop, asked, failed) = (&stop, &asked, &failed);
+        for client in &clients {
+            let who = format!("the client on {}", client["node"]);
+            scope.spawn(move || within(client, || ask(stop, failed, asked, &who, SocketAddr::new(address, 8080))));
+        }
+        for host in &hosts {
+            scope.spawn(move || ask(stop, failed, asked, "from outside", SocketAddr::new(host.address.into(), 8080)));
+        }
+        let before = asked.load(Ordering::Relaxed);
+        let output = cluster.stack(change);
+        stop.store(true, Ordering::Relaxed);
+        assert!(output.status.success(), "{}\n{}", text(&output), cluster.logs());
+        assert!(asked.load(Ordering::Relaxed) > before, "nobody asked anything");
+    });
+    let failed = failed.into_inner().expect("no panic");
+    assert!(
+        failed.is_empty(),
+        "{} of {} requests failed: {:#?}",
+        failed.len(),
+        asked.into_inner(),
+        &failed[..failed.len().min(20)]
+    );
+}
+
+#[test]
+fn no_request_fails_while_a_service_is_replaced_or_scaled() {
+    let cluster = cluster(3, 3, &[]);
+    let path = cluster.file("net.yml", &file(6, "one", "stop-first"));
+    cluster.stack_ok(&["deploy", &path]);
+    cluster.wait_ready("net/web", 6);
+    let path = cluster.file("two.yml", &file(6, "two", "stop-first"));
+    update_under_load(&cluster, &["deploy", &path]);
+    let path = cluster.file("three.yml", &file(6, "three", "start-first"));
+    update_under_load(&cluster, &["deploy", &path]);
+    update_under_load(&cluster, &["scale", "net/web=2"]);
+    cluster.down();
+}
