@@ -238,7 +238,7 @@ fn control_groups() {
     served("hosting-groups", async |served| {
         let options = ["--cpuset-cpus", "0", "--cpu-shares", "512", "--cpu-period", "50000", "--cpu-quota", "20000"];
         let cpus = run(&served, &options, "grep Cpus_allowed_list /proc/self/status").await;
-        assert_eq!(cpus.trim().split_whitespace().last(), Some("0"), "{cpus}");
+        assert_eq!(cpus.split_whitespace().last(), Some("0"), "{cpus}");
         let quota = run(&served, &options, &group_file("cpu/cpu.cfs_quota_us", "cpu.max")).await;
         assert!(quota.starts_with("20000"), "{quota}");
         let options = ["--memory", "32m", "--memory-swap", "48m", "--memory-reservation", "16m"];

@@ -16,8 +16,11 @@ fn watch(machine: &Machine) {
 
 fn watched(machine: &Machine, comment: &str) -> u64 {
     let listed = machine.command("nft", &["list", "chain", "inet", "watch", "out"]);
-    let line = listed.lines().find(|line| line.contains(&format!("comment \"{comment}\""))).unwrap();
-    line.split_once("packets ").unwrap().1.split(' ').next().unwrap().parse().unwrap()
+    let counted = listed
+        .lines()
+        .find(|line| line.contains(&format!("comment \"{comment}\"")))
+        .and_then(|line| line.split_once("packets ")?.1.split(' ').next()?.parse().ok());
+    counted.expect("a counter of packets")
 }
 
 #[test]
