@@ -20,7 +20,8 @@ fn watched(machine: &Machine, comment: &str) -> u64 {
         .lines()
         .find(|line| line.contains(&format!("comment \"{comment}\"")))
         .and_then(|line| line.split_once("packets ")?.1.split(' ').next()?.parse().ok());
-    counted.expect("a counter of packets")
+    let Some(counted) = counted else { panic!("no counter `{comment}`: {listed}") };
+    counted
 }
 
 #[test]
