@@ -112,6 +112,7 @@ impl<'a> Serving<'a> {
                 };
                 published.push(Ingress {
                     protocol: protocol(port.protocol),
+                    host_ip: port.host_ip.filter(|address| !address.is_unspecified()),
                     port: number,
                     target: port.target,
                     local: addresses(self.of(key).filter(on_this_host)),

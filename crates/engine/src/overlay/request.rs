@@ -146,7 +146,10 @@ pub struct VirtualService {
 pub struct Ingress {
     /// Of the port.
     pub protocol: Protocol,
-    /// On every address of the host.
+    /// The host's only address that it is published on; `None`: all of them.
+    #[serde(default)]
+    pub host_ip: Option<IpAddr>,
+    /// On the host.
     pub port: u16,
     /// Of the tasks.
     pub target: u16,

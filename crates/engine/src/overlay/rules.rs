@@ -34,6 +34,11 @@ const TASKS: [&str; 2] = ["tasks4", "tasks6"];
 /// The tasks of published ports that are on this host, by family.
 const LOCAL: [&str; 2] = ["local4", "local6"];
 
+/// Ports that are published on some addresses of the host alone.
+const RESTRICTED: &str = "restricted";
+/// Those ports with these addresses, by family.
+const ALLOWED: [&str; 2] = ["allowed4", "allowed6"];
+
 const STICKY_CHAIN: &str = "sticky";
 
 /// The loopback network, which bridges route so that `127.0.0.1:PORT` works on the host.
@@ -82,7 +87,14 @@ fn maps(overlays: &Overlays, networks: &[(String, &OverlayNetwork)], published: 
         let of_family = peers.iter().filter(|peer| AddressFamily::of(**peer) == family);
         members(of_family.map(|&peer| vec![Part::from(peer)]).collect())
     };
-    let Published { ports: [ports4, ports6], tasks: [tasks4, tasks6], local: [local4, local6], .. } = published;
+    let Published {
+        ports: [ports4, ports6],
+        tasks: [tasks4, tasks6],
+        local: [local4, local6],
+        restricted,
+        allowed: [allowed4, allowed6],
+        ..
+    } = published;
     let map = |name, key, value, elements| Map { name, key, value, elements };
     let port: &[PartType] = &[PartType::Protocol, PartType::Port];
     let numbered: &[PartType] = &[PartType::Protocol, PartType::Port, PartType::Number];
@@ -94,7 +106,10 @@ fn maps(overlays: &Overlays, networks: &[(String, &OverlayNetwork)], published: 
         map(PEERS[0], &[PartType::Ipv4], set.clone(), peers(AddressFamily::Ipv4)),
         map(PEERS[1], &[PartType::Ipv6], set.clone(), peers(AddressFamily::Ipv6)),
         map(LOCAL[0], &[PartType::Ipv4], set.clone(), local4),
-        map(LOCAL[1], &[PartType::Ipv6], set, local6),
+        map(LOCAL[1], &[PartType::Ipv6], set.clone(), local6),
+        map(RESTRICTED, port, set.clone(), restricted),
+        map(ALLOWED[0], &[PartType::Protocol, PartType::Port, PartType::Ipv4], set.clone(), allowed4),
+        map(ALLOWED[1], &[PartType::Protocol, PartType::Port, PartType::Ipv6], set, allowed6),
         map(PUBLISHED[0], port, ValueType::Chain, ports4),
         map(PUBLISHED[1], port, ValueType::Chain, ports6),
         map(TASKS[0], numbered, ValueType::Data(&[PartType::Ipv4, PartType::Port]), tasks4),
@@ -107,12 +122,21 @@ struct Published {
     ports: [BTreeMap<Key, Value>; 2],
     tasks: [BTreeMap<Key, Value>; 2],
     local: [BTreeMap<Key, Value>; 2],
+    restricted: BTreeMap<Key, Value>,
+    allowed: [BTreeMap<Key, Value>; 2],
     counts: BTreeSet<u32>,
     sticky: bool,
 }
 
 impl Published {
     fn add(&mut self, ingress: &Ingress) {
+        if let Some(address) = ingress.host_ip {
+            let port = vec![Part::Protocol(ingress.protocol), Part::Port(ingress.port)];
+            let mut with_address = port.clone();
+            with_address.push(Part::from(address));
+            self.restricted.insert(port, Value::Member);
+            self.allowed[AddressFamily::of(address) as usize].insert(with_address, Value::Member);
+        }
         for family in AddressFamily::BOTH {
             let of_family = |addresses: &[IpAddr]| -> BTreeSet<IpAddr> {
                 addresses.iter().copied().filter(|address| AddressFamily::of(*address) == family).collect()
@@ -181,9 +205,13 @@ fn arriving_rules(port: u16, networks: &[(String, &OverlayNetwork)]) -> Vec<Rule
 }
 
 fn published_rules() -> Vec<Rule> {
-    AddressFamily::BOTH
-        .map(|family| rule([Condition::DestinationIsLocal], Action::LookUpPort(family, PUBLISHED[family as usize])))
-        .into()
+    let elsewhere = AddressFamily::BOTH.map(|family| {
+        let not_there = Condition::PortAtNotIn(family, ALLOWED[family as usize]);
+        rule([Condition::PortIn(RESTRICTED), not_there], Action::Accept)
+    });
+    let published = AddressFamily::BOTH
+        .map(|family| rule([Condition::DestinationIsLocal], Action::LookUpPort(family, PUBLISHED[family as usize])));
+    elsewhere.into_iter().chain(published).collect()
 }
 
 fn masquerade_rules(networks: &[(String, &OverlayNetwork)]) -> Vec<Rule> {

@@ -188,6 +188,10 @@ pub enum Condition {
     DestinationIn(AddressFamily, &'static str),
     /// It goes to an address that is not in this set.
     DestinationNotIn(AddressFamily, &'static str),
+    /// Its protocol and destination port are in this set.
+    PortIn(&'static str),
+    /// Its protocol, destination port and address are not in this set.
+    PortAtNotIn(AddressFamily, &'static str),
     /// It goes to an address of the host.
     DestinationIsLocal,
     /// It goes to this UDP port.
@@ -406,6 +410,10 @@ impl fmt::Display for Condition {
             Self::Destination(net) => write!(formatter, "{} daddr {net}", family(net)),
             Self::DestinationIn(family, set) => write!(formatter, "{family} daddr @{set}"),
             Self::DestinationNotIn(family, set) => write!(formatter, "{family} daddr != @{set}"),
+            Self::PortIn(set) => write!(formatter, "meta l4proto . th dport @{set}"),
+            Self::PortAtNotIn(family, set) => {
+                write!(formatter, "meta l4proto . th dport . {family} daddr != @{set}")
+            }
             Self::DestinationIsLocal => formatter.write_str("fib daddr type local"),
             Self::UdpDestination(port) => write!(formatter, "udp dport {port}"),
             Self::Tcp => formatter.write_str("meta l4proto tcp"),

@@ -46,6 +46,8 @@ pub struct Decided {
     pub sticky: BTreeSet<u8>,
     /// Published port to its service.
     pub published: BTreeMap<(Protocol, u16), u8>,
+    /// Published ports that are on one address of the hosts alone.
+    pub only_on: BTreeMap<u16, IpAddr>,
 }
 
 impl Decided {
@@ -148,6 +150,7 @@ impl Cluster {
                     let tasks = &decided.services[service];
                     let here = |task: &u8| decided.tasks.get(task) == Some(&host);
                     Ingress {
+                        host_ip: decided.only_on.get(port).copied(),
                         protocol: *protocol,
                         port: *port,
                         target: 80,

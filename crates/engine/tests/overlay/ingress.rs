@@ -75,3 +75,22 @@ fn a_published_port_goes_where_its_tasks_are_and_is_refused_without_any() {
     drop((task, other));
     cluster.remove();
 }
+
+#[test]
+fn a_port_that_is_published_on_one_address_is_on_no_other() {
+    let (mut cluster, _task, outside) = published();
+    let one = IpAddr::V4(underlay_ipv4(1));
+    let net = cluster.networks.get_mut("app").unwrap();
+    net.published.extend([((Protocol::Tcp, 8081), SERVICE), ((Protocol::Tcp, 8082), SERVICE)]);
+    net.only_on = [(8081, Ipv4Addr::LOCALHOST.into()), (8082, one)].into();
+    cluster.tell();
+    let host = &cluster.host(1).machine;
+    assert_eq!(host.ask(Ipv4Addr::LOCALHOST.into(), 8081).unwrap().0, "task1");
+    assert!(host.ask(one, 8081).is_err(), "8081 is on {one}");
+    assert!(outside.ask(one, 8081).is_err(), "8081 is on {one}");
+    assert_eq!(outside.ask(one, 8082).unwrap().0, "task1");
+    assert!(outside.ask(underlay_ipv6(1).into(), 8082).is_err(), "8082 is on IPv6");
+    assert!(host.ask(Ipv4Addr::LOCALHOST.into(), 8082).is_err(), "8082 is on the loopback address");
+    assert_eq!(outside.ask(one, 8080).unwrap().0, "task1", "the other port is everywhere");
+    cluster.remove();
+}

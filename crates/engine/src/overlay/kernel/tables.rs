@@ -433,6 +433,13 @@ fn condition_of(rule: Rule, condition: &Condition) -> Rule {
             network_payload(of_family(rule, *family), Register::R0, destination, len)
                 .expr(LookupExpr::new(*set, Register::R0).invert())
         }
+        Condition::PortIn(set) => protocol_and_port(rule).expr(LookupExpr::new(*set, Register::R0)),
+        Condition::PortAtNotIn(family, set) => {
+            let (_, destination, len) = address_places(*family);
+            let key = protocol_and_port(of_family(rule, *family));
+            network_payload(key, Register::Reg32_02, destination, len)
+                .expr(LookupExpr::new(*set, Register::R0).invert())
+        }
         Condition::DestinationIsLocal => rule.match_fib_type(FibFlags::DADDR, RouteType::Local),
         Condition::UdpDestination(port) => rule.match_udp_dport(*port),
         Condition::Tcp => rule.match_l4proto(6),
