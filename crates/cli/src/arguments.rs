@@ -276,6 +276,9 @@ pub struct CheckArguments {
     /// How to print what is found
     #[arg(long, value_enum, default_value_t)]
     pub format: CheckFormat,
+    /// Refuse also what `docker stack deploy` would not take: versions other than 3 to 3.13, or several of them
+    #[arg(long)]
+    pub docker_stack: bool,
 }
 
 /// How `stack check` prints what it finds.

@@ -136,6 +136,11 @@ codes! {
     /// A path of the host that is relative.
     RelativeBind = "E0603", Error, "A service mounts a directory relative to the stack file. The file is on the computer that deploys; the container runs on some host of the cluster, where that directory is not.\n\nUse a named volume for data, build files into the image, or give an absolute path that is on every host that may run the service.";
 
+    /// A version that Docker's deployer does not know; only with `--docker-stack`.
+    DockerStackVersion = "E0604", Error, "The file is to be one that `docker stack deploy` takes, too (`stack check --docker-stack`), and that takes only files of version 3 to 3.13, or without a version. Here, and for Docker Compose, the key means nothing.";
+    /// Versions that differ; only with `--docker-stack`.
+    DockerStackVersions = "E0605", Error, "The files are to be ones that `docker stack deploy` takes, too (`stack check --docker-stack`), and that takes several files together only if they have the same version. Here, and for Docker Compose, the key means nothing.";
+
     /// A key that is accepted with a remark.
     Noted = "E0901", Warning, "The key is accepted, but does not do all that it does for Docker Compose on one host; the message says what does not happen. Each is said once, however often the key is there.";
     /// A number where a text is meant.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stack_stackfile::{Code, Environment, Files, Source, SourceFile, parse, render_all};
+use stack_stackfile::{Code, Environment, Files, Source, SourceFile, docker_stack, parse, render_all};
 
 /// A name, and a stack file with something wrong in it, or something to be warned of.
 const CASES: &[(&str, &str)] = &[
@@ -297,12 +297,27 @@ fn every_diagnostic_reads_well() {
     }
 }
 
+/// What is asked for with `stack check --docker-stack`.
+#[test]
+fn what_docker_stack_would_not_take_reads_well() {
+    let file = |name, text| SourceFile { name, text };
+    let files = [
+        file("app.yml", "version: \"3.8\"\nservices: {web: {image: 'nginx:1'}}\n"),
+        file("none.yml", "services: {web: {image: 'nginx:2'}}\n"),
+        file("other.yml", "version: \"3.1\"\nservices: {web: {image: 'nginx:2'}}\n"),
+        file("old.yml", "version: '2.1'\nservices: {web: {image: 'nginx:2'}}\n"),
+        file("unreadable.yml", "services: ["),
+    ];
+    insta::assert_snapshot!(render_all(&docker_stack(&files)));
+    assert!(docker_stack(&files[..2]).is_empty());
+}
+
 #[test]
 fn every_code_is_shown_by_a_case() {
     let reader = further_files();
     let shown: BTreeSet<Code> = CASES.iter().flat_map(|(_, text)| told(text, &reader).1).collect();
     // These need a file that is too large to be read as prose.
-    let elsewhere = [Code::TooManyProblems];
+    let elsewhere = [Code::TooManyProblems, Code::DockerStackVersion, Code::DockerStackVersions];
     let missing: Vec<&Code> =
         Code::ALL.iter().filter(|code| !shown.contains(code) && !elsewhere.contains(code)).collect();
     assert!(missing.is_empty(), "no case shows {missing:?}");

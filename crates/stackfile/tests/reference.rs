@@ -20,17 +20,17 @@ fn is_current(path: &str, text: &str) {
 
 #[test]
 fn the_page_of_the_documentation_is_current() {
-    is_current("docs/stack-file.md", &reference_page());
+    is_current("../../docs/stack-file.md", &reference_page());
 }
 
 #[test]
 fn the_page_of_the_codes_is_current() {
-    is_current("docs/diagnostics.md", &codes_page());
+    is_current("../../docs/diagnostics.md", &codes_page());
 }
 
 #[test]
 fn the_json_schema_is_current() {
-    is_current("docs/stack-file.schema.json", &format!("{:#}\n", json_schema()));
+    is_current("../../docs/stack-file.schema.json", &format!("{:#}\n", json_schema()));
 }
 
 #[test]

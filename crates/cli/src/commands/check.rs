@@ -1,6 +1,6 @@
 //! `stack check`, `explain` and `schema`: a stack file without a cluster.
 
-use stack_stackfile::{parse, sarif};
+use stack_stackfile::{docker_stack, parse, sarif};
 
 use crate::arguments::{CheckArguments, CheckFormat};
 use crate::failure::{ExitCode, Failure};
@@ -8,7 +8,22 @@ use crate::output;
 use crate::stack_files::{Gathered, refused, tell};
 
 pub fn check(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
-    let parsed = Gathered::read(&arguments.files)?.with(&arguments.files, parse);
+    let gathered = Gathered::read(&arguments.files)?;
+    let mut parsed = gathered.with(&arguments.files, parse);
+    if arguments.docker_stack {
+        let more = gathered.with(&arguments.files, |source, _| docker_stack(source.files));
+        parsed = match parsed {
+            Ok(mut right) if !more.is_empty() => {
+                right.warnings.extend(more);
+                Err(right.warnings)
+            }
+            Ok(right) => Ok(right),
+            Err(mut wrong) => {
+                wrong.extend(more);
+                Err(wrong)
+            }
+        };
+    }
     let diagnostics = match &parsed {
         Ok(parsed) => &parsed.warnings,
         Err(diagnostics) => diagnostics,

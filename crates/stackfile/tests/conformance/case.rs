@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use stack_stackfile::{
-    CanonicalOptions, Environment, FileError, Files, Source, SourceFile, canonical, dotenv, render_all,
+    CanonicalOptions, Environment, FileError, Files, Source, SourceFile, canonical, docker_stack, dotenv, render_all,
 };
 
 use crate::expect;
@@ -197,6 +197,9 @@ impl Case {
         let imperative = self.flag("project_name_imperative") || !named;
         let name = self.json["options"]["project_name"].as_str().filter(|_| imperative);
         let name = if stack_rules { Some("stack") } else { name };
+        if stack_rules {
+            Self::check_docker_stack(&self.inputs())?;
+        }
         self.canonical(&self.inputs(), name, &options)
     }
 
@@ -309,7 +312,18 @@ impl Case {
         self.canonical(&[("input.json".to_owned(), text)], None, &options)
     }
 
+    /// What `stack check --docker-stack` adds.
+    fn check_docker_stack(inputs: &[(String, String)]) -> Result<(), String> {
+        let files: Vec<SourceFile<'_>> = inputs.iter().map(|(name, text)| SourceFile { name, text }).collect();
+        let said = docker_stack(&files);
+        if said.is_empty() { Ok(()) } else { Err(render_all(&said)) }
+    }
+
     fn schema(&self) -> Outcome {
+        // docker/cli is told the version beside the file.
+        if let Some(version) = self.json["schema_version"].as_str().filter(|version| !version.is_empty()) {
+            Self::check_docker_stack(&[("input.json".to_owned(), json!({ "version": version }).to_string())])?;
+        }
         self.canonical(&self.inputs(), Some("test"), &Self::bare())
     }
 
