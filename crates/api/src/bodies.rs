@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use stack_model::spec::NetworkSpec;
 use stack_model::{Availability, NodeDescription, NodeId, NodeRole, RegistryCredential, ServiceKey, StackSpec};
 use utoipa::{IntoParams, ToSchema};
 
@@ -135,6 +136,15 @@ pub struct SetRegistryRequest {
     /// What its pulls present.
     #[schema(value_type = Object)]
     pub credential: RegistryCredential,
+}
+
+/// `PUT /v1/networks/{network}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutNetworkRequest {
+    /// As it is to be. Its `name` and `external` mean nothing here.
+    #[schema(value_type = Object)]
+    pub spec: NetworkSpec,
 }
 
 /// `GET /v1/tasks`.

@@ -18,6 +18,7 @@ use crate::routes::{self, Caller};
     crate::bodies::ScaleRequest,
     crate::bodies::UpdateNodeRequest,
     crate::bodies::SetRegistryRequest,
+    crate::bodies::PutNetworkRequest,
     crate::bodies::PullRequest,
     crate::views::ClusterView,
     crate::views::MemberView,
@@ -34,6 +35,10 @@ use crate::routes::{self, Caller};
     crate::views::Written,
     crate::views::ImageView,
     crate::views::RegistryView,
+    crate::views::NetworkView,
+    crate::views::NetworkHostView,
+    crate::views::NetworkServiceView,
+    crate::views::NetworkTaskView,
     crate::views::LogLine,
 )))]
 struct Schemas;

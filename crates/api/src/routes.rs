@@ -92,6 +92,10 @@ routes! {
     REGISTRIES = "GET" "/v1/registries" Operator None => Some("RegistryView[]"), "Registries that the cluster has credentials for";
     SET_REGISTRY = "PUT" "/v1/registries/{registry}" Operator Some("SetRegistryRequest") => Some("Written"), "Set a registry's credential";
     REMOVE_REGISTRY = "DELETE" "/v1/registries/{registry}" Operator None => Some("Written"), "Forget a registry's credential";
+    NETWORKS = "GET" "/v1/networks" Operator None => Some("NetworkView[]"), "The networks between hosts";
+    NETWORK = "GET" "/v1/networks/{network}" Operator None => Some("NetworkView"), "One network, with who is on it";
+    PUT_NETWORK = "PUT" "/v1/networks/{network}" Operator Some("PutNetworkRequest") => Some("Written"), "Make a network by hand, or change one";
+    REMOVE_NETWORK = "DELETE" "/v1/networks/{network}" Operator None => Some("Written"), "Remove a network that was made by hand";
     NODE_REGISTER = "POST" "/v1/node/register" Node None => None, "A node says what and where it is";
     NODE_HEARTBEAT = "POST" "/v1/node/heartbeat" Node None => None, "A node is alive";
     NODE_ASSIGNMENT = "GET" "/v1/node/assignment" Node None => None, "What a node shall do, when it is news";

@@ -403,6 +403,72 @@ pub struct RegistryView {
     pub username: String,
 }
 
+/// One network between hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkView {
+    /// Its full name.
+    pub name: String,
+    /// The VXLAN network identifier.
+    pub vni: u32,
+    /// Whose it is; `None`: made by hand.
+    #[schema(value_type = Option<String>)]
+    pub stack: Option<StackName>,
+    /// IPv4 first.
+    pub subnets: Vec<String>,
+    /// No way out of it.
+    pub internal: bool,
+    /// Containers that are no tasks may be on it.
+    pub attachable: bool,
+    /// In bytes; `None`: what fits between the hosts.
+    pub mtu: Option<u32>,
+    /// As the user gave them.
+    pub labels: BTreeMap<String, String>,
+    /// How many addresses are left.
+    pub free_addresses: u32,
+    /// The hosts on it.
+    pub hosts: Vec<NetworkHostView>,
+    /// The services on it.
+    pub services: Vec<NetworkServiceView>,
+    /// The tasks on it.
+    pub tasks: Vec<NetworkTaskView>,
+}
+
+/// A host on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkHostView {
+    /// Its name.
+    pub node: String,
+    /// Its own addresses there: its containers' gateways.
+    pub addresses: Vec<String>,
+}
+
+/// A service on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkServiceView {
+    /// `STACK/SERVICE`.
+    pub service: String,
+    /// Its virtual addresses there.
+    pub addresses: Vec<String>,
+    /// Its names there.
+    pub names: Vec<String>,
+}
+
+/// A task on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkTaskView {
+    /// Which.
+    #[schema(value_type = String)]
+    pub task: TaskId,
+    /// `STACK/SERVICE`.
+    pub service: String,
+    /// Its host's name.
+    pub node: String,
+    /// Its addresses there.
+    pub addresses: Vec<String>,
+    /// `not ready`, `serving` or `draining`.
+    pub state: String,
+}
+
 /// One line of a task's output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogLine {

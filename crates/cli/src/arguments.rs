@@ -87,6 +87,9 @@ pub enum Command {
     /// Images on the hosts
     #[command(subcommand)]
     Image(ImageCommand),
+    /// The networks between hosts
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Credentials of registries, for the whole cluster
     #[command(subcommand)]
     Registry(RegistryCommand),
@@ -498,6 +501,46 @@ pub enum ImageCommand {
         /// Where
         #[command(flatten)]
         nodes: NodeArguments,
+    },
+}
+
+/// `stack network`.
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// List the networks
+    Ls(ListArguments),
+    /// Show who is on a network, as JSON
+    Inspect {
+        /// Its full name: that of a stack's is `STACK_KEY`
+        name: String,
+    },
+    /// Make a network that several stacks use with `external: true`
+    Create {
+        /// Its name
+        name: String,
+        /// Its subnet, at most one of IPv4 and one of IPv6; without one it is taken from the cluster's pool
+        #[arg(long = "subnet", value_name = "CIDR")]
+        subnets: Vec<ipnet::IpNet>,
+        /// It has IPv6 addresses, too
+        #[arg(long)]
+        ipv6: bool,
+        /// No way leads out of it
+        #[arg(long)]
+        internal: bool,
+        /// Containers that are no tasks may be on it
+        #[arg(long)]
+        attachable: bool,
+        /// The size of its packets in bytes, where it must be less than what fits between the hosts
+        #[arg(long, value_name = "BYTES")]
+        mtu: Option<u32>,
+        /// A label, KEY=VALUE
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
+    },
+    /// Remove a network that nobody is on
+    Rm {
+        /// Its name
+        name: String,
     },
 }
 

@@ -163,6 +163,53 @@ fn services_find_and_reach_each_other_on_every_host_and_nobody_elses() {
         if error.kind() == std::io::ErrorKind::ConnectionRefused { Ok(()) } else { Err(error.to_string()) }
     });
     cluster.stack_ok(&["rm", "net"]);
+    assert_eq!(cluster.json(&["network", "ls"]).as_array().map(Vec::len), Some(0));
+    cluster.down();
+}
+
+#[test]
+fn two_stacks_meet_on_a_network_that_was_made_by_hand() {
+    let cluster = cluster(2, 1, &[]);
+    let stack = |name: &str, service: &str, command: &str| {
+        format!(
+            r#"name: {name}
+services:
+  {service}: {{image: "busybox:test", init: true, command: [{command}], networks: [shared], stop_grace_period: 1s}}
+networks:
+  shared: {{external: true}}
+"#
+        )
+    };
+    let server = cluster.file("server.yml", &stack("one", "server", r#"httpd, "-f", "-p", "8080", "-h", /www"#));
+    let client = cluster.file("client.yml", &stack("two", "client", r#"sleep, "100000""#));
+    let refused = cluster.stack(&["deploy", &server]);
+    assert!(!refused.status.success());
+    assert!(text(&refused).contains("stack network create"), "{}", text(&refused));
+
+    cluster.stack_ok(&["network", "create", "shared", "--subnet", "192.168.77.0/24", "--label", "team=web"]);
+    cluster.stack_ok(&["deploy", &server]);
+    cluster.stack_ok(&["deploy", &client]);
+    cluster.wait_ready("one/server", 1);
+    let client = cluster.wait_ready("two/client", 1);
+    let found = cluster.wait("the name", || match addresses(&client[0], "server.one") {
+        Ok(found) if found.len() == 1 => Ok(found),
+        other => Err(format!("{other:?}")),
+    });
+    let network = cluster.stack_ok(&["network", "inspect", "shared"]);
+    let network: Value = serde_json::from_str(&network).expect("JSON");
+    assert_eq!(network["subnets"], serde_json::json!(["192.168.77.0/24"]));
+    assert_eq!(network["labels"]["team"], "web");
+    assert_eq!(network["tasks"].as_array().map(Vec::len), Some(2), "{network:#}");
+    let virtual_address = found.first().expect("an address").to_string();
+    let services = network["services"].as_array().expect("services");
+    assert!(services.iter().any(|service| service["addresses"][0] == virtual_address.as_str()), "{network:#}");
+
+    let refused = cluster.stack(&["network", "rm", "shared"]);
+    assert!(!refused.status.success(), "{}", text(&refused));
+    cluster.stack_ok(&["rm", "one"]);
+    cluster.stack_ok(&["rm", "two"]);
+    cluster.stack_ok(&["network", "rm", "shared"]);
+    assert_eq!(cluster.stack(&["network", "inspect", "shared"]).status.code(), Some(6));
     cluster.down();
 }
 

@@ -9,5 +9,6 @@ pub mod dev;
 pub mod image;
 pub mod list;
 pub mod logs;
+pub mod network;
 pub mod node;
 pub mod registry;

@@ -7,6 +7,7 @@ pub mod guard;
 mod images;
 mod internal;
 pub mod listener;
+mod networks;
 mod nodes;
 mod plan_view;
 mod session;
@@ -72,6 +73,10 @@ pub(crate) fn router(context: Context) -> Router {
     mount(routes::NODE_IMAGE_IMPORT, post(nodes::image_import).layer(DefaultBodyLimit::disable()));
     mount(routes::NODE_IMAGE_PULL, post(nodes::image_pull));
     mount(routes::NODE_IMAGE_REMOVE, delete(nodes::image_remove));
+    mount(routes::NETWORKS, get(networks::list));
+    mount(routes::NETWORK, get(networks::inspect));
+    mount(routes::PUT_NETWORK, put(networks::put));
+    mount(routes::REMOVE_NETWORK, delete(networks::remove));
     mount(routes::REGISTRIES, get(cluster::registries));
     mount(routes::SET_REGISTRY, put(cluster::set_registry));
     mount(routes::REMOVE_REGISTRY, delete(cluster::remove_registry));
