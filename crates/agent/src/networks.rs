@@ -31,6 +31,9 @@ pub struct HostNetworks {
     /// controller is heard.
     #[serde(skip)]
     pub ready: BTreeSet<TaskId>,
+    /// Whether [`HostNetworks::ready`] was ever looked at in this life.
+    #[serde(skip)]
+    pub observed: bool,
     /// Of the state that the documents were read from; 0 for those of an earlier life.
     #[serde(skip)]
     pub revision: u64,
@@ -98,8 +101,9 @@ impl Networks {
     /// The host saw which of its tasks serve.
     pub fn observe(&self, ready: BTreeSet<TaskId>) {
         self.wanted.send_if_modified(|wanted| {
-            let is_news = wanted.ready != ready;
+            let is_news = wanted.ready != ready || !wanted.observed;
             wanted.ready = ready;
+            wanted.observed = true;
             is_news
         });
     }
@@ -154,6 +158,11 @@ impl Networks {
     /// Brings the host to what is wanted, again and again, until `stop`.
     pub async fn run<H: Host>(&self, host: Arc<H>, stop: CancellationToken) {
         let mut wanted = self.wanted.subscribe();
+        // An agent that is just starting does not take its own tasks out of balancing because it has not looked at them yet.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            seen = wanted.wait_for(|wanted| wanted.observed) => if seen.is_err() { return },
+        }
         loop {
             let target = wanted.borrow_and_update().clone();
             let outcome = tokio::select! {

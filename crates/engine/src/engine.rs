@@ -241,10 +241,10 @@ impl Engine {
             Some(OverlayContainer { id: record.id.to_string(), netns, endpoints })
         });
         self.inner.launcher.overlay.adopt(on_overlays.collect());
-        for (record, _, pid, _) in &live {
+        for (record, shim, pid, _) in &mut live {
             let Some(client) = name_client(&record.config) else { continue };
             let served = match std::fs::File::open(format!("/proc/{pid}/ns/net")) {
-                Ok(netns) => self.inner.launcher.names.serve(record.id.as_str(), &netns, client).await.err(),
+                Ok(netns) => self.inner.launcher.resume_names(&record.id, &netns, client, shim).await.err(),
                 Err(_ended) => None,
             };
             if let Some(error) = served {

@@ -3,14 +3,16 @@
 //! An attached connection that does not take its output never costs more than a bounded buffer: when that is full the
 //! output is left in its pipe for a moment, and whoever has not caught up after [`STALL`] is cut off.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use nix::cmsg_space;
 use nix::poll::PollFlags;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use stack_shim::log_record::Stream;
-use stack_shim::protocol::{Attach, Request, Response, announced_length, encode};
+use stack_shim::protocol::{Attach, MOST_DESCRIPTORS, Request, Response, announced_length, encode};
 use stack_shim::stream::{HEADER, LONGEST_PACKET, Packet, header, read_header};
 
 /// More than this is not kept for a connection: the output waits.
@@ -36,6 +38,8 @@ pub enum Incoming {
 pub struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
+    /// What came beside the bytes.
+    descriptors: Vec<OwnedFd>,
     /// It wants to be told of the end.
     pub waits: bool,
     attached: Option<Attached>,
@@ -85,7 +89,7 @@ impl Connection {
     /// A connection that was just accepted.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, received: Vec::new(), waits: false, attached: None })
+        Ok(Self { stream, received: Vec::new(), descriptors: Vec::new(), waits: false, attached: None })
     }
 
     /// Its descriptor.
@@ -164,12 +168,46 @@ impl Connection {
         self.stream.write_all(&frame).is_ok()
     }
 
+    /// Answers, with descriptors beside the frame. False when the connection is broken.
+    pub fn answer_with(&mut self, response: &Response, descriptors: &[OwnedFd]) -> bool {
+        let Ok(frame) = encode(response) else { return false };
+        let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let beside = if numbers.is_empty() { &[][..] } else { &rights[..] };
+        let sent =
+            sendmsg::<UnixAddr>(self.stream.as_raw_fd(), &[IoSlice::new(&frame)], beside, MsgFlags::empty(), None);
+        // A frame this short is sent whole or not at all.
+        sent.is_ok_and(|length| length == frame.len())
+    }
+
+    /// The descriptors that came since this was last asked.
+    pub fn take_descriptors(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.descriptors)
+    }
+
+    fn read_with_descriptors(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut beside = cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = recvmsg::<UnixAddr>(self.stream.as_raw_fd(), &mut parts, Some(&mut beside), flags)?;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(numbers) = control {
+                // SAFETY: the kernel has just made these descriptors for us alone.
+                self.descriptors.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+            }
+        }
+        // Whoever sends more than any frame comes with loses what it sent before.
+        let excess = self.descriptors.len().saturating_sub(MOST_DESCRIPTORS);
+        self.descriptors.drain(..excess);
+        Ok(message.bytes)
+    }
+
     /// Reads what there is, up to `limit` bytes. False when the connection is over.
     pub fn receive(&mut self, limit: usize) -> bool {
         let mut buffer = [0; 4096];
         let mut count = 0;
         while count < limit {
-            match self.stream.read(&mut buffer) {
+            match self.read_with_descriptors(&mut buffer) {
                 Ok(0) => return false,
                 Ok(length) => {
                     self.received.extend_from_slice(&buffer[..length]);
@@ -215,6 +253,8 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     fn attached() -> (Connection, UnixStream) {

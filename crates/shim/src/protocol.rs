@@ -31,7 +31,15 @@ pub enum Request {
     Attach(Attach),
     /// Say how large the terminal is. Answered by [`Response::Done`], or [`Response::BadRequest`] where there is none.
     Resize(TerminalSize),
+    /// Hold the descriptors that come with this frame, in place of those held before, so that they outlive the engine.
+    /// Answered by [`Response::Done`].
+    Keep,
+    /// Answered by [`Response::Kept`], with copies of the descriptors that are held.
+    Kept,
 }
+
+/// No frame comes with more descriptors.
+pub const MOST_DESCRIPTORS: usize = 4;
 
 /// Which streams a connection is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +74,11 @@ pub enum Response {
     Attached {
         /// What is in the log until then was not sent. Nanoseconds since the Unix epoch.
         at: u64,
+    },
+    /// The descriptors that come with this frame are those of [`Request::Keep`], in their order.
+    Kept {
+        /// So many.
+        count: usize,
     },
     /// There is no process to do it to.
     NotRunning,

@@ -124,6 +124,8 @@ pub struct Supervisor<P> {
     log: LogWriter,
     started_at: Option<u64>,
     failure: Option<Failure>,
+    /// What the engine wants to outlive it.
+    kept: Vec<OwnedFd>,
 }
 
 /// What a descriptor that is waited for belongs to.
@@ -157,6 +159,7 @@ impl<P: Program> Supervisor<P> {
             log,
             started_at: None,
             failure: None,
+            kept: Vec::new(),
         }
     }
 
@@ -342,6 +345,17 @@ impl<P: Program> Supervisor<P> {
                         return false;
                     }
                 }
+                Ok(Some(Incoming::Request(Ok(Request::Keep)))) => {
+                    self.kept = connection.take_descriptors();
+                    if !connection.answer(&Response::Done) {
+                        return false;
+                    }
+                }
+                Ok(Some(Incoming::Request(Ok(Request::Kept)))) => {
+                    if !connection.answer_with(&Response::Kept { count: self.kept.len() }, &self.kept) {
+                        return false;
+                    }
+                }
                 Ok(Some(Incoming::Request(request))) => {
                     let response = match request {
                         Ok(request) => self.answer(&request),
@@ -374,7 +388,10 @@ impl<P: Program> Supervisor<P> {
 
     fn answer(&mut self, request: &Request) -> Response {
         match request {
-            Request::Describe | Request::Wait | Request::Attach(_) => Response::State(self.state()),
+            // The last four are answered before.
+            Request::Describe | Request::Wait | Request::Attach(_) | Request::Keep | Request::Kept => {
+                Response::State(self.state())
+            }
             Request::Signal { number } => {
                 let Some(pid) = self.pid else { return Response::NotRunning };
                 // The pid is ours until we have reaped it, so it cannot be another process's.

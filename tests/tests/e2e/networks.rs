@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
@@ -265,4 +266,100 @@ fn no_request_fails_while_a_service_is_replaced_or_scaled() {
     update_under_load(&cluster, &["deploy", &path]);
     update_under_load(&cluster, &["scale", "net/web=2"]);
     cluster.down();
+}
+
+/// Asks the container's name server for the IPv4 addresses of a name, as a resolver does: what is lost is sent again, but a
+/// refusal is an answer. In the network namespace of the container.
+fn ask_name(name: &str) -> Result<Vec<Ipv4Addr>, String> {
+    // RFC 1035: an identifier, recursion desired, one question.
+    let mut query = vec![0x5a, 0xa5, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len()).map_err(|error| error.to_string())?);
+        query.extend(label.bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    let failed = |error: std::io::Error| error.to_string();
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(failed)?;
+    socket.connect("127.0.0.11:53").map_err(failed)?;
+    socket.set_read_timeout(Some(Duration::from_secs(1))).map_err(failed)?;
+    let mut answer = [0; 512];
+    for _ in 0..60 {
+        socket.send(&query).map_err(failed)?;
+        match socket.recv(&mut answer) {
+            Ok(length) if answer[3] & 0x0f == 0 => {
+                // Each answer of ours is a pointer to the name, type, class, time to live, a length of 4 and the address.
+                let records = answer.get(query.len()..length).unwrap_or_default().chunks_exact(16);
+                let found =
+                    records.take(usize::from(answer[7])).map(|one| Ipv4Addr::new(one[12], one[13], one[14], one[15]));
+                return Ok(found.collect());
+            }
+            Ok(_) => return Err(format!("the answer has the code {}", answer[3] & 0x0f)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Err("no answer".to_owned())
+}
+
+#[test]
+fn nobody_notices_that_stackd_is_killed_and_started_again() {
+    let cluster = cluster(2, 1, &[]);
+    let path = cluster.file("net.yml", &file(2, "one", "stop-first"));
+    cluster.stack_ok(&["deploy", &path]);
+    cluster.wait_ready("net/web", 2);
+    let clients = cluster.wait_ready("net/client", 2);
+    let address = within_thread(&clients[0], || ask_name("web")).expect("a name")[0];
+    let hosts = cluster.hosts();
+    let (stop, asked, failed) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        let (stop, asked, failed) = (&stop, &asked, &failed);
+        for client in &clients {
+            let who = format!("the client on {}", client["node"]);
+            let service = SocketAddr::new(address.into(), 8080);
+            scope.spawn(move || within(client, || ask(stop, failed, asked, &who, service)));
+            scope.spawn(move || {
+                within(client, || {
+                    while !stop.load(Ordering::Relaxed) {
+                        match ask_name("web") {
+                            Ok(found) if found == [address] => {}
+                            other => failed.lock().expect("no panic").push(format!("{}: {other:?}", client["node"])),
+                        }
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            });
+        }
+        for host in &hosts {
+            scope.spawn(move || ask(stop, failed, asked, "from outside", SocketAddr::new(host.address.into(), 8080)));
+        }
+        for name in ["node1", "node2", "node2"] {
+            cluster.dev(&["kill", name, "--daemon"]);
+            let before = asked.load(Ordering::Relaxed);
+            // Names wait, but what is balanced and published goes on without anybody.
+            cluster.wait("requests without a daemon", || {
+                if asked.load(Ordering::Relaxed) > before + 20 { Ok(()) } else { Err("few were made") }
+            });
+            cluster.dev(&["restart", name, "--daemon"]);
+            cluster.wait_ready("net/web", 2);
+            let before = asked.load(Ordering::Relaxed);
+            cluster.wait("requests after the restart", || {
+                if asked.load(Ordering::Relaxed) > before + 200 { Ok(()) } else { Err("few were made") }
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let failed = failed.into_inner().expect("no panic");
+    assert!(
+        failed.is_empty(),
+        "{} of {} failed: {:#?}",
+        failed.len(),
+        asked.into_inner(),
+        &failed[..failed.len().min(20)]
+    );
+    cluster.down();
+}
+
+/// The same as [`within`], from a thread that must stay where it is.
+fn within_thread<T: Send>(task: &Value, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(|| within(task, work)).join().expect("no panic"))
 }

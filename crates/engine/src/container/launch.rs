@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
 use crate::cgroup::{self, Hierarchies};
 use crate::dns::{
-    Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, Upstream, container_resolver_file,
+    Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
+    container_resolver_file,
 };
 use crate::network::{NetworkRequest, Networks};
 use crate::overlay::{Overlay, OverlayEndpoint};
@@ -177,7 +179,7 @@ impl Launcher {
             Some(Response::State(State::Created { pid })) => pid,
             other => return Err(self.shim_refused(record, other.as_ref())),
         };
-        let around = self.attach(record, pid).await?;
+        let around = self.attach(record, pid, &mut conversation).await?;
         self.fill_network_files(record, &around).map_err(failed("write its network files"))?;
         // Before its first word.
         waiting.connect(run.clone()).await;
@@ -204,7 +206,7 @@ impl Launcher {
         StartError::Shim { id, what: "start its shim", source: io::Error::other(complaint) }
     }
 
-    async fn attach(&self, record: &Record, pid: i32) -> Result<Surroundings, StartError> {
+    async fn attach(&self, record: &Record, pid: i32, shim: &mut Shim) -> Result<Surroundings, StartError> {
         let (id, config) = (&record.id, &record.config);
         let networks = match &config.network_mode {
             NetworkMode::Host | NetworkMode::Container(_) => return Ok(Surroundings::default()),
@@ -237,8 +239,7 @@ impl Launcher {
         }
         let mut name_servers = Vec::new();
         if let Some(client) = name_client(config) {
-            self.names
-                .serve(id.as_str(), &netns, client)
+            self.serve_names(id, &netns, client, shim)
                 .await
                 .map_err(|source| StartError::Names { id: id.clone(), source })?;
             name_servers.push(NAME_SERVER.into());
@@ -250,6 +251,35 @@ impl Launcher {
             gateway: gateways.chain(overlays.iter().flat_map(|endpoint| endpoint.gateways.iter().copied())).next(),
             name_servers,
         })
+    }
+
+    /// Serves a container's names on new sockets, which its shim holds too: so that questions wait, and are not refused, while
+    /// this process is restarted.
+    async fn serve_names(
+        &self,
+        id: &ContainerId,
+        netns: &File,
+        client: Client,
+        shim: &mut Shim,
+    ) -> Result<(), ServeError> {
+        self.names.serve_on(id.as_str(), netns, client, open_kept(id, netns, shim).await?).await
+    }
+
+    /// Goes on to serve a container's names, on the sockets that its shim has held.
+    pub(crate) async fn resume_names(
+        &self,
+        id: &ContainerId,
+        netns: &File,
+        client: Client,
+        shim: &mut Shim,
+    ) -> Result<(), ServeError> {
+        let kept = shim.kept().await.unwrap_or_default();
+        let kept = <[OwnedFd; 2]>::try_from(kept).ok().and_then(|[udp, tcp]| Sockets::resume(udp, tcp).ok());
+        let sockets = match kept {
+            Some(sockets) => sockets,
+            None => open_kept(id, netns, shim).await?,
+        };
+        self.names.resume(id.as_str(), netns, client, sockets).await
     }
 
     fn fill_network_files(&self, record: &Record, around: &Surroundings) -> io::Result<()> {
@@ -304,6 +334,17 @@ impl Launcher {
         }
         failures
     }
+}
+
+async fn open_kept(id: &ContainerId, netns: &File, shim: &mut Shim) -> Result<Sockets, ServeError> {
+    let sockets = Sockets::open(netns).map_err(|source| ServeError::Open { id: id.to_string(), source })?;
+    // A shim of an older version holds nothing: its container's questions are refused for the moment of a restart.
+    match shim.keep(&sockets.descriptors()).await {
+        Ok(true) => {}
+        Ok(false) => tracing::debug!(container = %id, "its shim does not hold the name server's sockets"),
+        Err(error) => tracing::debug!(container = %id, %error, "its shim does not hold the name server's sockets"),
+    }
+    Ok(sockets)
 }
 
 /// What a container on networks that have names may ask; `None`: its networks have none.

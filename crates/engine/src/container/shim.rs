@@ -1,17 +1,19 @@
 //! The engine's side of a shim: its program, its start, and the conversation with it.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stack_shim::launch::{COMPLAINTS_FILE, SOCKET_FILE};
-use stack_shim::protocol::{Request, Response, announced_length, encode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use stack_shim::protocol::{MOST_DESCRIPTORS, Request, Response, announced_length, encode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
@@ -108,6 +110,62 @@ impl Shim {
             result => result,
         }
     }
+
+    /// Gives the shim descriptors to hold, which the next engine finds with [`Shim::kept`]. False when it is of a version
+    /// that does not.
+    pub async fn keep(&mut self, descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
+        let frame = encode(&Request::Keep)?;
+        let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let socket = self.stream.as_raw_fd();
+        let sent = self
+            .stream
+            .async_io(Interest::WRITABLE, || {
+                let rights = [ControlMessage::ScmRights(&numbers)];
+                Ok(sendmsg::<UnixAddr>(socket, &[IoSlice::new(&frame)], &rights, MsgFlags::empty(), None)?)
+            })
+            .await?;
+        self.stream.write_all(frame.get(sent..).unwrap_or_default()).await?;
+        Ok(matches!(receive(&mut self.stream).await?, Some(Response::Done)))
+    }
+
+    /// The descriptors that the shim holds; none with one of a version that holds none.
+    pub async fn kept(&mut self) -> io::Result<Vec<OwnedFd>> {
+        send(&mut self.stream, &Request::Kept).await?;
+        let mut frame = Vec::new();
+        let mut descriptors = Vec::new();
+        while frame.len() < 4 || frame.len() < 4 + announced(&frame)? {
+            let socket = self.stream.as_raw_fd();
+            let read = self.stream.async_io(Interest::READABLE, || receive_part(socket, &mut descriptors)).await?;
+            if read.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            frame.extend(read);
+        }
+        match serde_json::from_slice(frame.get(4..).unwrap_or_default())? {
+            Response::Kept { count } if count == descriptors.len() => Ok(descriptors),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+fn announced(frame: &[u8]) -> io::Result<usize> {
+    frame.first_chunk::<4>().map_or(Ok(0), |prefix| announced_length(*prefix))
+}
+
+/// Some bytes, and the descriptors that came beside them.
+fn receive_part(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
+    let mut buffer = [0; 1024];
+    let mut beside = cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let message = recvmsg::<UnixAddr>(socket, &mut parts, Some(&mut beside), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = control {
+            // SAFETY: the kernel has just made these descriptors for us alone.
+            descriptors.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+        }
+    }
+    let length = message.bytes;
+    Ok(buffer.get(..length).unwrap_or_default().to_vec())
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::watch;
+
 use super::zone::{NetworkNames, Published, Zone};
 
 /// Whose knowledge it is. Both are looked up, and what they say of a name is taken together.
@@ -15,9 +17,16 @@ pub enum Layer {
 }
 
 /// The names that are published on this host. What was published stays until it is replaced, whoever published it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Directory {
     published: RwLock<Arc<Published>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self { published: RwLock::default(), changed: watch::Sender::new(()) }
+    }
 }
 
 impl Directory {
@@ -71,6 +80,23 @@ impl Directory {
         let zones = &mut after.layers[layer as usize];
         *zones = change(zones);
         *published = Arc::new(after);
+        drop(published);
+        self.changed.send_replace(());
+    }
+
+    /// Waits until something is published about each of these networks.
+    pub(crate) async fn wait_until_known(&self, networks: &[String]) {
+        let mut changed = self.changed.subscribe();
+        let is_known = |network: &String| {
+            let published = self.snapshot();
+            published.layers.iter().any(|zones| zones.contains_key(network))
+        };
+        while !networks.iter().all(is_known) {
+            // The sender is ours.
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// What is published now.

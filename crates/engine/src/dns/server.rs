@@ -31,6 +31,9 @@ use super::zone::Finding;
 const LARGEST_QUESTION: usize = 4096;
 /// A TCP connection on which nothing comes is closed after this.
 const IDLE: Duration = Duration::from_secs(10);
+/// What the networks of a container that was there before this process have for names is waited for so long, before
+/// questions are answered without it.
+const PUBLISHED_BY: Duration = Duration::from_secs(10);
 /// After an error of a socket that is no client's doing.
 const RESPITE: Duration = Duration::from_millis(100);
 
@@ -166,14 +169,35 @@ impl NameServers {
     pub async fn serve(&self, id: &str, netns: &File, client: Client) -> Result<(), ServeError> {
         let open = |source| ServeError::Open { id: id.to_owned(), source };
         let sockets = Sockets::open(netns).map_err(open)?;
-        self.resume(id, netns, client, sockets).await
+        self.serve_on(id, netns, client, sockets).await
     }
 
-    /// Serves a container on sockets that are open already: those that somebody kept while `stackd` was away.
+    /// Serves a container on sockets that are open already.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn serve_on(&self, id: &str, netns: &File, client: Client, sockets: Sockets) -> Result<(), ServeError> {
+        self.begin(id, netns, client, sockets, Duration::ZERO).await
+    }
+
+    /// Serves a container that ran while `stackd` was away, on sockets that somebody kept. Questions wait there until the names
+    /// of its networks are published again: nobody hears that a service is unknown because `stackd` is just starting.
     ///
     /// # Errors
     /// What the kernel refused.
     pub async fn resume(&self, id: &str, netns: &File, client: Client, sockets: Sockets) -> Result<(), ServeError> {
+        self.begin(id, netns, client, sockets, PUBLISHED_BY).await
+    }
+
+    async fn begin(
+        &self,
+        id: &str,
+        netns: &File,
+        client: Client,
+        sockets: Sockets,
+        patience: Duration,
+    ) -> Result<(), ServeError> {
+        let networks = client.networks.clone();
         let register = |source| ServeError::Register { id: id.to_owned(), source };
         let netns = Arc::new(netns.try_clone().map_err(register)?);
         sockets::lead(&netns, &sockets)
@@ -192,9 +216,21 @@ impl NameServers {
             turn: AtomicUsize::new(usize::from(rand::random::<u16>())),
             outstanding: Arc::new(Semaphore::new(self.config.outstanding_per_container)),
         });
+        let most = self.config.connections_per_container;
+        let [by_udp, by_tcp] = [Arc::clone(&container), Arc::clone(&container)];
+        let networks = Arc::new(networks);
+        let [first, second] = [Arc::clone(&networks), networks];
         let tasks = [
-            tokio::spawn(serve_udp(Arc::clone(&container), Arc::new(udp))).abort_handle(),
-            tokio::spawn(serve_tcp(Arc::clone(&container), tcp, self.config.connections_per_container)).abort_handle(),
+            tokio::spawn(async move {
+                by_udp.wait_for_names(&first, patience).await;
+                serve_udp(by_udp, Arc::new(udp)).await;
+            })
+            .abort_handle(),
+            tokio::spawn(async move {
+                by_tcp.wait_for_names(&second, patience).await;
+                serve_tcp(by_tcp, tcp, most).await;
+            })
+            .abort_handle(),
         ];
         let mut served = self.lock();
         served.insert(id.to_owned(), Served { container, tasks });
@@ -227,6 +263,13 @@ impl NameServers {
 }
 
 impl Container {
+    async fn wait_for_names(&self, networks: &[String], patience: Duration) {
+        if !patience.is_zero() {
+            // What nobody publishes in that time nobody knows any more.
+            let _ = tokio::time::timeout(patience, self.directory.wait_until_known(networks)).await;
+        }
+    }
+
     fn decide(&self, bytes: &[u8], transport: Transport) -> Decision {
         let asked = match message::read(bytes) {
             Received::Query(asked) => asked,
