@@ -95,7 +95,7 @@ impl<'a> Serving<'a> {
         let one = |(key, service): (&'a ServiceKey, &NetworkService)| VirtualService {
             addresses: service.addresses.clone(),
             backends: addresses(self.of(key)),
-            affinity: None,
+            sticky: service.sticky,
         };
         self.document.services.iter().map(one).collect()
     }
@@ -117,7 +117,8 @@ impl<'a> Serving<'a> {
                     target: port.target,
                     local: addresses(self.of(key).filter(on_this_host)),
                     remote,
-                    affinity: None,
+                    sticky: service.sticky,
+                    proxy_protocol: port.proxy_protocol,
                 });
             }
         }

@@ -96,6 +96,9 @@ pub struct NetworkService {
     pub addresses: Vec<IpAddr>,
     /// What its own name means.
     pub endpoint_mode: EndpointMode,
+    /// Whether one client, by its address, is sent to the same task as long as that serves.
+    #[serde(default)]
+    pub sticky: bool,
     /// Its names there: the key in the stack file and its aliases.
     pub names: BTreeSet<String>,
     /// What is published of it by way of this network: in mode `ingress` by every host, in mode `host` by each of its own

@@ -56,6 +56,9 @@ pub struct ServiceSpec {
     /// How its name is resolved on its networks.
     #[serde(default)]
     pub endpoint_mode: EndpointMode,
+    /// Whether one client, by its address, is sent to the same task as long as that serves.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sticky: bool,
     /// Labels of the service itself (`deploy.labels`).
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -539,6 +542,14 @@ pub struct PublishedPort {
     /// Only on this address of the host; `None`: on all.
     #[serde(default)]
     pub host_ip: Option<IpAddr>,
+    /// Connections begin with a header of the PROXY protocol, version 2, which says who asks. TCP only.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub proxy_protocol: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A transport protocol.

@@ -629,6 +629,7 @@ pub fn network_document(state: &State, name: &str) -> Option<NetworkDocument> {
         let service = NetworkService {
             addresses: network.addresses(*number),
             endpoint_mode: service.spec.endpoint_mode,
+            sticky: service.spec.sticky,
             names: attachment.aliases.iter().cloned().collect(),
             published: published(state, name, key),
         };

@@ -250,6 +250,10 @@ const CASES: &[(&str, &str)] = &[
         "templates",
         "services: {a: {image: 'a:1', hostname: 'a-{{.Node.Hostname}}', environment: {SLOT: 'slot {{ .Task.Slot }}', FORMAT: '{{.Message}}', OS: '{{.Node.Platform.OS}}'}, volumes: ['/srv/{{.Service.Labels.x}}:/x']}}\n",
     ),
+    (
+        "our_own_keys",
+        "services: {a: {image: 'a:1', ports: [{target: 53, protocol: udp, x-stack-proxy-protocol: v2}, {target: 80, x-stack-proxy-protocol: v1}, {target: 81, x-stack-proxi-protocol: v2}], deploy: {x-stack-session-affinity: client, x-mine: 1}}}\n",
+    ),
     ("options_of_a_named_volume", "services: {a: {image: 'a:1', volumes: ['v:/v:z']}}\nvolumes: {v: }\n"),
     (
         "notes",

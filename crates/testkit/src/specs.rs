@@ -82,6 +82,7 @@ pub fn service(image: &str) -> Service {
         ports: Vec::new(),
         networks: BTreeMap::new(),
         endpoint_mode: EndpointMode::default(),
+        sticky: false,
         labels: BTreeMap::new(),
     })
 }
@@ -162,7 +163,8 @@ impl Service {
     }
 
     fn port(self, target: u16, published: Option<u16>, mode: PublishMode) -> Self {
-        let port = PublishedPort { target, published, protocol: Protocol::Tcp, mode, host_ip: None };
+        let port =
+            PublishedPort { target, published, protocol: Protocol::Tcp, mode, host_ip: None, proxy_protocol: false };
         self.with(|spec| spec.ports.push(port))
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -362,4 +363,126 @@ fn nobody_notices_that_stackd_is_killed_and_started_again() {
 /// The same as [`within`], from a thread that must stay where it is.
 fn within_thread<T: Send>(task: &Value, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(|| within(task, work)).join().expect("no panic"))
+}
+
+/// What an echo server behind the PROXY protocol was sent before our own words: who asks, and where.
+fn proxied(address: SocketAddr) -> Result<(SocketAddr, SocketAddr, SocketAddr), String> {
+    let failed = |error: std::io::Error| format!("{address}: {error}");
+    let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(failed)?;
+    connection.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;
+    connection.write_all(b"hello").map_err(failed)?;
+    connection.shutdown(Shutdown::Write).map_err(failed)?;
+    let mut echoed = Vec::new();
+    connection.read_to_end(&mut echoed).map_err(failed)?;
+    let wrong = || format!("{address} was sent {echoed:02x?}");
+    let rest = echoed.strip_prefix(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c").ok_or_else(wrong)?;
+    if rest.len() != 17 || !rest.ends_with(b"hello") {
+        return Err(wrong());
+    }
+    let socket = |ip: &[u8], port: &[u8]| {
+        SocketAddr::from(([ip[0], ip[1], ip[2], ip[3]], u16::from_be_bytes([port[0], port[1]])))
+    };
+    let own = connection.local_addr().map_err(failed)?;
+    Ok((socket(&rest[..4], &rest[8..10]), socket(&rest[4..8], &rest[10..12]), own))
+}
+
+/// Who asks, as a server of ours sees it.
+fn who(address: SocketAddr) -> Result<IpAddr, String> {
+    let failed = |error: std::io::Error| format!("{address}: {error}");
+    let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(failed)?;
+    connection.set_read_timeout(Some(Duration::from_secs(10))).map_err(failed)?;
+    connection.write_all(b"GET /cgi-bin/who HTTP/1.0\r\n\r\n").map_err(failed)?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).map_err(failed)?;
+    let last = answer.lines().last().unwrap_or_default().trim_matches(['[', ']']);
+    last.parse().map(|seen: IpAddr| seen.to_canonical()).map_err(|_| format!("{address}: {answer}"))
+}
+
+#[test]
+fn servers_know_who_asks() {
+    let cluster = cluster(2, 1, &[]);
+    let path = cluster.file(
+        "who.yml",
+        r#"name: who
+services:
+  seen:
+    image: busybox:test
+    init: true
+    command: ["sh", "-c", "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\necho Content-Type: text/plain\\necho\\necho $$REMOTE_ADDR\\n' > /www/cgi-bin/who; chmod 755 /www/cgi-bin/who; exec httpd -f -p 8080 -h /www"]
+    ports: [{target: 8080, published: 8080}, {target: 8080, published: 8081, mode: host}]
+    stop_grace_period: 1s
+    deploy: {placement: {constraints: [node.hostname == node1]}}
+  proxied:
+    image: busybox:test
+    init: true
+    command: ["nc", "-ll", "-p", "9000", "-e", "cat"]
+    ports: [{target: 9000, published: 9000, x-stack-proxy-protocol: v2}]
+    stop_grace_period: 1s
+    deploy: {placement: {constraints: [node.hostname == node1]}}
+  many:
+    image: busybox:test
+    init: true
+    command: ["sh", "-c", "hostname > /www/index.html; exec httpd -f -p 8080 -h /www"]
+    ports: [{target: 8080, published: 8082}]
+    stop_grace_period: 1s
+    deploy: {replicas: 4, x-stack-session-affinity: client-ip}
+  client:
+    image: busybox:test
+    init: true
+    command: ["sleep", "100000"]
+    stop_grace_period: 1s
+    deploy: {mode: global}
+"#,
+    );
+    cluster.stack_ok(&["deploy", &path]);
+    cluster.wait_ready("who/many", 4);
+    let clients = cluster.wait_ready("who/client", 2);
+    let [one, two] = ["node1", "node2"].map(|name| cluster.host(name).address);
+    let mut octets = one.octets();
+    octets[3] = 1;
+    // This machine's address on the link of the hosts.
+    let own = Ipv4Addr::from(octets);
+
+    // On the host of the task, in either mode: the client's own address.
+    for port in [8080, 8081] {
+        assert_eq!(cluster.wait("an answer", || who(SocketAddr::from((one, port)))), IpAddr::from(own), "port {port}");
+    }
+    // By another host, without the PROXY protocol: that host. Not published there in mode `host`.
+    let seen = cluster.wait("an answer", || who(SocketAddr::from((two, 8080))));
+    assert_ne!(seen, IpAddr::from(own));
+    assert!(who(SocketAddr::from((two, 8081))).is_err());
+    // With it: the client, by every host.
+    for host in [one, two] {
+        let (from, to, from_here) = cluster.wait("an echo", || proxied(SocketAddr::from((host, 9000))));
+        assert_eq!((from, to), (from_here, SocketAddr::from((host, 9000))));
+        assert_eq!(from.ip(), IpAddr::from(own));
+    }
+    // By a virtual address: the client's container.
+    for client in &clients {
+        let seen = within_thread(client, || who(SocketAddr::from((ask_name("seen")?[0], 8080)))).expect("an answer");
+        let own = inside(client, &["/bin/busybox", "ip", "-o", "addr"]).expect("its addresses");
+        assert!(own.contains(&format!(" {seen}/")), "{seen} is none of {own}");
+    }
+    // One client, one task: from inside and from outside.
+    let stays = |ask: &(dyn Fn() -> Result<String, String> + Sync)| {
+        (0..20).map(|_| ask()).collect::<Result<BTreeSet<String>, String>>().map(|answers| answers.len())
+    };
+    for client in &clients {
+        let asked = within_thread(client, || {
+            let address = ask_name("many")?[0];
+            stays(&|| get((address, 8080), "/").map_err(|error| error.to_string()))
+        });
+        assert_eq!(asked, Ok(1));
+    }
+    assert_eq!(stays(&|| get((one, 8082), "/").map_err(|error| error.to_string())), Ok(1));
+
+    // A task that goes is replaced without the port being lost.
+    cluster.stack_ok(&["scale", "who/proxied=0"]);
+    cluster.wait("a refusal", || match proxied(SocketAddr::from((two, 9000))) {
+        Err(error) if error.contains("refused") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    cluster.stack_ok(&["scale", "who/proxied=1"]);
+    cluster.wait("an echo", || proxied(SocketAddr::from((two, 9000))));
+    cluster.down();
 }

@@ -123,6 +123,16 @@ pub enum OverlayFailure {
     /// The host's kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// A published port with the PROXY protocol.
+    #[error("overlay network `{network}`: port {port}/tcp, which has the PROXY protocol, could not be listened on")]
+    Relay {
+        /// The network.
+        network: String,
+        /// The port.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The kernel, for one container.
     #[error("container {id}")]
     Container {

@@ -13,6 +13,7 @@ mod errors;
 mod kernel;
 mod names;
 mod overlay_networks;
+mod relays;
 mod request;
 mod rules;
 mod services;

@@ -17,6 +17,7 @@ use super::errors::{
 };
 use super::kernel::{self, Applied, Links};
 use super::names;
+use super::relays::Relays;
 use super::request::{OverlayConfig, OverlayEndpoint, OverlayNetwork, Overlays, link_address};
 use super::rules::host_table;
 use super::services::{Forgotten, forgotten, service_table};
@@ -34,6 +35,7 @@ pub struct Overlay {
     config: OverlayConfig,
     /// The host's network namespace.
     host: File,
+    relays: Relays,
     state: Mutex<State>,
     /// Held by whoever changes the kernel.
     work: tokio::sync::Mutex<Work>,
@@ -65,6 +67,8 @@ struct Work {
     /// For the networks as they were last: the table of each combination of them that containers are on.
     built: BTreeMap<BTreeSet<String>, Arc<Table>>,
     built_for: Option<Arc<Overlays>>,
+    /// Networks, and what they are with their relayed ports sent to the relays.
+    arranged: Option<[Arc<Overlays>; 2]>,
     /// Every address of each network.
     members: BTreeMap<String, BTreeSet<IpAddr>>,
 }
@@ -104,7 +108,8 @@ impl Overlay {
     pub fn open(config: OverlayConfig) -> Result<Self, OverlayOpenError> {
         config.check()?;
         let host = File::open("/proc/thread-self/ns/net").map_err(OverlayOpenError::Namespace)?;
-        Ok(Self { config, host, state: Mutex::default(), work: tokio::sync::Mutex::default() })
+        let relays = Relays::new(host.try_clone().map_err(OverlayOpenError::Namespace)?);
+        Ok(Self { config, host, relays, state: Mutex::default(), work: tokio::sync::Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -213,6 +218,7 @@ impl Overlay {
             }
         };
         let possible = self.possible(&wanted, &have, failures).await;
+        let possible = self.arrange(work, possible, failures);
         // The rules stand before what they are for.
         match self.reconcile_host_table(work, &possible).await {
             Ok(changed) => done.tables += usize::from(changed),
@@ -269,6 +275,20 @@ impl Overlay {
         let mut possible = Overlays::clone(wanted);
         possible.networks.retain(|name, _| !refused.contains(name));
         Arc::new(possible)
+    }
+
+    /// The networks with their relayed ports sent to the relays, which are started and ended.
+    fn arrange(&self, work: &mut Work, wanted: Arc<Overlays>, failures: &mut Vec<OverlayFailure>) -> Arc<Overlays> {
+        if let Some([of, arranged]) = &work.arranged
+            && Arc::ptr_eq(of, &wanted)
+        {
+            return Arc::clone(arranged);
+        }
+        let before = failures.len();
+        let arranged = Arc::new(self.relays.arrange(Overlays::clone(&wanted), failures));
+        // What could not be started is tried again.
+        work.arranged = (failures.len() == before).then(|| [wanted, Arc::clone(&arranged)]);
+        arranged
     }
 
     async fn reconcile_host_table(&self, work: &mut Work, wanted: &Overlays) -> Result<bool, KernelError> {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -135,9 +134,9 @@ pub struct VirtualService {
     pub addresses: Vec<IpAddr>,
     /// Those that may be sent new connections now. With none, connections are refused at once.
     pub backends: Vec<IpAddr>,
-    /// Send one client to the same backend as long as that is there. The binding is by the client's address and outlives
-    /// any duration.
-    pub affinity: Option<Duration>,
+    /// Send one client, by its address, to the same backend as long as that is there.
+    #[serde(default)]
+    pub sticky: bool,
 }
 
 /// A port that is published on every host.
@@ -157,8 +156,13 @@ pub struct Ingress {
     pub local: Vec<IpAddr>,
     /// Tasks on other hosts that may be sent new connections: they see this host's address on the network.
     pub remote: Vec<IpAddr>,
-    /// As in [`VirtualService::affinity`].
-    pub affinity: Option<Duration>,
+    /// As in [`VirtualService::sticky`].
+    #[serde(default)]
+    pub sticky: bool,
+    /// Connections begin with a header of the PROXY protocol, version 2, which says who asks: also tasks on other hosts know
+    /// then. They pass through this process. TCP only.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 /// An interface of a container on an overlay network.
@@ -273,6 +277,14 @@ pub enum OverlayErrorReason {
         /// Its protocol.
         protocol: Protocol,
     },
+    /// A header that only a stream can begin with.
+    #[error("port {port}/{protocol} cannot have the PROXY protocol: it is for TCP")]
+    ProxyProtocol {
+        /// The port.
+        port: u16,
+        /// Its protocol.
+        protocol: Protocol,
+    },
     /// Two tasks' ports under one.
     #[error("port {port}/{protocol} is published twice")]
     IngressTwice {
@@ -355,7 +367,10 @@ impl OverlayNetwork {
             }
             service.backends.iter().try_for_each(|&address| member(address))?;
         }
-        for &Ingress { port, protocol, ref local, ref remote, .. } in &self.ingress {
+        for &Ingress { port, protocol, ref local, ref remote, proxy_protocol, .. } in &self.ingress {
+            if proxy_protocol && protocol != Protocol::Tcp {
+                return Err(OverlayErrorReason::ProxyProtocol { port, protocol });
+            }
             if self.internal {
                 return Err(OverlayErrorReason::IngressOfInternal { port, protocol });
             }

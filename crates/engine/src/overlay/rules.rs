@@ -147,7 +147,7 @@ impl Published {
             let tasks = if local.is_empty() { of_family(&ingress.remote) } else { local };
             let tasks: Vec<IpAddr> = tasks.into_iter().collect();
             let Ok(count @ 1..) = u32::try_from(tasks.len()) else { continue };
-            let (chain, slots): (String, Vec<IpAddr>) = if ingress.affinity.is_some() {
+            let (chain, slots): (String, Vec<IpAddr>) = if ingress.sticky {
                 self.sticky = true;
                 (STICKY_CHAIN.to_owned(), (0..STICKY_SLOTS).filter_map(|slot| sticky_backend(slot, &tasks)).collect())
             } else {

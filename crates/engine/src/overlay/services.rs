@@ -58,7 +58,7 @@ impl Built {
                 self.refused[index].insert(key, Value::Member);
                 continue;
             }
-            let (chain, slots): (String, Vec<IpAddr>) = if service.affinity.is_some() {
+            let (chain, slots): (String, Vec<IpAddr>) = if service.sticky {
                 self.sticky = true;
                 (
                     STICKY_CHAIN.to_owned(),

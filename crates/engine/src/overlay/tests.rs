@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -49,9 +48,9 @@ fn front() -> OverlayNetwork {
             VirtualService {
                 addresses: vec![ip("10.0.1.5"), ip("fd00:1::5")],
                 backends: vec![ip("10.0.1.11"), ip("10.0.1.10"), ip("fd00:1::a"), ip("fd00:1::b")],
-                affinity: None,
+                sticky: false,
             },
-            VirtualService { addresses: vec![ip("10.0.1.6"), ip("fd00:1::6")], backends: Vec::new(), affinity: None },
+            VirtualService { addresses: vec![ip("10.0.1.6"), ip("fd00:1::6")], backends: Vec::new(), sticky: false },
         ],
         ingress: vec![
             Ingress {
@@ -62,7 +61,8 @@ fn front() -> OverlayNetwork {
                 target: 80,
                 local: vec![ip("10.0.1.10"), ip("fd00:1::a")],
                 remote: vec![ip("10.0.1.11"), ip("fd00:1::b")],
-                affinity: None,
+                sticky: false,
+                proxy_protocol: false,
             },
             Ingress {
                 protocol: Protocol::Udp,
@@ -72,7 +72,8 @@ fn front() -> OverlayNetwork {
                 target: 5353,
                 local: Vec::new(),
                 remote: vec![ip("10.0.1.11"), ip("10.0.1.12")],
-                affinity: None,
+                sticky: false,
+                proxy_protocol: false,
             },
         ],
     }
@@ -176,11 +177,8 @@ fn a_sticky_service_moves_the_share_of_the_backend_that_goes_and_no_more() {
     let backends: Vec<IpAddr> = (10..20).map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 1, last))).collect();
     let slots = |backends: &[IpAddr]| -> Vec<IpAddr> {
         let mut network = front();
-        network.services = vec![VirtualService {
-            addresses: vec![ip("10.0.1.5")],
-            backends: backends.to_vec(),
-            affinity: Some(Duration::from_secs(60)),
-        }];
+        network.services =
+            vec![VirtualService { addresses: vec![ip("10.0.1.5")], backends: backends.to_vec(), sticky: true }];
         let table = service_table("t", &overlays([network]), &on(&["shop_front"]));
         let chosen = table.map("backends4").unwrap().elements.values().map(|value| match value {
             Value::Data(parts) => parts[0].to_string().parse().unwrap(),
@@ -265,7 +263,7 @@ fn any_network(number: u8) -> impl Strategy<Value = OverlayNetwork> {
                 .map(|(service, (backends, sticky))| VirtualService {
                     addresses: addresses(*service),
                     backends: all(backends),
-                    affinity: sticky.then_some(Duration::from_secs(1)),
+                    sticky: *sticky,
                 })
                 .collect(),
             ingress: Vec::new(),
@@ -491,9 +489,9 @@ proptest! {
                 prop_assert_eq!(chain.is_none(), expected.is_empty());
                 if let Some(Value::Goto(chain)) = chain {
                     prop_assert!(want.chain(chain).is_some());
-                    let count = if service.affinity.is_some() { STICKY_SLOTS as usize } else { expected.len() };
+                    let count = if service.sticky { STICKY_SLOTS as usize } else { expected.len() };
                     prop_assert_eq!(found.len(), count);
-                    if service.affinity.is_none() {
+                    if !service.sticky {
                         prop_assert_eq!(names, expected);
                     }
                 }

@@ -140,7 +140,7 @@ impl Cluster {
                 .map(|(service, backends)| VirtualService {
                     addresses: decided.addresses(*service),
                     backends: decided.all(backends.iter().copied()),
-                    affinity: decided.sticky.contains(service).then_some(std::time::Duration::from_secs(60)),
+                    sticky: decided.sticky.contains(service),
                 })
                 .collect(),
             ingress: decided
@@ -156,7 +156,8 @@ impl Cluster {
                         target: 80,
                         local: decided.all(tasks.iter().copied().filter(here)),
                         remote: decided.all(tasks.iter().copied().filter(|task| !here(task))),
-                        affinity: None,
+                        sticky: false,
+                        proxy_protocol: false,
                     }
                 })
                 .collect(),

@@ -34,12 +34,25 @@ pub(super) fn service(
     let ports = ports(&fields, journal);
     let networks = networks(&fields, journal);
     let endpoint_mode = endpoint_mode(&deploy, journal);
+    let sticky = session_affinity(&deploy, journal);
     let labels = deploy.pairs("labels", journal);
     let container = container?;
     if container.network_mode != NetworkMode::Networks {
         conflict_with_network_mode(&fields, container.network_mode, journal);
     }
-    Some(ServiceSpec { container, mode, placement, resources, restart, update, ports, networks, endpoint_mode, labels })
+    Some(ServiceSpec {
+        container,
+        mode,
+        placement,
+        resources,
+        restart,
+        update,
+        ports,
+        networks,
+        endpoint_mode,
+        sticky,
+        labels,
+    })
 }
 
 fn conflict_with_network_mode(fields: &Fields<'_>, mode: NetworkMode, journal: &mut Journal) {
@@ -85,6 +98,19 @@ fn endpoint_mode(deploy: &Fields<'_>, journal: &mut Journal) -> EndpointMode {
         }
     }
     EndpointMode::Vip
+}
+
+fn session_affinity(deploy: &Fields<'_>, journal: &mut Journal) -> bool {
+    let key = "x-stack-session-affinity";
+    let Some(node) = deploy.node(key) else { return false };
+    match node.as_text() {
+        Some("client-ip") => true,
+        Some("none") => false,
+        _ => {
+            not_allowed(node, &deploy.path.key(key), &["none", "client-ip"], journal);
+            false
+        }
+    }
 }
 
 fn mode(fields: &Fields<'_>, deploy: &Fields<'_>, journal: &mut Journal) -> ServiceMode {
@@ -604,7 +630,20 @@ fn one_port(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Vec<Publ
     }
     let target = fields.integer("target", 1, 65535, journal).and_then(|target| u16::try_from(target).ok());
     let Some(target) = target else { return Vec::new() };
-    let make = |published| PublishedPort { target, published, protocol, mode, host_ip };
+    let proxy_key = "x-stack-proxy-protocol";
+    let proxy_protocol = fields.node(proxy_key).is_some();
+    if proxy_protocol && protocol != Protocol::Tcp {
+        journal.push(
+            Problem::new(
+                Code::Conflict,
+                fields.key_place(proxy_key),
+                &fields.path.key(proxy_key),
+                format!("`{proxy_key}` cannot be used together with `protocol: {}`", protocol.as_str()),
+            )
+            .hint("remove one of the two: the header begins a TCP connection"),
+        );
+    }
+    let make = |published| PublishedPort { target, published, protocol, mode, host_ip, proxy_protocol };
     let Some(published) = fields.node("published") else { return vec![make(None)] };
     let text = published.scalar_text().unwrap_or_default();
     if text.is_empty() || text == "0" {

@@ -222,7 +222,8 @@ fn number_as_text(node: &Node, shape: &Shape, path: &Path<'_>, journal: &mut Jou
 
 fn check_object(mapping: &Mapping, object: &'static Object, path: &Path<'_>, journal: &mut Journal) {
     for (key, entry) in mapping {
-        if object.extensions && key.starts_with("x-") {
+        // What begins with `x-stack-` is this program's own, so a mistyped one is told.
+        if object.extensions && key.starts_with("x-") && !key.starts_with("x-stack-") {
             continue;
         }
         let path = path.key(key);

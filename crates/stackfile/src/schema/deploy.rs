@@ -29,6 +29,12 @@ pub(crate) static DEPLOY: Object = Object {
             Applied,
             "What the service's name means on its networks: `vip` (the default), one virtual address for all its tasks; `dnsrr`, the addresses of the tasks",
         ),
+        field(
+            "x-stack-session-affinity",
+            Text,
+            Applied,
+            "`none` (the default); `client-ip`: a client, by its address, is sent to the same task as long as that serves",
+        ),
         field("replicas", Integer, Applied, "How many tasks run"),
         field("labels", LIST_OR_MAPPING, Applied, "Labels of the service, not of its containers"),
         field("rollback_config", Mapping(&ROLLBACK_CONFIG), Later(ROLLBACK_LATER), "How a failed update is undone"),

@@ -347,6 +347,12 @@ static PORT: Object = Object {
         field("published", Shape::TextOrNumber, Applied, "The port of the hosts, or a range"),
         field("protocol", Text, Applied, "`tcp`, `udp` or `sctp`"),
         field("app_protocol", Text, Applied, "What is spoken there, for readers"),
+        field(
+            "x-stack-proxy-protocol",
+            Shape::Choice(&["v2"]),
+            Applied,
+            "`v2`: each connection begins with a header of the PROXY protocol, which says who asks, also to tasks on other hosts",
+        ),
     ],
 };
 
