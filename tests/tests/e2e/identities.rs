@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use stack_api::session::{AssignmentQuery, AssignmentResponse};
 use stack_api::{Client, ClientError, Endpoint, ErrorCode, Identity, routes};
-use stack_model::NodeId;
+use stack_controller::identity::{Authority, Subject, authority::new_key};
+use stack_model::{NodeId, NodeRole};
 use stack_testkit::namespaced::{NamespacedCluster, programs, text};
 
 use crate::cluster;
@@ -64,6 +65,41 @@ fn identity(cluster: &NamespacedCluster, host: &str) -> (NodeId, Identity) {
     let identity =
         Identity { ca_certificate: part("ca_certificate"), certificate: part("certificate"), key: part("key") };
     (part("node").parse().expect("an id"), identity)
+}
+
+/// An identity of a node with a certificate that ended an hour ago, made with the authority's key, which is in the state of
+/// every controller.
+fn expired(cluster: &NamespacedCluster, host: &str) -> Identity {
+    let (node, own) = identity(cluster, host);
+    let info: Value = cluster.json(&["cluster", "info"]);
+    let cluster_id = info["cluster_id"].as_str().expect("the cluster's id");
+    let state = cluster.host_directory("node1").join("state");
+    let mut folders = vec![state];
+    let mut key = None;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a directory").filter_map(Result::ok) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if folder.file_name().is_some_and(|name| name.to_string_lossy().contains("log")) {
+                let bytes = std::fs::read(&path).expect("a segment");
+                let text = String::from_utf8_lossy(&bytes);
+                let found = text.split_once("ca_key").and_then(|(_, rest)| {
+                    let (_, rest) = rest.split_once("-----BEGIN PRIVATE KEY-----")?;
+                    let (key, _) = rest.split_once("-----END PRIVATE KEY-----")?;
+                    Some(key.replace("\\n", "\n"))
+                });
+                key = key.or(found);
+            }
+        }
+    }
+    let key = format!("-----BEGIN PRIVATE KEY-----{}-----END PRIVATE KEY-----\n", key.expect("the authority's key"));
+    let authority = Authority::load(&own.ca_certificate, &key, cluster_id).expect("the authority");
+    let (key, request) = new_key().expect("a key");
+    let subject = Subject::Node { id: node, role: NodeRole::Worker };
+    let then = time::OffsetDateTime::now_utc() - time::Duration::hours(2);
+    let certificate = authority.issue(&request, &subject, then, time::Duration::hours(1)).expect("a certificate");
+    Identity { ca_certificate: own.ca_certificate, certificate, key: key.to_string() }
 }
 
 fn logged(cluster: &NamespacedCluster, what: &str) {
@@ -146,6 +182,11 @@ fn strangers_and_overreaching_nodes_are_refused_and_logged() {
     assert!(matches!(&answer, Err(ClientError::Unreachable { .. })), "{answer:?}");
     logged(&cluster, "handshake");
     foreign.down();
+
+    // A certificate of this cluster's authority that has ended.
+    let answer = ask(&expired(&cluster, "node2"));
+    assert!(matches!(&answer, Err(ClientError::Unreachable { .. })), "{answer:?}");
+    logged(&cluster, "xpired");
     drop(lone);
     cluster.down();
 }
