@@ -1,6 +1,7 @@
 //! Pure. The parameters of a query, by Docker's rules. Names that nobody asks for are passed over, as Docker does.
 
 pub mod create;
+pub mod image;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,6 +65,11 @@ impl Parameters {
     /// The first value of a parameter; `None` also where it is empty.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// All values of a parameter that are not empty.
+    pub fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.clone()).collect()
     }
 
     /// Whether something is asked for. Docker takes every word but a few for yes.
@@ -151,12 +157,29 @@ impl Filters {
         self.0.keys().map(String::as_str)
     }
 
-    /// Whether labels satisfy every value of the filter `label`: `key`, or `key=value`.
+    /// Whether labels satisfy every value of the filter `label`, and none of `label!`: `key`, or `key=value`.
     pub fn match_labels<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.values("label").iter().all(|wanted| match wanted.split_once('=') {
+        let has = |wanted: &String| match wanted.split_once('=') {
             None => label(wanted).is_some(),
             Some((key, value)) => label(key) == Some(value),
-        })
+        };
+        self.values("label").iter().all(has) && !self.values("label!").iter().any(has)
+    }
+
+    /// The filter `until`, in seconds since the Unix epoch: a time (RFC 3339 or seconds), or a span before now such as `24h`.
+    ///
+    /// # Errors
+    /// When it is none of these.
+    pub fn until(&self) -> Result<Option<i64>, DecodeError> {
+        let Some(text) = self.values("until").first() else { return Ok(None) };
+        let seconds = text.parse::<i64>().ok();
+        let time = || text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second);
+        let span = || {
+            let span = text.parse::<jiff::SignedDuration>().ok()?;
+            jiff::Timestamp::now().checked_sub(span).ok().map(jiff::Timestamp::as_second)
+        };
+        let found = seconds.or_else(time).or_else(span);
+        found.map(Some).ok_or_else(|| DecodeError::FilterValue { name: "until", value: short(text) })
     }
 }
 

@@ -9,11 +9,15 @@ use bollard_stubs::models::ErrorResponse;
 use stack_engine::container::{
     AttachError, CreateError, ExecError, KillError, RemoveError, StartError, StopError, WaitError,
 };
-use stack_engine::image::{GetError, RecordError, SelectError};
+use stack_engine::image::{
+    GetError, LoadError, ParseReferenceError, PullError, RecordError, RemoveError as ImageRemoveError, SaveError,
+    SelectError, TagError,
+};
 use stack_engine::volume::VolumeError;
 
 use crate::decode::DecodeError;
 use crate::decode::create::CreationError;
+use crate::decode::image::ImageRequestError;
 use crate::detach::DetachKeysError;
 use crate::version::VersionError;
 
@@ -80,6 +84,46 @@ pub enum ApiError {
         name: String,
         /// Why.
         source: serde_json::Error,
+    },
+    /// What is said of an image makes no sense.
+    #[error(transparent)]
+    ImageRequest(#[from] ImageRequestError),
+    /// It is no name of an image.
+    #[error("invalid reference format: {source}")]
+    Reference {
+        /// What was given.
+        text: String,
+        /// Why not.
+        source: ParseReferenceError,
+    },
+    /// An image is in use, or has other names.
+    #[error("{text}")]
+    ImageConflict {
+        /// In Docker's words.
+        text: String,
+    },
+    /// An image could not be pulled.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// Images could not be loaded, or one not be imported.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Images could not be saved.
+    #[error("the images could not be saved")]
+    Save(#[source] SaveError),
+    /// An image could not be named.
+    #[error("the image could not be given that name")]
+    Tag(#[source] TagError),
+    /// An image could not be removed.
+    #[error("the image could not be removed")]
+    ImageRemove(#[source] ImageRemoveError),
+    /// There is no such driver.
+    #[error("{kind} driver \"{name}\" is not known: only the local one is built in, and there are no plugins")]
+    NoSuchDriver {
+        /// Of what.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
     },
     /// The container could not be started.
     #[error(transparent)]
@@ -174,6 +218,33 @@ impl From<GetError> for ApiError {
     }
 }
 
+impl From<SaveError> for ApiError {
+    fn from(error: SaveError) -> Self {
+        match error {
+            SaveError::Select(SelectError::Missing { text }) => Self::NoSuchImage { name: text },
+            other => Self::Save(other),
+        }
+    }
+}
+
+impl From<TagError> for ApiError {
+    fn from(error: TagError) -> Self {
+        match error {
+            TagError::Get(error) => error.into(),
+            other => Self::Tag(other),
+        }
+    }
+}
+
+impl From<ImageRemoveError> for ApiError {
+    fn from(error: ImageRemoveError) -> Self {
+        match error {
+            ImageRemoveError::Select(SelectError::Missing { text }) => Self::NoSuchImage { name: text },
+            other => Self::ImageRemove(other),
+        }
+    }
+}
+
 impl ApiError {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
@@ -190,6 +261,28 @@ impl ApiError {
                 }
                 GetError::Records(_) | GetError::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
+            Self::ImageRequest(_) | Self::Reference { .. } => StatusCode::BAD_REQUEST,
+            Self::ImageConflict { .. } => StatusCode::CONFLICT,
+            Self::NoSuchDriver { .. } => StatusCode::NOT_FOUND,
+            Self::Pull(error) => match error {
+                PullError::NotFound { .. } | PullError::Unauthorized { .. } | PullError::Denied { .. } => {
+                    StatusCode::NOT_FOUND
+                }
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Load(error) => match error {
+                LoadError::DiskFull | LoadError::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
+                _ => StatusCode::BAD_REQUEST,
+            },
+            Self::Save(SaveError::Select(error))
+            | Self::Tag(TagError::Get(GetError::Select(error)))
+            | Self::ImageRemove(ImageRemoveError::Select(error)) => match error {
+                SelectError::Missing { .. } => StatusCode::NOT_FOUND,
+                SelectError::Ambiguous { .. } | SelectError::BadName { .. } => StatusCode::BAD_REQUEST,
+            },
+            Self::Tag(TagError::NotATag { .. }) => StatusCode::BAD_REQUEST,
+            Self::ImageRemove(ImageRemoveError::InUse { .. }) => StatusCode::CONFLICT,
+            Self::Save(_) | Self::Tag(_) | Self::ImageRemove(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Start(error) => match error {
                 StartError::Missing { .. } => StatusCode::NOT_FOUND,
                 StartError::State { .. } | StartError::Peer { .. } => StatusCode::CONFLICT,
@@ -224,8 +317,9 @@ impl ApiError {
             Self::Volume(error) => match error {
                 VolumeError::Name { .. } => StatusCode::BAD_REQUEST,
                 VolumeError::Missing { .. } => StatusCode::NOT_FOUND,
-                VolumeError::InUse { .. } => StatusCode::CONFLICT,
-                VolumeError::Disk { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+                VolumeError::Options { .. } => StatusCode::BAD_REQUEST,
+                VolumeError::InUse { .. } | VolumeError::Exists { .. } => StatusCode::CONFLICT,
+                VolumeError::Disk { .. } | VolumeError::Mount { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Creation(error) => error.status(),
             Self::Body { .. } | Self::WebSocket { .. } | Self::DetachKeys(_) => StatusCode::BAD_REQUEST,

@@ -11,6 +11,7 @@ mod error;
 mod frame;
 mod host;
 mod names;
+mod pipe;
 mod routes;
 mod select;
 mod surface;

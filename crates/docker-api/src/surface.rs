@@ -16,10 +16,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "containers/{}/stats",
             "containers/{}/archive",
             "images/search",
-            "images/get",
-            "images/{..}/get",
-            "images/{..}/history",
-            "distribution/{..}/json",
             "system/df",
             "plugins",
             "plugins/privileges",
@@ -32,7 +28,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
     (
         "POST",
         &[
-            "auth",
             "build",
             "build/cancel",
             "build/prune",
@@ -44,17 +39,11 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "containers/{}/unpause",
             "containers/{}/rename",
             "containers/{}/update",
-            "images/create",
-            "images/load",
-            "images/prune",
             "images/{..}/push",
-            "images/{..}/tag",
             "networks/create",
             "networks/prune",
             "networks/{}/connect",
             "networks/{}/disconnect",
-            "volumes/create",
-            "volumes/prune",
             "plugins/create",
             "plugins/pull",
             "plugins/{..}/disable",
@@ -66,7 +55,7 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "swarm/join",
         ],
     ),
-    ("DELETE", &["images/{..}", "networks/{}", "volumes/{}", "plugins/{..}"]),
+    ("DELETE", &["networks/{}", "plugins/{..}"]),
 ];
 
 /// Families of routes that only a manager of a swarm has.

@@ -241,6 +241,16 @@ impl Engine {
             Some(OverlayContainer { id: record.id.to_string(), netns, endpoints })
         });
         self.inner.launcher.overlay.adopt(on_overlays.collect());
+        for (record, ..) in &live {
+            for volume in crate::container::volumes(&record.id, &record.config, &record.image) {
+                if let Err(error) = self.volumes().mount(&volume.name, record.id.as_str()) {
+                    tracing::warn!(container = %record.id, error = crate::container::text_of(&error), "a volume is not there");
+                }
+            }
+        }
+        for failure in self.volumes().sweep() {
+            tracing::warn!(failure, "a volume is still mounted");
+        }
         for (record, shim, pid, _) in &mut live {
             let Some(client) = name_client(&record.config) else { continue };
             let served = match std::fs::File::open(format!("/proc/{pid}/ns/net")) {

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use bollard_stubs::models::{DriverData, ImageConfig, ImageInspect, ImageInspectRootFs, ImageSummary};
+use bollard_stubs::models::{
+    DriverData, HistoryResponseItem, ImageConfig, ImageInspect, ImageInspectRootFs, ImageSummary,
+};
 use serde::Deserialize;
 use stack_engine::image::Image;
 
@@ -28,6 +30,21 @@ pub struct Configuration {
     os_version: Option<String>,
     #[serde(default)]
     rootfs: RootFileSystem,
+    #[serde(default)]
+    history: Vec<Step>,
+}
+
+/// A step of an image's making, as its configuration tells it.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Step {
+    #[serde(default)]
+    created: Option<String>,
+    #[serde(default)]
+    created_by: Option<String>,
+    #[serde(default)]
+    comment: Option<String>,
+    #[serde(default)]
+    empty_layer: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -48,7 +65,7 @@ fn names(all: &[String]) -> Vec<String> {
 }
 
 /// Seconds since the Unix epoch; 0 where an image does not say when it was made.
-fn created(image: &Image) -> i64 {
+pub fn created(image: &Image) -> i64 {
     let time = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     time.map_or(0, jiff::Timestamp::as_second)
 }
@@ -90,6 +107,35 @@ pub fn inspect(image: &Image, configuration: Configuration) -> ImageInspect {
         root_fs: Some(ImageInspectRootFs { typ: "layers".to_owned(), layers: Some(configuration.rootfs.diff_ids) }),
         ..ImageInspect::default()
     }
+}
+
+/// The answer of `/images/{name}/history`: how it was made, the last step first. Only the last one has an identifier.
+pub fn history(image: &Image, configuration: &Configuration) -> Vec<HistoryResponseItem> {
+    let mut sizes = image.layer_bytes.iter().copied();
+    let mut steps = configuration.history.clone();
+    let told = steps.iter().filter(|step| !step.empty_layer).count();
+    // Layers that no step tells of are shown all the same.
+    steps.extend((told..image.layer_bytes.len()).map(|_| Step { created: image.created.clone(), ..Step::default() }));
+    let mut rows: Vec<_> = steps
+        .into_iter()
+        .map(|step| HistoryResponseItem {
+            id: "<missing>".to_owned(),
+            created: step
+                .created
+                .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+                .map_or(0, jiff::Timestamp::as_second),
+            created_by: step.created_by.unwrap_or_default(),
+            tags: Vec::new(),
+            size: if step.empty_layer { 0 } else { signed(sizes.next().unwrap_or(0)) },
+            comment: step.comment.unwrap_or_default(),
+        })
+        .collect();
+    rows.reverse();
+    if let Some(first) = rows.first_mut() {
+        first.id = image.id.to_string();
+        first.tags = names(&image.references);
+    }
+    rows
 }
 
 #[cfg(test)]

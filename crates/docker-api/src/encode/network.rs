@@ -58,6 +58,7 @@ pub fn volume(volume: &stack_engine::volume::Volume, mountpoint: String) -> Volu
         mountpoint,
         created_at: Some(milliseconds(volume.created_at)),
         labels: volume.labels.clone().into_iter().collect(),
+        options: volume.options.clone().into_iter().collect(),
         scope: Some(VolumeScopeEnum::LOCAL),
         ..Volume::default()
     }

@@ -121,7 +121,7 @@ impl Daemon {
 }
 
 /// Whether an image is for the machine that was asked for: `linux/amd64`, or with a variant.
-fn check_platform(image: &Image, name: &str, wanted: &str) -> Result<(), ApiError> {
+pub(super) fn check_platform(image: &Image, name: &str, wanted: &str) -> Result<(), ApiError> {
     let (system, architecture) = (image.config.os().to_string(), image.config.architecture().to_string());
     let mut parts = wanted.split('/');
     let fits = |part: Option<&str>, own: &str| part.is_none_or(|part| part.is_empty() || part == own);

@@ -1,71 +1,105 @@
-//! `/images`, `/volumes` and `/networks`: what there is on the host.
+//! `/images`: what there is, its names, and its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use axum::Json;
-use axum::extract::State;
-use axum::http::Method;
-use bollard_stubs::models::{ImageInspect, ImageSummary, Network, Volume, VolumeListResponse};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bollard_stubs::models::{ImageDeleteResponseItem, ImagePruneResponse, ImageSummary};
+use stack_engine::container::{Container, ContainerState};
+use stack_engine::image::{Image, PruneScope, Reference};
 
 use super::Name;
+use super::image_transfer;
+use crate::decode::image::registry_auth;
 use crate::decode::{DecodeError, Filters, Parameters};
-use crate::encode::image::{Configuration, inspect, summary};
-use crate::encode::network as encode;
-use crate::encode::text::familiar;
+use crate::encode::image::{Configuration, created, history, inspect, summary};
+use crate::encode::text::{familiar, signed};
 use crate::error::{ApiError, full_text};
 use crate::{Daemon, surface};
 
 /// Work that reads the disk, away from the threads that serve.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Interrupted)?
 }
 
-/// Refuses filters beyond those that are understood here.
-fn only(filters: &Filters, known: &[&str], route: &str) -> Result<(), ApiError> {
+/// Refuses filters that there are not.
+pub(super) fn only(filters: &Filters, known: &[&str]) -> Result<(), ApiError> {
     match filters.names().find(|name| !known.contains(name)) {
-        Some(name) => Err(ApiError::NotSupported { what: format!("the filter `{name}` of {route}") }),
+        Some(name) => Err(DecodeError::Filter { name: name.to_owned() }.into()),
         None => Ok(()),
     }
 }
 
 /// A filter that is yes or no.
-fn switch(filters: &Filters, name: &'static str) -> Result<Option<bool>, ApiError> {
+pub(super) fn switch(filters: &Filters, name: &'static str) -> Result<Option<bool>, ApiError> {
     match filters.values(name).first().map(String::as_str) {
         None => Ok(None),
-        Some("1" | "true") => Ok(Some(true)),
-        Some("0" | "false") => Ok(Some(false)),
+        Some("1" | "true" | "True" | "TRUE" | "t" | "T") => Ok(Some(true)),
+        Some("0" | "false" | "False" | "FALSE" | "f" | "F") => Ok(Some(false)),
         Some(other) => Err(DecodeError::FilterValue { name, value: other.to_owned() }.into()),
+    }
+}
+
+/// What an image is called where it has no name: the beginning of its identifier.
+fn short(image: &Image) -> String {
+    image.id.hex().chars().take(12).collect()
+}
+
+impl Daemon {
+    /// The containers that were made of an image.
+    pub(super) fn users_of(&self, image: &Image) -> Vec<Container> {
+        let digest = image.digest.to_string();
+        self.engine.list().into_iter().filter(|container| container.image_digest == digest).collect()
     }
 }
 
 /// `GET /images/json`.
 pub async fn list(State(daemon): State<Daemon>, parameters: Parameters) -> Result<Json<Vec<ImageSummary>>, ApiError> {
     let filters = parameters.filters()?;
-    only(&filters, &["dangling", "label", "reference"], "GET /images/json")?;
+    only(&filters, &["dangling", "label", "reference", "before", "since", "until"])?;
     let dangling = switch(&filters, "dangling")?;
-    let names = filters.values("reference").to_vec();
-    if names.iter().any(|name| name.contains(['*', '?', '['])) {
-        return Err(ApiError::NotSupported {
-            what: "a pattern in the filter `reference` of GET /images/json".to_owned(),
-        });
-    }
+    let patterns = filters.values("reference").iter().map(|text| pattern(text)).collect::<Result<Vec<_>, _>>()?;
+    let until = filters.until()?;
+    let with_shared = parameters.flag("shared-size");
     blocking(move || {
+        let images = daemon.engine.images().list()?;
+        let bound = |name: &str| -> Result<Option<i64>, ApiError> {
+            let found = filters.values(name).first().map(|text| daemon.engine.images().get(text)).transpose()?;
+            Ok(found.as_ref().map(created))
+        };
+        let (before, since) = (bound("before")?, bound("since")?);
+        let shared = with_shared.then(|| shared_layers(&images));
         let mut rows = Vec::new();
-        for image in daemon.engine.images().list()? {
+        for image in &images {
             // One damaged image does not hide the others; it is told when it is asked for itself.
-            let configuration = Configuration::read(&image).unwrap_or_else(|problem| {
+            let configuration = Configuration::read(image).unwrap_or_else(|problem| {
                 tracing::warn!(image = %image.id, problem = full_text(&problem), "an image's configuration is damaged");
                 Configuration::default()
             });
-            let row = summary(&image, &configuration);
-            let named = |tag: &String| {
-                let repository = tag.rsplit_once(':').map_or(tag.as_str(), |(repository, _)| repository);
-                names.iter().map(|name| familiar(name)).any(|name| name == *tag || name == repository)
-            };
-            if dangling.is_none_or(|wanted| wanted == row.repo_tags.is_empty())
-                && (names.is_empty() || row.repo_tags.iter().any(named))
-                && filters.match_labels(|key| row.labels.get(key).map(String::as_str))
-            {
+            let mut row = summary(image, &configuration);
+            if let Some(shared) = &shared {
+                row.shared_size = signed(shared_size(image, shared));
+            }
+            let is_dangling = row.repo_tags.is_empty();
+            if !patterns.is_empty() {
+                // Of several names those are shown that match.
+                row.repo_tags.retain(|tag| {
+                    let repository = tag.rsplit_once(':').map_or(tag.as_str(), |(repository, _)| repository);
+                    patterns.iter().any(|pattern| pattern.is_match(tag) || pattern.is_match(repository))
+                });
+            }
+            let fits = dangling.is_none_or(|wanted| wanted == is_dangling)
+                && (patterns.is_empty() || !row.repo_tags.is_empty())
+                && before.is_none_or(|before| row.created < before)
+                && since.is_none_or(|since| row.created > since)
+                && until.is_none_or(|until| row.created < until)
+                && filters.match_labels(|key| row.labels.get(key).map(String::as_str));
+            if fits {
                 rows.push(row);
             }
         }
@@ -75,73 +109,187 @@ pub async fn list(State(daemon): State<Daemon>, parameters: Parameters) -> Resul
     .await
 }
 
-/// `GET /images/{name}/json`; the name may have parts of its own.
-pub async fn of_one(State(daemon): State<Daemon>, Name(rest): Name) -> Result<Json<ImageInspect>, ApiError> {
-    let Some(name) = rest.strip_suffix("/json").map(str::to_owned) else {
-        return Err(surface::refusal(&Method::GET, &format!("/images/{rest}")));
-    };
-    blocking(move || {
-        let image = daemon.engine.images().get(&name)?;
-        let configuration =
-            Configuration::read(&image).map_err(|source| ApiError::ImageConfiguration { name, source })?;
-        Ok(Json(inspect(&image, configuration)))
-    })
-    .await
+/// How many images have each layer.
+pub(super) fn shared_layers(images: &[Image]) -> BTreeMap<PathBuf, usize> {
+    let mut counts = BTreeMap::new();
+    for layer in images.iter().flat_map(|image| image.layers.iter().collect::<BTreeSet<_>>()) {
+        *counts.entry(layer.clone()).or_default() += 1;
+    }
+    counts
 }
 
-/// `GET /volumes`.
-pub async fn volumes(
+/// Bytes of an image's layers that other images have, too.
+pub(super) fn shared_size(image: &Image, counts: &BTreeMap<PathBuf, usize>) -> u64 {
+    let layers = image.layers.iter().zip(&image.layer_bytes);
+    layers.filter(|(layer, _)| counts.get(*layer).is_some_and(|count| *count > 1)).map(|(_, bytes)| bytes).sum()
+}
+
+/// A pattern over names as people write them: `*` and `?` stop at a slash.
+fn pattern(text: &str) -> Result<regex::Regex, ApiError> {
+    let wrong = || DecodeError::FilterValue { name: "reference", value: text.chars().take(80).collect() };
+    let mut expression = String::from("^");
+    for character in familiar(text).chars() {
+        match character {
+            '*' => expression.push_str("[^/]*"),
+            '?' => expression.push_str("[^/]"),
+            '[' | ']' | '-' | '^' => expression.push(character),
+            other => expression.push_str(&regex::escape(other.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    expression.push('$');
+    regex::RegexBuilder::new(&expression).size_limit(1 << 16).build().map_err(|_| wrong().into())
+}
+
+/// `GET /images/{name}/…`; the name may have parts of its own.
+pub async fn of_one(State(daemon): State<Daemon>, Name(rest): Name, request: Request) -> Result<Response, ApiError> {
+    let refused = || surface::refusal(&Method::GET, &format!("/images/{rest}"));
+    let Some((name, what)) = rest.rsplit_once('/') else { return Err(refused()) };
+    let name = name.to_owned();
+    match what {
+        "json" => Ok(blocking(move || {
+            let image = daemon.engine.images().get(&name)?;
+            let configuration =
+                Configuration::read(&image).map_err(|source| ApiError::ImageConfiguration { name, source })?;
+            Ok(Json(inspect(&image, configuration)))
+        })
+        .await?
+        .into_response()),
+        "history" => Ok(blocking(move || {
+            let image = daemon.engine.images().get(&name)?;
+            let configuration =
+                Configuration::read(&image).map_err(|source| ApiError::ImageConfiguration { name, source })?;
+            Ok(Json(history(&image, &configuration)))
+        })
+        .await?
+        .into_response()),
+        "get" => image_transfer::save(daemon, vec![name]).await,
+        _ => {
+            drop(request);
+            Err(refused())
+        }
+    }
+}
+
+/// `POST /images/{name}/tag` and `…/push`.
+pub async fn change(
     State(daemon): State<Daemon>,
+    Name(rest): Name,
     parameters: Parameters,
-) -> Result<Json<VolumeListResponse>, ApiError> {
-    let filters = parameters.filters()?;
-    only(&filters, &["dangling", "label", "name", "driver"], "GET /volumes")?;
-    let dangling = switch(&filters, "dangling")?;
-    blocking(move || {
-        let users = daemon.engine.volume_users();
-        let mut rows = Vec::new();
-        for volume in daemon.engine.volumes().list() {
-            let any = |name: &str, matches: &dyn Fn(&str) -> bool| {
-                let values = filters.values(name);
-                values.is_empty() || values.iter().any(|value| matches(value))
+    request: Request,
+) -> Result<Response, ApiError> {
+    let refused = || surface::refusal(&Method::POST, &format!("/images/{rest}"));
+    let Some((name, what)) = rest.rsplit_once('/') else { return Err(refused()) };
+    let name = name.to_owned();
+    match what {
+        "tag" => {
+            let repository = parameters.text("repo").unwrap_or_default();
+            let text = match parameters.text("tag") {
+                Some(tag) => format!("{repository}:{tag}"),
+                None => repository.to_owned(),
             };
-            if any("name", &|wanted| volume.name.contains(wanted))
-                && any("driver", &|wanted| wanted == "local")
-                && dangling.is_none_or(|wanted| wanted != users.contains_key(&volume.name))
-                && filters.match_labels(|key| volume.labels.get(key).map(String::as_str))
-            {
-                let path = daemon.engine.volumes().data(&volume.name)?;
-                rows.push(encode::volume(&volume, path.display().to_string()));
+            let new: Reference = text.parse().map_err(|source| ApiError::Reference { text, source })?;
+            blocking(move || Ok(daemon.engine.images().tag(&name, &new)?)).await?;
+            Ok(StatusCode::CREATED.into_response())
+        }
+        "push" => {
+            let header = request.headers().get("x-registry-auth").and_then(|value| value.to_str().ok());
+            let credentials = registry_auth(header)?;
+            image_transfer::push(daemon, name, parameters.text("tag"), credentials).await
+        }
+        _ => Err(refused()),
+    }
+}
+
+/// `DELETE /images/{name}`.
+pub async fn remove(
+    State(daemon): State<Daemon>,
+    Name(name): Name,
+    parameters: Parameters,
+) -> Result<Json<Vec<ImageDeleteResponseItem>>, ApiError> {
+    let force = parameters.flag("force");
+    let image = daemon.engine.images().get(&name)?;
+    let users = daemon.users_of(&image);
+    let tag = name.parse::<Reference>().ok().and_then(|name| name.tagged_name());
+    let by_name = tag.filter(|tag| image.references.contains(tag));
+    let running =
+        |container: &&Container| matches!(container.state, ContainerState::Running { .. } | ContainerState::Starting);
+    let id_of = |container: &Container| container.id.as_str().chars().take(12).collect::<String>();
+    let is_last = by_name.is_none() || image.references.len() == 1;
+    let conflict = |text: String| Err(ApiError::ImageConflict { text: format!("conflict: unable to {text}") });
+    if by_name.is_none() && image.references.len() > 1 && !force {
+        return conflict(format!(
+            "delete {} (must be forced) - image is referenced in multiple repositories",
+            short(&image)
+        ));
+    }
+    if is_last && let Some(user) = users.first() {
+        match (&by_name, users.iter().find(running)) {
+            (Some(tag), _) if !force => {
+                return conflict(format!(
+                    "remove repository reference \"{}\" (must force) - container {} is using its referenced image {}",
+                    familiar(tag),
+                    id_of(user),
+                    short(&image)
+                ));
+            }
+            (None, Some(user)) => {
+                let (image, user) = (short(&image), id_of(user));
+                return conflict(format!(
+                    "delete {image} (cannot be forced) - image is being used by running container {user}"
+                ));
+            }
+            (None, None) if !force => {
+                let (image, user) = (short(&image), id_of(user));
+                return conflict(format!(
+                    "delete {image} (must be forced) - image is being used by stopped container {user}"
+                ));
+            }
+            // Its containers keep its content; only its names go.
+            (Some(_) | None, _) => {
+                let untagged = blocking(move || Ok(daemon.engine.images().untag(&name)?)).await?;
+                return Ok(Json(untagged.iter().map(|name| gone(Some(name), None)).collect()));
             }
         }
-        Ok(Json(VolumeListResponse { volumes: Some(rows), warnings: Some(Vec::new()) }))
-    })
-    .await
-}
-
-/// `GET /volumes/{name}`.
-pub async fn volume(State(daemon): State<Daemon>, Name(name): Name) -> Result<Json<Volume>, ApiError> {
-    blocking(move || {
-        let volume = daemon.engine.volumes().inspect(&name)?;
-        let path = daemon.engine.volumes().data(&name)?;
-        Ok(Json(encode::volume(&volume, path.display().to_string())))
-    })
-    .await
-}
-
-/// `GET /networks`.
-pub async fn networks(State(daemon): State<Daemon>, parameters: Parameters) -> Result<Json<Vec<Network>>, ApiError> {
-    let filters = parameters.filters()?;
-    only(&filters, &["name", "driver"], "GET /networks")?;
-    let known = daemon.engine.networks().list();
-    let mut rows = encode::networks(known.iter().map(|status| &status.network));
-    let any = |name: &str, word: &Option<String>, matches: fn(&str, &str) -> bool| {
-        let values = filters.values(name);
-        values.is_empty() || values.iter().any(|value| matches(word.as_deref().unwrap_or_default(), value))
-    };
-    rows.retain(|row| {
-        any("name", &row.name, |word, value| word.contains(value))
-            && any("driver", &row.driver, |word, value| word == value)
-    });
+    }
+    let removed = daemon.engine.images().remove(&name, &|_| None).await?;
+    let mut rows: Vec<_> = removed.untagged.iter().map(|name| gone(Some(name), None)).collect();
+    if !removed.deleted.is_empty() {
+        rows.push(gone(None, Some(image.id.to_string())));
+    }
     Ok(Json(rows))
+}
+
+fn gone(untagged: Option<&String>, deleted: Option<String>) -> ImageDeleteResponseItem {
+    ImageDeleteResponseItem { untagged: untagged.map(|name| familiar(name)), deleted }
+}
+
+/// `POST /images/prune`.
+pub async fn prune(State(daemon): State<Daemon>, parameters: Parameters) -> Result<Json<ImagePruneResponse>, ApiError> {
+    let filters = parameters.filters()?;
+    only(&filters, &["dangling", "label", "label!", "until"])?;
+    let scope = match switch(&filters, "dangling")? {
+        Some(false) => PruneScope::Unused,
+        _ => PruneScope::Unnamed,
+    };
+    let until = filters.until()?;
+    let used: BTreeSet<String> = daemon.engine.list().into_iter().map(|container| container.image_digest).collect();
+    let images = daemon.engine.images().list()?;
+    let mut kept = used;
+    let mut ids = BTreeMap::new();
+    for image in &images {
+        ids.insert(image.digest.clone(), image.id.to_string());
+        let configuration = Configuration::read(image).unwrap_or_default();
+        let labels = configuration.config.and_then(|config| config.labels).unwrap_or_default();
+        let fits = filters.match_labels(|key| labels.get(key).map(String::as_str))
+            && until.is_none_or(|until| created(image) < until);
+        if !fits {
+            kept.insert(image.digest.to_string());
+        }
+    }
+    let in_use = |digest: &stack_engine::content::Digest| kept.contains(digest.as_str()).then(String::new);
+    let removed = daemon.engine.images().prune(scope, &in_use).await?;
+    let mut rows: Vec<_> = removed.untagged.iter().map(|name| gone(Some(name), None)).collect();
+    rows.extend(removed.deleted.iter().map(|digest| gone(None, ids.get(digest).cloned())));
+    let rows = (!rows.is_empty()).then_some(rows);
+    Ok(Json(ImagePruneResponse { images_deleted: rows, space_reclaimed: Some(signed(removed.freed_bytes)) }))
 }

@@ -4,13 +4,17 @@ mod attach;
 mod containers;
 mod create;
 mod exec;
+mod image_transfer;
 mod images;
 mod logs;
+mod networks;
+mod registry;
 mod system;
+mod volumes;
 mod waiting;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Path, Query, Request};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::response::IntoResponse as _;
 use axum::response::Response;
@@ -46,10 +50,18 @@ pub fn routes() -> Router<Daemon> {
         .route("/containers/{id}/kill", post(containers::kill))
         .route("/containers/{id}", delete(containers::remove))
         .route("/images/json", get(images::list))
-        .route("/images/{*rest}", get(images::of_one))
-        .route("/volumes", get(images::volumes))
-        .route("/volumes/{id}", get(images::volume))
-        .route("/networks", get(images::networks))
+        .route("/images/create", post(image_transfer::create).layer(DefaultBodyLimit::disable()))
+        .route("/images/load", post(image_transfer::load).layer(DefaultBodyLimit::disable()))
+        .route("/images/get", get(image_transfer::get))
+        .route("/images/prune", post(images::prune))
+        .route("/images/{*rest}", get(images::of_one).post(images::change).delete(images::remove))
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route("/volumes/{id}", get(volumes::inspect).delete(volumes::remove))
+        .route("/networks", get(networks::list))
+        .route("/auth", post(registry::login))
+        .route("/distribution/{*rest}", get(registry::inspect))
         .fallback(refuse)
         .method_not_allowed_fallback(refuse)
 }

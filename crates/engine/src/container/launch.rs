@@ -89,6 +89,9 @@ impl Launcher {
                 .volumes
                 .ensure(&volume.name, &std::collections::BTreeMap::new(), owner)
                 .map_err(|source| StartError::Volume { id: id.clone(), source })?;
+            self.volumes
+                .mount(&volume.name, id.as_str())
+                .map_err(|source| StartError::Volume { id: id.clone(), source })?;
             found.insert(volume.target, data);
         }
         for mount in &config.mounts {
@@ -326,6 +329,7 @@ impl Launcher {
         if let Err(error) = self.overlay.detach_all(id.as_str()).await {
             failures.push(full_text(&error));
         }
+        failures.extend(self.volumes.leave(id.as_str()));
         let run = self.run_directory(id);
         if let Err(error) = fs::remove_dir_all(&run)
             && error.kind() != io::ErrorKind::NotFound

@@ -76,6 +76,29 @@ impl ImageStore {
         }
     }
 
+    /// Whether a registry takes a name and a password.
+    ///
+    /// # Errors
+    /// When it does not, or cannot be reached.
+    pub async fn login(&self, registry: &str, credentials: &Credentials) -> Result<(), PullError> {
+        Session::of_registry(&self.inner.registries, registry, Some(credentials)).check().await
+    }
+
+    /// The manifest or index that a name means at present, as the registry has it, with its digest. Nothing is stored.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached, does not have it or does not allow it.
+    pub async fn manifest(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<(Digest, Vec<u8>), PullError> {
+        let session = Session::new(&self.inner.registries, reference, credentials);
+        let asked = reference.digest().map(|digest| digest.as_str().to_owned());
+        let asked = asked.unwrap_or_else(|| reference.tag().unwrap_or(DEFAULT_TAG).to_owned());
+        session.manifest(&asked).await
+    }
+
     /// Fetches an image for this host's platform, or only notes the name where all of it is here. A pinned image that is
     /// here is answered at once and without a network.
     ///

@@ -142,6 +142,8 @@ pub struct Image {
     pub root_template: Option<PathBuf>,
     /// Bytes of its files, unpacked; a layer that another image shares counts in both.
     pub size_bytes: u64,
+    /// Bytes of each layer's files, unpacked, in the order of `layers`.
+    pub layer_bytes: Vec<u64>,
     /// When it was built, by its configuration (RFC 3339).
     pub created: Option<String>,
     /// Where it came from first.
@@ -295,6 +297,18 @@ impl ImageStore {
         self.execute_removal(removal.names, removal.image.into_iter().collect()).await
     }
 
+    /// Takes all its names from the image that a name, a digest or the beginning of an identifier means: just the one name
+    /// where that is a tag among several. The image stays.
+    ///
+    /// # Errors
+    /// When there is no such image or the records cannot be written.
+    pub fn untag(&self, text: &str) -> Result<Vec<String>, RemoveError> {
+        let records = self.inner.records.all()?;
+        let removal = plan_removal(&records, &select(&records, text)?);
+        self.inner.records.remove(&removal.names, &[])?;
+        Ok(removal.names)
+    }
+
     /// Removes all images of a scope that `in_use` does not claim, and frees what nothing needs any more.
     ///
     /// # Errors
@@ -377,10 +391,12 @@ impl Inner {
         let mut size_bytes = 0;
         let mut root_template = None;
         let mut layers = Vec::new();
+        let mut layer_bytes = Vec::new();
         for diff_id in &record.diff_ids {
             let note = self.layers.note(diff_id).map_err(|error| damaged(error.into()))?;
             let directory = self.layers.directory(diff_id);
             size_bytes += note.bytes;
+            layer_bytes.push(note.bytes);
             if note.describes_root {
                 root_template = Some(directory.clone());
             }
@@ -400,6 +416,7 @@ impl Inner {
             layers,
             root_template,
             size_bytes,
+            layer_bytes,
             origin: record.origin,
         })
     }

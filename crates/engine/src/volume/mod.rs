@@ -5,9 +5,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+mod mounted;
+mod options;
+mod usage;
+
+use mounted::Mounts;
+pub use options::OptionsError;
 
 /// What is known of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +29,9 @@ pub struct Volume {
     /// The container that it belongs to alone, with which it is removed.
     #[serde(default)]
     pub owner: Option<String>,
+    /// Of the driver: what is mounted in place of the directory.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// Why a volume could not be made, read or removed.
@@ -39,6 +50,30 @@ pub enum VolumeError {
     Missing {
         /// Which.
         name: String,
+    },
+    /// There is one of that name with other options.
+    #[error("a volume `{name}` is there already, with other options: remove it first, or choose another name")]
+    Exists {
+        /// Which.
+        name: String,
+    },
+    /// Its options.
+    #[error("volume `{name}` cannot be made")]
+    Options {
+        /// Which.
+        name: String,
+        /// What is wrong with them.
+        source: OptionsError,
+    },
+    /// What it is of could not be mounted.
+    #[error("volume `{name}` could not be mounted: {what}")]
+    Mount {
+        /// Which.
+        name: String,
+        /// What was mounted.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
     },
     /// Containers have it.
     #[error("volume `{name}` is in use by {}: remove them first", containers.join(", "))]
@@ -64,6 +99,7 @@ pub enum VolumeError {
 #[derive(Debug, Clone)]
 pub struct Volumes {
     root: PathBuf,
+    mounts: Arc<Mounts>,
 }
 
 fn check(name: &str) -> Result<(), VolumeError> {
@@ -84,7 +120,7 @@ impl Volumes {
     pub fn open(root: &Path) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o711).create(root)?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), mounts: Arc::default() })
     }
 
     /// Makes a volume unless it is there, and says where its data lies.
@@ -98,6 +134,16 @@ impl Volumes {
         owner: Option<&str>,
     ) -> Result<PathBuf, VolumeError> {
         check(name)?;
+        self.make(name, labels, &BTreeMap::new(), owner)
+    }
+
+    fn make(
+        &self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+        options: &BTreeMap<String, String>,
+        owner: Option<&str>,
+    ) -> Result<PathBuf, VolumeError> {
         let directory = self.root.join(name);
         let data = directory.join("_data");
         let make = || -> io::Result<()> {
@@ -112,6 +158,7 @@ impl Volumes {
                 labels: labels.clone(),
                 created_at: u64::try_from(created_at).unwrap_or(u64::MAX),
                 owner: owner.map(str::to_owned),
+                options: options.clone(),
             };
             let mut file = tempfile::NamedTempFile::new_in(&directory)?;
             file.write_all(&serde_json::to_vec_pretty(&volume)?)?;
@@ -122,6 +169,66 @@ impl Volumes {
         };
         make().map_err(|source| VolumeError::Disk { what: "make", name: name.to_owned(), source })?;
         Ok(data)
+    }
+
+    /// Makes a volume as somebody asks for it by name; one that is there stays as it is.
+    ///
+    /// # Errors
+    /// When the name is none, it is there with other options, an option is not known, or the disk refuses.
+    pub fn create(
+        &self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+        options: &BTreeMap<String, String>,
+    ) -> Result<(), VolumeError> {
+        check(name)?;
+        options::parse(options).map_err(|source| VolumeError::Options { name: name.to_owned(), source })?;
+        match self.inspect(name) {
+            Ok(present) if present.options == *options => return Ok(()),
+            Ok(_) => return Err(VolumeError::Exists { name: name.to_owned() }),
+            Err(VolumeError::Missing { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.make(name, labels, options, None).map(|_| ())
+    }
+
+    /// Mounts what a volume is of, where it is of something, for a container that is to run.
+    ///
+    /// # Errors
+    /// When there is no such volume, or it cannot be mounted.
+    pub fn mount(&self, name: &str, container: &str) -> Result<(), VolumeError> {
+        let volume = self.inspect(name)?;
+        let source =
+            options::parse(&volume.options).map_err(|source| VolumeError::Options { name: name.to_owned(), source })?;
+        let Some(source) = source else { return Ok(()) };
+        let data = self.root.join(name).join("_data");
+        let what = format!("{} ({})", source.device, if source.kind.is_empty() { "bind" } else { &source.kind });
+        self.mounts.take(name, container, &source, &data).map_err(|source| VolumeError::Mount {
+            name: name.to_owned(),
+            what,
+            source,
+        })
+    }
+
+    /// The container does not run any more: what nobody has is unmounted. Returns everything that did not work.
+    #[must_use]
+    pub fn leave(&self, container: &str) -> Vec<String> {
+        self.mounts.leave(container, |name| self.root.join(name).join("_data"))
+    }
+
+    /// Unmounts what no container has, once all that run have theirs.
+    #[must_use]
+    pub fn sweep(&self) -> Vec<String> {
+        self.mounts.sweep(&self.root)
+    }
+
+    /// How many bytes a volume's files take on the disk.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn size_bytes(&self, name: &str) -> Result<u64, VolumeError> {
+        let data = self.data(name)?;
+        usage::bytes_below(&data).map_err(|source| VolumeError::Disk { what: "measure", name: name.to_owned(), source })
     }
 
     /// One volume.
@@ -171,6 +278,12 @@ impl Volumes {
         if !users.is_empty() {
             return Err(VolumeError::InUse { name: name.to_owned(), containers: users });
         }
+        // What is mounted there is not the volume's to remove.
+        mounted::unmount(&self.root.join(name).join("_data")).map_err(|source| VolumeError::Disk {
+            what: "unmount",
+            name: name.to_owned(),
+            source,
+        })?;
         // Links in the data are removed, not followed.
         fs::remove_dir_all(self.root.join(name)).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => VolumeError::Missing { name: name.to_owned() },

@@ -96,6 +96,27 @@ impl<'a> Session<'a> {
         Self { registries, endpoints, repository: reference.repository().to_owned() }
     }
 
+    /// Questions to a registry about itself.
+    pub(in crate::image) fn of_registry(
+        registries: &'a Registries,
+        registry: &str,
+        credentials: Option<&Credentials>,
+    ) -> Self {
+        let host = if registry == DEFAULT_REGISTRY { DEFAULT_REGISTRY_HOST } else { registry };
+        let bases = if is_plain_allowed(registries, registry) { &["https", "http"][..] } else { &["https"] };
+        let bases = bases.iter().filter_map(|scheme| Url::parse(&format!("{scheme}://{host}")).ok()).collect();
+        let endpoint = Endpoint::new(format!("the registry {registry}"), bases, credentials.cloned());
+        Self { registries, endpoints: vec![endpoint], repository: String::new() }
+    }
+
+    /// Whether the registry answers, and takes the name and password.
+    pub(in crate::image) async fn check(&self) -> Result<(), PullError> {
+        self.first(|endpoint| {
+            async move { self.request(endpoint, Method::GET, "", None, None, "a login").await.map(|_| ()) }.boxed()
+        })
+        .await
+    }
+
     /// How many places there are to ask.
     pub(in crate::image) fn endpoints(&self) -> usize {
         self.endpoints.len()
@@ -348,7 +369,8 @@ impl<'a> Session<'a> {
         let bases = lock(&endpoint.bases).clone();
         let mut last = None;
         for base in &bases {
-            let url = address(base, &format!("v2/{}/{path}", self.repository));
+            let about = if self.repository.is_empty() { String::new() } else { format!("{}/", self.repository) };
+            let url = address(base, &format!("v2/{about}{path}"));
             match self.ask_authorized(endpoint, method, url, headers, what).await {
                 // No connection under this scheme; the next may be spoken.
                 Err(Failure::Passing(error @ PullError::Unreachable { .. }, pause)) => {
@@ -484,8 +506,10 @@ impl<'a> Session<'a> {
             if let Some(service) = service {
                 query.append_pair("service", service);
             }
-            let usual = format!("repository:{}:pull", self.repository);
-            query.append_pair("scope", scope.as_deref().unwrap_or(&usual));
+            let usual = (!self.repository.is_empty()).then(|| format!("repository:{}:pull", self.repository));
+            if let Some(scope) = scope.clone().or(usual) {
+                query.append_pair("scope", &scope);
+            }
         }
         let answer = self.follow(endpoint, &Method::GET, url, &HeaderMap::new(), basic.flatten()).await?;
         let answer = self.judge(endpoint, answer, what).await?;

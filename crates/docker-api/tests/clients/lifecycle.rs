@@ -1,153 +1,17 @@
-//! The API over a real engine and a unix socket, asked by raw requests and by the real Docker CLI.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails, in its helpers too")]
-
-#[path = "../../engine/tests/support/mod.rs"]
-mod support;
+//! Containers from their creation to their removal, by raw requests and by the Docker CLI.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt as _;
+use hyper::Method;
+use hyper::body::Bytes;
 use serde_json::{Value, json};
-use stack_docker_api::{DaemonInfo, router};
-use stack_engine::container::{ContainerConfig, ContainerId, ContainerState, NetworkMode};
-use stack_engine::image::{ImportChanges, RegistryConfig};
-use stack_engine::network::{NetworkConfig, NetworkEndpoint, PortBinding, Protocol};
-use stack_engine::{Engine, EngineConfig, RemoveOptions};
-use support::{Host, PATIENCE, config, shell, with_host};
-use tokio::net::{UnixListener, UnixStream};
+use stack_engine::container::{ContainerConfig, ContainerState, NetworkMode};
+use stack_engine::network::{NetworkEndpoint, PortBinding, Protocol};
 
-/// An engine with an image, and its API on a socket.
-struct Served {
-    engine: Engine,
-    socket: PathBuf,
-    root: PathBuf,
-}
-
-fn archive() -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let busybox = std::fs::read("/bin/busybox").unwrap();
-    let mut header = tar::Header::new_gnu();
-    header.set_size(busybox.len().try_into().unwrap());
-    header.set_mode(0o755);
-    tar.append_data(&mut header, "bin/sh", busybox.as_slice()).unwrap();
-    for name in ["bin/sleep", "bin/seq"] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(0);
-        header.set_entry_type(tar::EntryType::Symlink);
-        tar.append_link(&mut header, name, "sh").unwrap();
-    }
-    tar.into_inner().unwrap()
-}
-
-impl Served {
-    async fn open(host: &Host) -> Self {
-        let root = host.root.join("real");
-        let settings = EngineConfig {
-            containers: config(&root, &host.cgroup),
-            registry: RegistryConfig::default(),
-            network: NetworkConfig::default(),
-        };
-        let engine = Engine::open(settings).await.unwrap();
-        let changes = ImportChanges {
-            env: vec!["PATH=/bin".to_owned(), "FROM_IMAGE=yes".to_owned()],
-            cmd: Some(["sh", "-c", "echo from the image"].map(str::to_owned).to_vec()),
-            labels: BTreeMap::from([("made".to_owned(), "here".to_owned())]),
-            exposed_ports: vec!["80/tcp".to_owned()],
-            created: Some("2024-05-06T07:08:09Z".to_owned()),
-            ..ImportChanges::default()
-        };
-        let reader = std::io::Cursor::new(archive());
-        engine.images().import(reader, Some(&"made:1".parse().unwrap()), changes).await.unwrap();
-        let socket = host.root.join("docker.sock");
-        let listener = UnixListener::bind(&socket).unwrap();
-        let info = DaemonInfo {
-            id: "test-host".to_owned(),
-            version: "0.1.0".to_owned(),
-            commit: "abcdef".to_owned(),
-            root: root.clone(),
-        };
-        let routes = router(engine.clone(), info);
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { engine, socket, root: host.root.clone() }
-    }
-
-    async fn send(&self, method: Method, path: &str) -> Response<Incoming> {
-        let stream = UnixStream::connect(&self.socket).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(path).header("host", "docker");
-        let request = request.body(Empty::<Bytes>::new()).unwrap();
-        tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap()
-    }
-
-    async fn bytes(&self, method: Method, path: &str) -> (u16, Bytes) {
-        let response = self.send(method, path).await;
-        let status = response.status().as_u16();
-        let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.unwrap().unwrap();
-        (status, body.to_bytes())
-    }
-
-    async fn json(&self, method: Method, path: &str) -> (u16, Value) {
-        let (status, body) = self.bytes(method, path).await;
-        let value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
-        (status, value)
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let (status, value) = self.json(Method::GET, path).await;
-        assert_eq!(status, 200, "{path}: {value}");
-        value
-    }
-
-    async fn post(&self, path: &str) -> u16 {
-        self.bytes(Method::POST, path).await.0
-    }
-
-    async fn refused(&self, method: Method, path: &str) -> (u16, String) {
-        let (status, value) = self.json(method, path).await;
-        (status, value["message"].as_str().unwrap_or_else(|| panic!("{path}: {value}")).to_owned())
-    }
-
-    async fn create(&self, id: &str, name: &str, line: &str) -> ContainerId {
-        let config = ContainerConfig {
-            image: "made:1".to_owned(),
-            name: Some(name.to_owned()),
-            labels: BTreeMap::from([("tier".to_owned(), name.to_owned())]),
-            ..shell(line)
-        };
-        self.engine.create(Some(id.parse().unwrap()), config).await.unwrap()
-    }
-
-    async fn start(&self, id: &str, name: &str, line: &str) -> ContainerId {
-        let id = self.create(id, name, line).await;
-        self.engine.start(&id).await.unwrap();
-        id
-    }
-
-    async fn done(self) {
-        for container in self.engine.list() {
-            self.engine.remove(&container.id, RemoveOptions { force: true, volumes: true }).await.unwrap();
-        }
-    }
-}
-
-fn served<F, R>(name: &'static str, test: F)
-where
-    F: FnOnce(Arc<Served>) -> R + Send + 'static,
-    R: Future<Output = ()>,
-{
-    with_host(name, async move |host| {
-        let served = Arc::new(Served::open(&host).await);
-        test(Arc::clone(&served)).await;
-        Arc::into_inner(served).expect("the test has ended").done().await;
-    });
-}
+use crate::served::{docker, served};
+use crate::support::{PATIENCE, shell};
 
 const WEB: &str = "aaaa0000000000000000000000000001";
 const WORK: &str = "aaaa0000000000000000000000000002";
@@ -172,8 +36,8 @@ fn versions_and_what_is_not_there() {
         assert_eq!(status, 400, "{text}");
         let (status, text) = served.refused(Method::POST, "/v1.43/build").await;
         assert_eq!((status, text.as_str()), (501, "POST /build is not supported by this daemon yet"));
-        let (status, text) = served.refused(Method::GET, "/images/made:1/history").await;
-        assert_eq!((status, text.as_str()), (501, "GET /images/{name}/history is not supported by this daemon yet"));
+        let (status, text) = served.refused(Method::POST, "/images/made:1/push").await;
+        assert_eq!((status, text.as_str()), (501, "POST /images/{name}/push is not supported by this daemon yet"));
         for path in ["/swarm", "/nodes", "/v1.40/services", "/tasks", "/secrets", "/configs/x"] {
             let (status, text) = served.refused(Method::GET, path).await;
             assert!(status == 503 && text.starts_with("This node is not a swarm manager."), "{path}: {text}");
@@ -317,27 +181,9 @@ fn what_is_on_the_host() {
     });
 }
 
-/// Runs the Docker CLI: whether it says that all went well, and what it writes.
-async fn docker(served: &Served, arguments: &[&str]) -> (bool, String, String) {
-    let mut command = tokio::process::Command::new("docker");
-    command.arg("-H").arg(format!("unix://{}", served.socket.display())).args(arguments).kill_on_drop(true);
-    command.env_remove("DOCKER_CONTEXT").env_remove("DOCKER_API_VERSION").env("DOCKER_CONFIG", served.root.join("cli"));
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("the CLI ends").unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.success(), text(&output.stdout), text(&output.stderr))
-}
-
-fn has_docker() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join("docker").is_file())
-}
-
 #[test]
 fn the_docker_cli_can_drive_it() {
     // The raw requests above show the same; this shows that the real client understands the answers.
-    if !has_docker() {
-        return;
-    }
     served("docker-api-cli", async |served| {
         let run = async |arguments: &[&str]| {
             let (fine, output, error) = docker(&served, arguments).await;

@@ -1,0 +1,11 @@
+//! The API over a real engine and a unix socket, asked by raw requests and by the real Docker CLI.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails, in its helpers too")]
+
+#[path = "../../../engine/tests/support/mod.rs"]
+mod support;
+
+mod images;
+mod lifecycle;
+mod served;
+mod volumes;
