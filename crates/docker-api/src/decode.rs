@@ -106,6 +106,34 @@ impl Parameters {
         Ok(Some(time).filter(|&time| time > 0))
     }
 
+    /// A moment, in nanoseconds since the Unix epoch: a time (RFC 3339, or seconds with decimals), or a span before now.
+    pub fn moment(&self, name: &'static str, now: jiff::Timestamp) -> Result<Option<u64>, DecodeError> {
+        let Some(value) = self.text(name) else { return Ok(None) };
+        let nanoseconds = |time: jiff::Timestamp| u64::try_from(time.as_nanosecond()).ok();
+        let time = || value.parse::<jiff::Timestamp>().ok().and_then(nanoseconds);
+        let span = || {
+            let span = value.parse::<jiff::SignedDuration>().ok()?;
+            now.checked_sub(span).ok().and_then(nanoseconds)
+        };
+        match self.time(name) {
+            Ok(Some(time)) => Ok(Some(time)),
+            Ok(None) => Ok(Some(0)),
+            Err(wrong) => time().or_else(span).map(Some).ok_or(wrong),
+        }
+    }
+
+    /// The signal that is named, by its name or number.
+    pub fn signal(&self, name: &'static str) -> Result<Option<i32>, DecodeError> {
+        let number = |value: &str| {
+            stack_engine::container::signal_number(value).ok_or_else(|| DecodeError::Parameter {
+                name,
+                value: short(value),
+                expected: "the name or number of a signal, such as `TERM`",
+            })
+        };
+        self.text(name).map(number).transpose()
+    }
+
     /// How long a container may take to end: `t`. Negative is for ever.
     pub fn grace(&self) -> Result<Option<Duration>, DecodeError> {
         let span = |seconds: i64| {

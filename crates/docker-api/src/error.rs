@@ -7,7 +7,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::ErrorResponse;
 use stack_engine::container::{
-    AttachError, CreateError, ExecError, KillError, RemoveError, StartError, StopError, WaitError,
+    AttachError, ChangeError, CreateError, ExecError, KillError, PauseError, RemoveError, RenameError, RestartError,
+    StartError, StopError, WaitError,
 };
 use stack_engine::image::{
     GetError, LoadError, ParseReferenceError, PullError, RecordError, RemoveError as ImageRemoveError, SaveError,
@@ -85,6 +86,24 @@ pub enum ApiError {
         /// Why.
         source: serde_json::Error,
     },
+    /// The new name is the old one.
+    #[error("Renaming a container with the same name as its current name")]
+    SameName,
+    /// There is no such link.
+    #[error("cannot remove the link {name}: remove the container that has it")]
+    NoSuchLink {
+        /// What was asked for.
+        name: String,
+    },
+    /// The container could not be paused or let go on.
+    #[error(transparent)]
+    Pause(#[from] PauseError),
+    /// The container could not be renamed.
+    #[error(transparent)]
+    Rename(RenameError),
+    /// The container could not be changed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// What is said of an image makes no sense.
     #[error(transparent)]
     ImageRequest(#[from] ImageRequestError),
@@ -218,6 +237,24 @@ impl From<GetError> for ApiError {
     }
 }
 
+impl From<RenameError> for ApiError {
+    fn from(error: RenameError) -> Self {
+        match error {
+            RenameError::Taken { name, other } => Self::NameTaken { name, other: other.to_string() },
+            other => Self::Rename(other),
+        }
+    }
+}
+
+impl From<RestartError> for ApiError {
+    fn from(error: RestartError) -> Self {
+        match error {
+            RestartError::Stop(error) => error.into(),
+            RestartError::Start(error) => error.into(),
+        }
+    }
+}
+
 impl From<SaveError> for ApiError {
     fn from(error: SaveError) -> Self {
         match error {
@@ -260,6 +297,27 @@ impl ApiError {
                     StatusCode::BAD_REQUEST
                 }
                 GetError::Records(_) | GetError::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::SameName => StatusCode::BAD_REQUEST,
+            Self::NoSuchLink { .. } => StatusCode::NOT_FOUND,
+            Self::Pause(error) => match error {
+                PauseError::Missing { .. } => StatusCode::NOT_FOUND,
+                PauseError::NotRunning { .. } | PauseError::Paused { .. } | PauseError::NotPaused { .. } => {
+                    StatusCode::CONFLICT
+                }
+                PauseError::Kernel { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Rename(error) => match error {
+                RenameError::Missing { .. } => StatusCode::NOT_FOUND,
+                RenameError::Taken { .. } => StatusCode::CONFLICT,
+                RenameError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Change(error) => match error {
+                ChangeError::Missing { .. } => StatusCode::NOT_FOUND,
+                ChangeError::AutoRemove { .. } => StatusCode::CONFLICT,
+                ChangeError::Device { .. } => StatusCode::BAD_REQUEST,
+                ChangeError::Limit { source, .. } if source.is_refused_value() => StatusCode::BAD_REQUEST,
+                ChangeError::Limit { .. } | ChangeError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::ImageRequest(_) | Self::Reference { .. } => StatusCode::BAD_REQUEST,
             Self::ImageConflict { .. } => StatusCode::CONFLICT,

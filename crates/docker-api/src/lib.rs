@@ -42,6 +42,9 @@ pub struct DaemonInfo {
     pub root: PathBuf,
 }
 
+/// The label of containers that somebody else on this host makes, starts and removes: the tasks of stacks.
+const MANAGED: &str = "stack.task";
+
 /// What every handler has.
 #[derive(Clone)]
 struct Daemon {

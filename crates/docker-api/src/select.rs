@@ -1,9 +1,10 @@
 //! Pure. Which containers a request means.
 
 use regex::RegexBuilder;
-use stack_engine::container::{Container, ContainerState};
+use stack_engine::container::{Container, ContainerMountSource, ContainerState, Health};
 
 use crate::decode::{DecodeError, Filters, Parameters};
+use crate::encode::text::{familiar, identifier};
 use crate::error::ApiError;
 
 /// The container with this id, this name, or whose id begins so, in this order, as Docker looks for it.
@@ -23,11 +24,13 @@ pub fn container(all: Vec<Container>, text: &str) -> Result<Container, ApiError>
 }
 
 /// A container's state in Docker's words.
-pub fn status(state: &ContainerState) -> &'static str {
-    match state {
+pub fn status(container: &Container) -> &'static str {
+    match container.state {
         // Until its program runs it is what it was before.
         ContainerState::Created | ContainerState::Starting => "created",
+        ContainerState::Running { .. } if container.paused => "paused",
         ContainerState::Running { .. } => "running",
+        ContainerState::Exited(_) if container.restarting => "restarting",
         ContainerState::Exited(_) => "exited",
         ContainerState::Removing => "removing",
     }
@@ -61,69 +64,155 @@ impl Pattern {
 }
 
 const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
-/// Filters that Docker has and that nothing here can answer yet.
-const NOT_YET: [&str; 11] = [
+const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+/// The filters that there are.
+const FILTERS: [&str; 17] = [
     "ancestor",
     "before",
     "exited",
     "expose",
     "health",
-    "isolation",
+    "id",
     "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
     "network",
     "publish",
     "since",
+    "status",
     "volume",
+    "config",
 ];
 
 impl ListRequest {
     /// Reads the parameters.
     pub fn decode(parameters: &Parameters) -> Result<Self, ApiError> {
-        if parameters.flag("size") {
-            return Err(ApiError::NotSupported { what: "the parameter `size` of GET /containers/json".to_owned() });
-        }
         let filters = parameters.filters()?;
-        for name in filters.names() {
-            if NOT_YET.contains(&name) {
-                return Err(ApiError::NotSupported { what: format!("the filter `{name}` of GET /containers/json") });
-            }
-            if !["status", "label", "name", "id"].contains(&name) {
-                return Err(DecodeError::Filter { name: name.to_owned() }.into());
+        if let Some(name) = filters.names().find(|name| !FILTERS.contains(name)) {
+            return Err(DecodeError::Filter { name: name.to_owned() }.into());
+        }
+        for (name, known) in [("status", &STATES[..]), ("health", &HEALTH[..])] {
+            if let Some(wrong) = filters.values(name).iter().find(|value| !known.contains(&value.as_str())) {
+                return Err(DecodeError::FilterValue { name, value: wrong.clone() }.into());
             }
         }
-        if let Some(wrong) = filters.values("status").iter().find(|value| !STATES.contains(&value.as_str())) {
-            return Err(DecodeError::FilterValue { name: "status", value: wrong.clone() }.into());
+        if let Some(wrong) = filters.values("exited").iter().find(|value| value.parse::<i32>().is_err()) {
+            return Err(DecodeError::FilterValue { name: "exited", value: wrong.clone() }.into());
         }
         let limit =
             parameters.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|&limit| limit > 0);
         let patterns = |name: &str| filters.values(name).iter().map(|text| Pattern::new(text)).collect();
         let (names, ids) = (patterns("name"), patterns("id"));
         // Who asks for the newest few or for states means all containers, not only those that run.
-        let all = parameters.flag("all") || limit.is_some() || !filters.values("status").is_empty();
+        let all = parameters.flag("all")
+            || limit.is_some()
+            || ["status", "exited", "before", "since"].iter().any(|name| !filters.values(name).is_empty());
         Ok(Self { all, limit, filters, names, ids })
     }
 
     /// The containers that are meant, the newest first.
-    pub fn select(&self, mut containers: Vec<Container>) -> Vec<Container> {
-        containers.retain(|container| self.wants(container));
+    ///
+    /// # Errors
+    /// When a filter names a container that there is not.
+    pub fn select(&self, mut containers: Vec<Container>) -> Result<Vec<Container>, ApiError> {
+        let bound = |name: &str| -> Result<Option<u64>, ApiError> {
+            let found =
+                self.filters.values(name).first().map(|text| container(containers.clone(), text)).transpose()?;
+            Ok(found.map(|found| found.created_at))
+        };
+        let (before, since) = (bound("before")?, bound("since")?);
+        containers.retain(|container| {
+            self.wants(container)
+                && before.is_none_or(|before| container.created_at < before)
+                && since.is_none_or(|since| container.created_at > since)
+        });
         containers.sort_by(|one, other| (other.created_at, &other.id).cmp(&(one.created_at, &one.id)));
         containers.truncate(self.limit.unwrap_or(usize::MAX));
-        containers
+        Ok(containers)
     }
 
     fn wants(&self, container: &Container) -> bool {
-        let status = status(&container.state);
+        let status = status(container);
         let states = self.filters.values("status");
         let slashed = format!("/{}", container.name);
         let any = |patterns: &[Pattern], words: &[&str]| {
             patterns.is_empty() || patterns.iter().any(|pattern| words.iter().any(|word| pattern.matches(word)))
         };
-        (self.all || status == "running")
+        (self.all || matches!(status, "running" | "paused" | "restarting"))
             && (states.is_empty() || states.iter().any(|wanted| wanted == status))
             && self.filters.match_labels(|key| container.labels.get(key).map(String::as_str))
             && any(&self.names, &[&container.name, &slashed])
             && any(&self.ids, &[container.id.as_str()])
+            && self.wants_by_value(container)
     }
+
+    fn wants_by_value(&self, container: &Container) -> bool {
+        let any = |name: &str, matches: &dyn Fn(&str) -> bool| {
+            let values = self.filters.values(name);
+            values.is_empty() || values.iter().any(|value| matches(value))
+        };
+        let config = &container.config;
+        let code = match &container.state {
+            ContainerState::Exited(status) => Some(status.code),
+            _ => None,
+        };
+        let health = container.health.as_ref().map_or("none", |state| match state.health {
+            Health::Starting => "starting",
+            Health::Healthy => "healthy",
+            Health::Unhealthy => "unhealthy",
+        });
+        let task = container.labels.contains_key(crate::MANAGED);
+        let image = familiar(&full_name(&config.image));
+        any("exited", &|value| value.parse().ok() == code && code.is_some())
+            && any("health", &|value| value == health)
+            && any("is-task", &|value| matches!(value, "1" | "true") == task)
+            && any("isolation", &|value| value == "default")
+            && any("network", &|value| {
+                config
+                    .networks
+                    .iter()
+                    .any(|network| network.name == value || identifier("network", &network.name) == value)
+            })
+            && any("volume", &|value| {
+                config.mounts.iter().any(|mount| {
+                    mount.target == value
+                        || match &mount.source {
+                            ContainerMountSource::Volume { name, .. } => name.as_deref() == Some(value),
+                            ContainerMountSource::Bind { path, .. } => path.to_str() == Some(value),
+                            ContainerMountSource::Tmpfs { .. } => false,
+                        }
+                })
+            })
+            && any("publish", &|value| {
+                container.ports.iter().any(|port| is_port(value, port.host_port, port.protocol.as_str()))
+            })
+            && any("expose", &|value| {
+                let exposed = config.exposed_ports.iter().any(|port| port == value || *port == format!("{value}/tcp"));
+                exposed || config.ports.iter().any(|port| is_port(value, port.container_port, port.protocol.as_str()))
+            })
+            && any("ancestor", &|value| {
+                let digest = value.strip_prefix("sha256:").unwrap_or(value);
+                let own = container.image_digest.strip_prefix("sha256:").unwrap_or(&container.image_digest);
+                familiar(&full_name(value)) == image || (digest.len() >= 12 && own.starts_with(digest))
+            })
+    }
+}
+
+/// A name with the tag that it has without one.
+fn full_name(name: &str) -> String {
+    let reference = name.parse::<stack_engine::image::Reference>().ok();
+    reference.map_or_else(|| name.to_owned(), |found| found.tagged_name().unwrap_or_else(|| found.to_string()))
+}
+
+/// Whether `80`, `80/tcp` or `80-90/udp` means this port.
+fn is_port(text: &str, port: u16, protocol: &str) -> bool {
+    let (range, wanted) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let fits =
+        first.parse::<u16>().ok().zip(last.parse().ok()).is_some_and(|(first, last)| (first..=last).contains(&port));
+    fits && wanted == protocol
 }
 
 #[cfg(test)]
@@ -139,7 +228,7 @@ mod tests {
         web.created_at = 5;
         let mut store = sample("aa22", "db", exited(3));
         store.created_at = 9;
-        let selected = request.select(vec![web, store, sample("bb33", "new", ContainerState::Created)]);
+        let selected = request.select(vec![web, store, sample("bb33", "new", ContainerState::Created)]).unwrap();
         selected.into_iter().map(|container| container.name).collect()
     }
 
@@ -155,6 +244,15 @@ mod tests {
         assert_eq!(list(&[("filters", r#"{"label":["tier=front"]}"#)]), ["web"]);
         assert_eq!(list(&[("filters", r#"{"label":["tier=back"]}"#)]), Vec::<String>::new());
         assert_eq!(list(&[("filters", r#"{"name":["("]}"#)]), Vec::<String>::new());
+        assert_eq!(list(&[("filters", r#"{"exited":["3"]}"#)]), ["db"]);
+        assert_eq!(
+            list(&[("filters", r#"{"since":["web"]}"#)]),
+            ["db", "new"].map(str::to_owned).into_iter().rev().collect::<Vec<_>>()
+        );
+        assert_eq!(list(&[("all", "1"), ("filters", r#"{"ancestor":["made:1"]}"#)]), ["new", "db", "web"]);
+        assert_eq!(list(&[("all", "1"), ("filters", r#"{"ancestor":["made"]}"#)]), Vec::<String>::new());
+        assert_eq!(list(&[("filters", r#"{"is-task":["true"]}"#)]), Vec::<String>::new());
+        assert_eq!(list(&[("filters", r#"{"health":["none"]}"#)]), ["web"]);
     }
 
     #[test]
@@ -163,7 +261,6 @@ mod tests {
             let parameters = Parameters::new(vec![("filters".to_owned(), text.to_owned())]);
             ListRequest::decode(&parameters).err().unwrap()
         };
-        assert_eq!(refused(r#"{"ancestor":["busybox"]}"#).status(), 501);
         assert_eq!(refused(r#"{"colour":["red"]}"#).to_string(), "invalid filter 'colour'");
         assert_eq!(refused(r#"{"status":["red"]}"#).to_string(), "invalid filter 'status=red'");
     }

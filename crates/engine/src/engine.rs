@@ -3,10 +3,13 @@
 //! A container's operations that change it (start, the clearing up after its end, remove) take turns; signals, waiting,
 //! logs and exec do not wait for them. Whatever happens to this process, the next one finds the truth by asking the shims.
 
+mod changes;
 mod execs;
 mod streams;
 
-use std::collections::{BTreeMap, HashMap};
+pub use changes::ContainerChange;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -19,10 +22,10 @@ use tokio::sync::{broadcast, watch};
 
 use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
-    Container, ContainerConfig, ContainerId, ContainerState, CreateError, Event, EventKind, ExecCommand, ExecError,
-    ExecId, ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Prober, Record,
-    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
-    name_client,
+    Container, ContainerConfig, ContainerId, ContainerState, CreateError, Event, EventKind, EventSubject, ExecCommand,
+    ExecError, ExecId, ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError,
+    Prober, Record, RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError,
+    Waiting, name_client,
 };
 use crate::dns::{Directory, NameServers, NameServersConfig};
 use crate::image::{ImageStore, RegistryConfig};
@@ -37,6 +40,9 @@ use crate::volume::{VolumeError, Volumes};
 const KILLED: Duration = Duration::from_secs(30);
 /// How long a container may take to end after its stop signal, unless it says otherwise.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// So many events are remembered for those who ask for the past.
+const REMEMBERED: usize = 1024;
 
 /// Where an engine keeps its things, and how its containers are made.
 #[derive(Debug, Clone)]
@@ -84,6 +90,7 @@ struct Inner {
     containers: Mutex<BTreeMap<ContainerId, Arc<Slot>>>,
     execs: Mutex<BTreeMap<ExecId, Arc<execs::ExecSlot>>>,
     events: broadcast::Sender<Event>,
+    history: Mutex<VecDeque<Event>>,
     metrics: Metrics,
     warnings: Vec<String>,
 }
@@ -105,11 +112,29 @@ struct Data {
     health: Option<HealthState>,
     prober: Option<Prober>,
     notes: Vec<String>,
+    /// Its processes are frozen.
+    paused: bool,
+    /// It will be started again by its policy.
+    pending: Option<tokio::task::AbortHandle>,
+    /// The pause before it was last started again.
+    last_pause: Option<Duration>,
 }
 
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn now_nanoseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn subject_of(record: &Record) -> EventSubject {
+    let mut labels = record.image.labels.clone();
+    labels.extend(record.config.labels.clone());
+    let name = record.config.name.clone().unwrap_or_else(|| record.id.to_string());
+    EventSubject { name, image: record.config.image.clone(), labels }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -119,7 +144,15 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Slot {
     fn new(record: Record, state: ContainerState) -> Self {
-        let data = Data { record: Arc::new(record), health: None, prober: None, notes: Vec::new() };
+        let data = Data {
+            record: Arc::new(record),
+            health: None,
+            prober: None,
+            notes: Vec::new(),
+            paused: false,
+            pending: None,
+            last_pause: None,
+        };
         let running = matches!(state, ContainerState::Running { .. });
         Self {
             turn: tokio::sync::Mutex::new(()),
@@ -204,6 +237,7 @@ impl Engine {
             containers: Mutex::new(BTreeMap::new()),
             execs: Mutex::new(BTreeMap::new()),
             events: broadcast::channel(1024).0,
+            history: Mutex::default(),
             metrics: Metrics::new(),
             warnings,
         };
@@ -268,12 +302,15 @@ impl Engine {
         for (record, shim, pid, started_at) in live {
             let state = ContainerState::Running { pid, started_at: started_at / 1_000_000 };
             tracing::info!(container = %record.id, pid, "adopted");
+            let is_paused = cgroup::is_frozen(&record.cgroups);
             let slot = Arc::new(Slot::new(record, state));
+            locked(&slot.data).paused = is_paused;
             let id = slot.record().id.clone();
             locked(&self.inner.containers).insert(id.clone(), Arc::clone(&slot));
             self.supervise(slot, shim, None, pid, started_at);
             self.adopt_execs(&id).await;
         }
+        let mut settled = Vec::new();
         for mut record in ended {
             let removing = record.state == RecordedState::Removing;
             let before = record.state.clone();
@@ -302,11 +339,13 @@ impl Engine {
             locked(&self.inner.containers).insert(id.clone(), Arc::clone(&slot));
             if ended {
                 self.remove_if_asked(&slot);
+                settled.push((Arc::clone(&slot), before));
             }
             if removing && let Err(error) = self.remove(&id, RemoveOptions { force: true, volumes: true }).await {
                 tracing::warn!(container = %id, error = crate::container::text_of(&error), "a removal could not be completed");
             }
         }
+        self.start_with_daemon(&settled);
     }
 
     /// The shim of a container that runs. One whose program was never started is of a start that was cut short: it is
@@ -372,9 +411,32 @@ impl Engine {
         self.inner.events.subscribe()
     }
 
+    /// What happened since a time in nanoseconds since the Unix epoch, as far back as it is remembered, and what happens from
+    /// now on, without a gap between the two.
+    #[must_use]
+    pub fn events_since(&self, since: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        let history = locked(&self.inner.history);
+        let past = history.iter().filter(|event| event.time >= since).cloned().collect();
+        (past, self.inner.events.subscribe())
+    }
+
     fn tell(&self, id: &ContainerId, kind: EventKind) {
+        let subject = self.slot(id).map(|slot| subject_of(&slot.record())).unwrap_or_default();
+        self.tell_of(id, kind, subject);
+    }
+
+    fn tell_of(&self, id: &ContainerId, kind: EventKind, subject: EventSubject) {
+        // Held until it is sent, so that the remembered ones are in the order in which they are heard.
+        let mut history = locked(&self.inner.history);
+        let last = history.back().map_or(0, |event| event.time);
+        let time = now_nanoseconds().max(last);
+        let event = Event { id: id.clone(), time, kind, subject: Arc::new(subject) };
+        if history.len() == REMEMBERED {
+            history.pop_front();
+        }
+        history.push_back(event.clone());
         // Nobody listening is no error.
-        let _ = self.inner.events.send(Event { id: id.clone(), time: now(), kind });
+        let _ = self.inner.events.send(event);
     }
 
     fn slot(&self, id: &ContainerId) -> Option<Arc<Slot>> {
@@ -409,6 +471,8 @@ impl Engine {
             },
             created_at: now(),
             starts: 0,
+            restarts: 0,
+            stopped: false,
             cgroups: stack_shim::launch::Cgroups::default(),
             state: RecordedState::Removing,
         };
@@ -470,14 +534,15 @@ impl Engine {
         let (engine, id) = (self.clone(), id.clone());
         let task = {
             let id = id.clone();
-            tokio::spawn(async move { engine.start_now(&id).await })
+            tokio::spawn(async move { engine.start_now(&id, false).await })
         };
         task.await.unwrap_or_else(|error| {
             Err(StartError::Shim { id, what: "complete the start", source: io::Error::other(error) })
         })
     }
 
-    async fn start_now(&self, id: &ContainerId) -> Result<(), StartError> {
+    /// `again`: by its policy, and not because somebody wants it now.
+    async fn start_now(&self, id: &ContainerId, again: bool) -> Result<(), StartError> {
         let began = std::time::Instant::now();
         let slot = self.slot(id).ok_or_else(|| StartError::Missing { id: id.clone() })?;
         let _turn = slot.turn.lock().await;
@@ -488,8 +553,17 @@ impl Engine {
             }
             ContainerState::Removing => return Err(StartError::State { id: id.clone(), state: "being removed" }),
         }
+        if let Some(pending) = locked(&slot.data).pending.take() {
+            pending.abort();
+        }
         let mut record = (*slot.record()).clone();
+        if again && record.stopped {
+            // Somebody was quicker.
+            return Ok(());
+        }
         record.starts += 1;
+        record.restarts = if again { record.restarts.saturating_add(1) } else { 0 };
+        record.stopped = false;
         record.state = RecordedState::Started;
         slot.set(ContainerState::Starting);
         let mut notes = Vec::new();
@@ -520,8 +594,11 @@ impl Engine {
                     error: Some(error.full_text()),
                 };
                 slot.waiting.dismiss();
-                self.record_end(&slot, status).await;
+                self.record_end(&slot, status.clone()).await;
                 self.remove_if_asked(&slot);
+                if again {
+                    self.restart_by_policy(&slot, &status);
+                }
                 Err(error)
             }
         }
@@ -619,12 +696,14 @@ impl Engine {
             let mut data = locked(&slot.data);
             data.prober = None;
             data.health = None;
+            data.paused = false;
         }
         // Told before the clearing up, which takes longer; a new start waits for its turn.
-        self.record_end(slot, status).await;
+        self.record_end(slot, status.clone()).await;
         let failures = self.inner.launcher.clear(&record.id, &record.cgroups).await;
         report(&record.id, &failures);
         self.remove_if_asked(slot);
+        self.restart_by_policy(slot, &status);
     }
 
     /// A container that shall not outlive its end goes, as soon as its turn is over.
@@ -663,6 +742,19 @@ impl Engine {
     /// # Errors
     /// When it does not run, or there is no such signal.
     pub async fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), KillError> {
+        self.send(id, signal).await?;
+        if let Some(slot) = self.slot(id) {
+            let record = slot.record();
+            let stops = crate::container::stop_signal(&record.config, &record.image).is_ok_and(|stops| stops == signal);
+            if signal == libc::SIGKILL || stops {
+                self.mark_stopped(&slot).await;
+            }
+        }
+        self.tell(id, EventKind::Killed { signal });
+        Ok(())
+    }
+
+    async fn send(&self, id: &ContainerId, signal: i32) -> Result<(), KillError> {
         let slot = self.slot(id).ok_or_else(|| KillError::Missing { id: id.clone() })?;
         let not_running = || KillError::NotRunning { id: id.clone() };
         if !matches!(slot.current(), ContainerState::Running { .. }) {
@@ -674,7 +766,13 @@ impl Engine {
             result => result.map_err(failed)?,
         };
         match shim.ask(&Request::Signal { number: signal }).await.map_err(failed)? {
-            Some(Response::Done) => Ok(()),
+            Some(Response::Done) => {
+                if signal == libc::SIGKILL {
+                    // What is frozen does not end.
+                    self.thaw(&slot);
+                }
+                Ok(())
+            }
             Some(Response::BadRequest { reason }) => Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason))),
             _ => Err(not_running()),
         }
@@ -685,31 +783,59 @@ impl Engine {
     /// # Errors
     /// When there is none, or it does not end though it was killed.
     pub async fn stop(&self, id: &ContainerId, grace: Option<Duration>) -> Result<(), StopError> {
+        self.stop_with(id, None, grace).await
+    }
+
+    /// The same, asking by this signal in place of the container's own.
+    ///
+    /// # Errors
+    /// When there is none, or it does not end though it was killed.
+    pub async fn stop_with(
+        &self,
+        id: &ContainerId,
+        signal: Option<i32>,
+        grace: Option<Duration>,
+    ) -> Result<(), StopError> {
         let slot = self.slot(id).ok_or_else(|| StopError::Missing { id: id.clone() })?;
+        let runs = matches!(slot.current(), ContainerState::Running { .. } | ContainerState::Starting);
+        self.stop_now(&slot, signal, grace).await?;
+        if runs {
+            self.tell(id, EventKind::Stopped);
+        }
+        Ok(())
+    }
+
+    async fn stop_now(&self, slot: &Slot, signal: Option<i32>, grace: Option<Duration>) -> Result<(), StopError> {
+        let id = &slot.record().id.clone();
         // A start that is under way is let through first.
         drop(slot.turn.lock().await);
+        self.mark_stopped(slot).await;
         if !matches!(slot.current(), ContainerState::Running { .. }) {
             return Ok(());
         }
         let record = slot.record();
-        let signal = crate::container::stop_signal(&record.config, &record.image)
-            .map_err(|source| StopError::Signal { id: id.clone(), source })?;
+        let signal = match signal {
+            Some(signal) => signal,
+            None => crate::container::stop_signal(&record.config, &record.image)
+                .map_err(|source| StopError::Signal { id: id.clone(), source })?,
+        };
         let grace = grace.or(record.config.stop_grace).unwrap_or(GRACE);
-        match self.kill(id, signal).await {
-            Ok(()) if ended_within(&slot, grace).await => return Ok(()),
+        self.thaw(slot);
+        match self.send(id, signal).await {
+            Ok(()) if ended_within(slot, grace).await => return Ok(()),
             Ok(()) => {}
             Err(error) => tracing::debug!(container = %id, %error, "the stop signal could not be sent"),
         }
-        if let Err(error) = self.kill(id, libc::SIGKILL).await {
+        if let Err(error) = self.send(id, libc::SIGKILL).await {
             tracing::debug!(container = %id, %error, "could not kill by the shim");
         }
-        if ended_within(&slot, Duration::from_secs(2)).await {
+        if ended_within(slot, Duration::from_secs(2)).await {
             return Ok(());
         }
         // The shim does not do it, so everything in the control groups goes.
         let cgroups = record.cgroups.clone();
         let _ = tokio::task::spawn_blocking(move || cgroup::kill_all(&cgroups)).await;
-        if ended_within(&slot, KILLED).await {
+        if ended_within(slot, KILLED).await {
             return Ok(());
         }
         Err(StopError::Hangs { id: id.clone(), seconds: KILLED.as_secs() })
@@ -727,6 +853,9 @@ impl Engine {
         let _turn = slot.turn.lock().await;
         if matches!(slot.current(), ContainerState::Running { .. } | ContainerState::Starting) {
             return Err(RemoveError::Running { id: id.clone() });
+        }
+        if let Some(pending) = locked(&slot.data).pending.take() {
+            pending.abort();
         }
         if self.slot(id).is_none() {
             return Err(RemoveError::Missing { id: id.clone() });
@@ -767,7 +896,7 @@ impl Engine {
         }
         locked(&self.inner.containers).remove(id);
         slot.waiting.dismiss();
-        self.tell(id, EventKind::Removed);
+        self.tell_of(id, EventKind::Removed, subject_of(&record));
         Ok(())
     }
 
@@ -776,6 +905,7 @@ impl Engine {
         let data = locked(&slot.data);
         let record = Arc::clone(&data.record);
         let (health, notes) = (data.health.clone(), data.notes.clone());
+        let (paused, restarting) = (data.paused, data.pending.is_some());
         drop(data);
         let attachment = self.inner.launcher.networks.attachment(record.id.as_str()).unwrap_or_default();
         let mut labels = record.image.labels.clone();
@@ -797,6 +927,9 @@ impl Engine {
                 .collect(),
             ports: attachment.ports,
             starts: record.starts,
+            restarts: record.restarts,
+            paused,
+            restarting,
             notes,
         }
     }

@@ -13,7 +13,10 @@ use axum::http::StatusCode;
 use bollard_stubs::models::{ContainerCreateBody, HealthConfig, HostConfig, RestartPolicyNameEnum};
 use serde::Deserialize;
 use serde_json::Value;
-use stack_engine::container::{Container, ContainerConfig, ContainerId, Healthcheck, Logging, TerminalSize};
+use stack_engine::ContainerChange;
+use stack_engine::container::{
+    Container, ContainerConfig, ContainerId, Healthcheck, Logging, Resources, RestartPolicy, TerminalSize,
+};
 
 use crate::error::ApiError;
 
@@ -318,6 +321,39 @@ fn healthcheck(check: HealthConfig, shell: &[String]) -> Result<Option<Healthche
     Ok(Some(made).filter(|made| *made != Healthcheck::default()))
 }
 
+/// Whether it is started again.
+pub fn restart_policy(asked: &bollard_stubs::models::RestartPolicy) -> Result<RestartPolicy, CreationError> {
+    let most = asked.maximum_retry_count.unwrap_or(0);
+    let name = asked.name.unwrap_or(RestartPolicyNameEnum::EMPTY);
+    let most = u32::try_from(most)
+        .map_err(|_| CreationError::Rule("invalid restart policy: maximum retry count cannot be negative"))?;
+    if most != 0 && name != RestartPolicyNameEnum::ON_FAILURE {
+        return Err(CreationError::Rule(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
+    }
+    Ok(match name {
+        RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO => RestartPolicy::No,
+        RestartPolicyNameEnum::ALWAYS => RestartPolicy::Always,
+        RestartPolicyNameEnum::UNLESS_STOPPED => RestartPolicy::UnlessStopped,
+        RestartPolicyNameEnum::ON_FAILURE => RestartPolicy::OnFailure { most },
+    })
+}
+
+/// What a container that is there shall have differently. `processors` are those of the host.
+pub fn decode_update(body: &[u8], now: &Resources, processors: u32) -> Result<ContainerChange, ApiError> {
+    let host: HostConfig =
+        serde_json::from_slice(body).map_err(|error| ApiError::Body { problem: error.to_string() })?;
+    let restart = match &host.restart_policy {
+        Some(policy) if policy.name.is_some_and(|name| name != RestartPolicyNameEnum::EMPTY) => {
+            Some(restart_policy(policy)?)
+        }
+        _ => None,
+    };
+    let resources = resources::changed(&host, now, processors)?;
+    Ok(ContainerChange { resources: Some(resources).filter(|changed| changed != now), restart })
+}
+
 /// How it ends, and where its output goes.
 fn lifetime(config: &mut ContainerConfig, body: &ContainerCreateBody, host: &HostConfig) -> Result<(), CreationError> {
     config.stop_grace = body.stop_timeout.map(|seconds| {
@@ -328,21 +364,9 @@ fn lifetime(config: &mut ContainerConfig, body: &ContainerCreateBody, host: &Hos
     config.auto_remove = host.auto_remove.unwrap_or(false);
     config.init = host.init.unwrap_or(false);
     let restart = host.restart_policy.clone().unwrap_or_default();
-    let policy = restart.name.unwrap_or(RestartPolicyNameEnum::EMPTY);
-    match policy {
-        RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO => {
-            if restart.maximum_retry_count.unwrap_or(0) != 0 {
-                return Err(CreationError::Rule(
-                    "maximum retry count cannot be used with restart policy 'no': use `on-failure`",
-                ));
-            }
-        }
-        RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED | RestartPolicyNameEnum::ON_FAILURE => {
-            if config.auto_remove {
-                return Err(CreationError::Rule("can't create 'AutoRemove' container with restart policy"));
-            }
-            return Err(CreationError::NotSupported { field: format!("HostConfig.RestartPolicy `{policy}`") });
-        }
+    config.restart = restart_policy(&restart)?;
+    if config.auto_remove && config.restart != RestartPolicy::No {
+        return Err(CreationError::Rule("can't create 'AutoRemove' container with restart policy"));
     }
     let logging = host.log_config.clone().unwrap_or_default();
     config.logging = Logging { driver: nonempty(logging.typ), options: strings(logging.config) };

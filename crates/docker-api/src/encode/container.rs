@@ -12,7 +12,7 @@ use bollard_stubs::models::{
 };
 use stack_engine::container::{
     BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState, ExitStatus, Health,
-    HealthState, Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, SeccompChoice, volumes,
+    Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, SeccompChoice, volumes,
 };
 use stack_engine::network::{Attachment, Endpoint, Protocol};
 
@@ -20,6 +20,8 @@ use super::text::{NEVER, identifier, milliseconds, seconds, signed, span};
 
 /// A container and what its documents need beside it.
 pub struct Subject {
+    /// Of the image, unpacked.
+    pub image_bytes: u64,
     /// The container itself.
     pub container: Container,
     /// Its image's identifier; the digest that it was made of where the image is gone.
@@ -205,14 +207,18 @@ fn port_map(ports: &[stack_engine::network::PortBinding]) -> PortMap {
 
 /// What `docker ps` shows as the status: `Up 3 minutes (healthy)`, `Exited (0) 2 hours ago`. `now` is in milliseconds
 /// since the Unix epoch.
-pub fn status_text(state: &ContainerState, health: Option<&HealthState>, now: u64) -> String {
+pub fn status_text(container: &Container, now: u64) -> String {
     let since = |time: u64| span(now.saturating_sub(time) / 1000);
-    match state {
+    match &container.state {
         ContainerState::Created | ContainerState::Starting => "Created".to_owned(),
         ContainerState::Removing => "Removal In Progress".to_owned(),
+        ContainerState::Exited(status) if container.restarting => {
+            format!("Restarting ({}) {} ago", status.code, since(status.finished_at))
+        }
         ContainerState::Exited(status) => format!("Exited ({}) {} ago", status.code, since(status.finished_at)),
         ContainerState::Running { started_at, .. } => {
-            let health = match health.map(|state| state.health) {
+            let health = match container.health.as_ref().map(|state| state.health) {
+                _ if container.paused => " (Paused)",
                 None => "",
                 Some(Health::Starting) => " (health: starting)",
                 Some(Health::Healthy) => " (healthy)",
@@ -228,7 +234,9 @@ pub fn summary(subject: &Subject, now: u64) -> ContainerSummary {
     let container = &subject.container;
     let state = match container.state {
         ContainerState::Created | ContainerState::Starting => ContainerSummaryStateEnum::CREATED,
+        ContainerState::Running { .. } if container.paused => ContainerSummaryStateEnum::PAUSED,
         ContainerState::Running { .. } => ContainerSummaryStateEnum::RUNNING,
+        ContainerState::Exited(_) if container.restarting => ContainerSummaryStateEnum::RESTARTING,
         ContainerState::Exited(_) => ContainerSummaryStateEnum::EXITED,
         ContainerState::Removing => ContainerSummaryStateEnum::REMOVING,
     };
@@ -256,7 +264,7 @@ pub fn summary(subject: &Subject, now: u64) -> ContainerSummary {
         ports: Some(ports.collect()),
         labels: Some(container.labels.clone().into_iter().collect()),
         state: Some(state),
-        status: Some(status_text(&container.state, container.health.as_ref(), now)),
+        status: Some(status_text(container, now)),
         host_config: Some(ContainerSummaryHostConfig {
             network_mode: Some(subject.network_mode()),
             ..ContainerSummaryHostConfig::default()
@@ -280,8 +288,7 @@ pub fn inspect(subject: &Subject) -> ContainerInspectResponse {
         state: Some(state(container)),
         image: Some(subject.image_id.clone()),
         name: Some(format!("/{}", container.name)),
-        // Whoever restarts containers counts: the agent. The engine only starts them.
-        restart_count: Some(0),
+        restart_count: Some(i64::from(container.restarts)),
         driver: Some("overlay".to_owned()),
         platform: Some("linux".to_owned()),
         host_config: Some(host_config(subject)),
@@ -301,7 +308,9 @@ pub fn inspect(subject: &Subject) -> ContainerInspectResponse {
 fn state(container: &Container) -> State {
     let status = match container.state {
         ContainerState::Created | ContainerState::Starting => ContainerStateStatusEnum::CREATED,
+        ContainerState::Running { .. } if container.paused => ContainerStateStatusEnum::PAUSED,
         ContainerState::Running { .. } => ContainerStateStatusEnum::RUNNING,
+        ContainerState::Exited(_) if container.restarting => ContainerStateStatusEnum::RESTARTING,
         ContainerState::Exited(_) => ContainerStateStatusEnum::EXITED,
         ContainerState::Removing => ContainerStateStatusEnum::REMOVING,
     };
@@ -318,8 +327,8 @@ fn state(container: &Container) -> State {
     let base = State {
         status: Some(status),
         running: Some(false),
-        paused: Some(false),
-        restarting: Some(false),
+        paused: Some(container.paused),
+        restarting: Some(container.restarting),
         oom_killed: Some(false),
         dead: Some(false),
         pid: Some(0),
@@ -346,6 +355,17 @@ fn state(container: &Container) -> State {
             ..base
         },
     }
+}
+
+fn restart_policy(policy: stack_engine::container::RestartPolicy) -> RestartPolicy {
+    use stack_engine::container::RestartPolicy as Policy;
+    let (name, most) = match policy {
+        Policy::No => (RestartPolicyNameEnum::NO, 0),
+        Policy::OnFailure { most } => (RestartPolicyNameEnum::ON_FAILURE, most),
+        Policy::Always => (RestartPolicyNameEnum::ALWAYS, 0),
+        Policy::UnlessStopped => (RestartPolicyNameEnum::UNLESS_STOPPED, 0),
+    };
+    RestartPolicy { name: Some(name), maximum_retry_count: Some(i64::from(most)) }
 }
 
 fn healthcheck(check: &Healthcheck) -> HealthConfig {
@@ -429,8 +449,7 @@ fn host_config(subject: &Subject) -> HostConfig {
             typ: Some(config.logging.driver.clone().unwrap_or_else(|| "local".to_owned())),
             config: Some(config.logging.options.clone().into_iter().collect()),
         }),
-        // The engine restarts nothing; the agent does, by the stack's own policy.
-        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: Some(0) }),
+        restart_policy: Some(restart_policy(config.restart)),
         auto_remove: Some(config.auto_remove),
         cap_add: Some(config.cap_add.clone()),
         cap_drop: Some(config.cap_drop.clone()),
@@ -522,6 +541,7 @@ pub fn waited(status: &ExitStatus) -> ContainerWaitResponse {
 mod tests {
     use super::super::samples::{TIME, container, exited, running};
     use super::*;
+    use stack_engine::container::HealthState;
 
     fn subject(state: ContainerState) -> Subject {
         Subject {
@@ -536,6 +556,7 @@ mod tests {
             },
             attachment: Attachment::default(),
             execs: Vec::new(),
+            image_bytes: 0,
             volume_paths: HashMap::from([("aa11.own_data".to_owned(), "/v/aa11.own_data/_data".to_owned())]),
         }
     }
@@ -543,13 +564,20 @@ mod tests {
     #[test]
     fn the_status_as_people_read_it() {
         let now = TIME + 182_000;
-        assert_eq!(status_text(&running(), None, now), "Up 3 minutes");
         let health = |health| HealthState { health, failing_streak: 0, last_output: String::new() };
-        assert_eq!(status_text(&running(), Some(&health(Health::Healthy)), now), "Up 3 minutes (healthy)");
-        assert_eq!(status_text(&running(), Some(&health(Health::Starting)), now), "Up 3 minutes (health: starting)");
-        assert_eq!(status_text(&exited(7), None, now), "Exited (7) 3 minutes ago");
-        assert_eq!(status_text(&ContainerState::Created, None, now), "Created");
-        assert_eq!(status_text(&running(), None, 0), "Up Less than a second");
+        let text = |state: ContainerState, health: Option<HealthState>, now: u64| {
+            status_text(&Container { health, ..container("aa11", "web", state) }, now)
+        };
+        assert_eq!(text(running(), None, now), "Up 3 minutes");
+        assert_eq!(text(running(), Some(health(Health::Healthy)), now), "Up 3 minutes (healthy)");
+        assert_eq!(text(running(), Some(health(Health::Starting)), now), "Up 3 minutes (health: starting)");
+        assert_eq!(text(exited(7), None, now), "Exited (7) 3 minutes ago");
+        assert_eq!(text(ContainerState::Created, None, now), "Created");
+        assert_eq!(text(running(), None, 0), "Up Less than a second");
+        let paused = Container { paused: true, ..container("aa11", "web", running()) };
+        assert_eq!(status_text(&paused, now), "Up 3 minutes (Paused)");
+        let restarting = Container { restarting: true, ..container("aa11", "web", exited(1)) };
+        assert_eq!(status_text(&restarting, now), "Restarting (1) 3 minutes ago");
     }
 
     #[test]

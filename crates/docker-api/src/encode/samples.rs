@@ -28,6 +28,9 @@ pub fn container(id: &str, name: &str, state: ContainerState) -> Container {
         addresses: Vec::new(),
         ports: Vec::new(),
         starts: 1,
+        restarts: 0,
+        paused: false,
+        restarting: false,
         notes: Vec::new(),
     }
 }

@@ -4,17 +4,24 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use bollard_stubs::models::{ContainerInspectResponse, ContainerSummary};
+use bollard_stubs::models::{
+    ContainerInspectResponse, ContainerPruneResponse, ContainerSummary, ContainerUpdateResponse,
+};
 use stack_engine::RemoveOptions;
-use stack_engine::container::{Container, ContainerState};
+use stack_engine::container::{Container, ContainerState, RemoveError};
 use stack_engine::image::Image;
 
 use super::Name;
+use super::create::container_name;
+use super::exec::bytes;
+use super::images::only;
+use crate::decode::create::decode_update;
 use crate::decode::{Parameters, signal};
 use crate::encode::container::{Subject, inspect as encode, summary};
 use crate::encode::image::Configuration;
+use crate::encode::text::{seconds, signed};
 use crate::error::ApiError;
 use crate::select::{self, ListRequest};
 use crate::{Daemon, error};
@@ -23,6 +30,11 @@ impl Daemon {
     /// The container that a path means.
     pub(super) fn container(&self, name: &str) -> Result<Container, ApiError> {
         select::container(self.engine.list(), name)
+    }
+
+    /// Whether somebody else on this host looks after a container.
+    fn is_managed(&self, container: &Container) -> bool {
+        container.labels.contains_key(crate::MANAGED)
     }
 
     /// Everything that containers' documents need beside them. Reads the disk.
@@ -58,8 +70,10 @@ impl Daemon {
                 let image = known.as_ref().and_then(|(_, configuration)| configuration.config.clone());
                 let attachment = self.engine.networks().attachment(container.id.as_str()).unwrap_or_default();
                 let execs = self.engine.execs_of(&container.id).iter().map(|exec| exec.id.to_string()).collect();
+                let image_bytes = known.as_ref().map_or(0, |(image, _)| image.size_bytes);
                 Subject {
                     execs,
+                    image_bytes,
                     image: image.unwrap_or_default(),
                     image_id,
                     attachment,
@@ -85,8 +99,16 @@ pub async fn list(
     let request = ListRequest::decode(&parameters)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let subjects = daemon.subjects_of(request.select(daemon.engine.list())).await?;
-    Ok(Json(subjects.iter().map(|subject| summary(subject, now)).collect()))
+    let subjects = daemon.subjects_of(request.select(daemon.engine.list())?).await?;
+    let mut rows: Vec<ContainerSummary> = subjects.iter().map(|subject| summary(subject, now)).collect();
+    if parameters.flag("size") {
+        for (row, subject) in rows.iter_mut().zip(&subjects) {
+            let own = daemon.engine.own_bytes(&subject.container.id).await.unwrap_or(0);
+            row.size_rw = Some(signed(own));
+            row.size_root_fs = Some(signed(own.saturating_add(subject.image_bytes)));
+        }
+    }
+    Ok(Json(rows))
 }
 
 /// `GET /containers/{id}/json`.
@@ -95,12 +117,16 @@ pub async fn inspect(
     Name(name): Name,
     parameters: Parameters,
 ) -> Result<Json<ContainerInspectResponse>, ApiError> {
-    if parameters.flag("size") {
-        return Err(ApiError::NotSupported { what: "the parameter `size` of GET /containers/{id}/json".to_owned() });
-    }
     let container = daemon.container(&name)?;
     let subjects = daemon.subjects_of(vec![container]).await?;
-    subjects.first().map(|subject| Json(encode(subject))).ok_or(ApiError::NoSuchContainer { name })
+    let subject = subjects.first().ok_or(ApiError::NoSuchContainer { name })?;
+    let mut document = encode(subject);
+    if parameters.flag("size") {
+        let own = daemon.engine.own_bytes(&subject.container.id).await.unwrap_or(0);
+        document.size_rw = Some(signed(own));
+        document.size_root_fs = Some(signed(own.saturating_add(subject.image_bytes)));
+    }
+    Ok(Json(document))
 }
 
 /// Refuses what only asks for something that cannot be done yet.
@@ -132,15 +158,17 @@ pub async fn stop(
     Name(name): Name,
     parameters: Parameters,
 ) -> Result<StatusCode, ApiError> {
-    without(&parameters, &["signal"], "POST /containers/{id}/stop")?;
-    let grace = parameters.grace()?;
+    let (signal, grace) = (parameters.signal("signal")?, parameters.grace()?);
     let container = daemon.container(&name)?;
-    if !matches!(container.state, ContainerState::Running { .. } | ContainerState::Starting) {
+    let runs = matches!(container.state, ContainerState::Running { .. } | ContainerState::Starting);
+    if !runs && !container.restarting {
         return Ok(StatusCode::NOT_MODIFIED);
     }
     let engine = daemon.engine.clone();
     // On a task of its own: a client that goes away has asked for the stop all the same.
-    tokio::spawn(async move { engine.stop(&container.id, grace).await }).await.map_err(|_| ApiError::Interrupted)??;
+    tokio::spawn(async move { engine.stop_with(&container.id, signal, grace).await })
+        .await
+        .map_err(|_| ApiError::Interrupted)??;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -150,15 +178,10 @@ pub async fn restart(
     Name(name): Name,
     parameters: Parameters,
 ) -> Result<StatusCode, ApiError> {
-    without(&parameters, &["signal"], "POST /containers/{id}/restart")?;
-    let grace = parameters.grace()?;
+    let (signal, grace) = (parameters.signal("signal")?, parameters.grace()?);
     let container = daemon.container(&name)?;
     let engine = daemon.engine.clone();
-    let restarted = tokio::spawn(async move {
-        engine.stop(&container.id, grace).await?;
-        engine.start(&container.id).await?;
-        Ok::<_, ApiError>(())
-    });
+    let restarted = tokio::spawn(async move { engine.restart(&container.id, signal, grace).await });
     restarted.await.map_err(|_| ApiError::Interrupted)??;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -178,6 +201,81 @@ pub async fn kill(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// `POST /containers/{id}/pause`.
+pub async fn pause(State(daemon): State<Daemon>, Name(name): Name) -> Result<StatusCode, ApiError> {
+    let container = daemon.container(&name)?;
+    daemon.engine.pause(&container.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/unpause`.
+pub async fn unpause(State(daemon): State<Daemon>, Name(name): Name) -> Result<StatusCode, ApiError> {
+    let container = daemon.container(&name)?;
+    daemon.engine.unpause(&container.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/rename`.
+pub async fn rename(
+    State(daemon): State<Daemon>,
+    Name(name): Name,
+    parameters: Parameters,
+) -> Result<StatusCode, ApiError> {
+    let container = daemon.container(&name)?;
+    let new = container_name(parameters.text("name").unwrap_or_default())?;
+    if container.name == new {
+        return Err(ApiError::SameName);
+    }
+    daemon.engine.rename(&container.id, &new).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /containers/{id}/update`: what the body has is changed, and the rest stays.
+pub async fn update(
+    State(daemon): State<Daemon>,
+    Name(name): Name,
+    mut request: Request,
+) -> Result<Json<ContainerUpdateResponse>, ApiError> {
+    let body = bytes(&mut request).await?;
+    let container = daemon.container(&name)?;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let processors = u32::try_from(processors).unwrap_or(u32::MAX);
+    let change = decode_update(&body, &container.config.resources, processors)?;
+    daemon.engine.update(&container.id, change).await?;
+    Ok(Json(ContainerUpdateResponse { warnings: Some(Vec::new()) }))
+}
+
+/// `POST /containers/prune`: those that do not run.
+pub async fn prune(
+    State(daemon): State<Daemon>,
+    parameters: Parameters,
+) -> Result<Json<ContainerPruneResponse>, ApiError> {
+    let filters = parameters.filters()?;
+    only(&filters, &["label", "label!", "until"])?;
+    let until = filters.until()?;
+    let (mut removed, mut freed) = (Vec::new(), 0);
+    for container in daemon.engine.list() {
+        let is_over = matches!(container.state, ContainerState::Created | ContainerState::Exited(_));
+        // Those that others look after, the tasks of stacks among them, are not this one's to take away.
+        let is_free = is_over && !container.restarting && !daemon.is_managed(&container);
+        let is_old = until.is_none_or(|until| seconds(container.created_at) < until);
+        if !is_free || !is_old || !filters.match_labels(|key| container.labels.get(key).map(String::as_str)) {
+            continue;
+        }
+        let size = daemon.engine.own_bytes(&container.id).await.unwrap_or(0);
+        match daemon.engine.remove(&container.id, RemoveOptions::default()).await {
+            Ok(()) => {
+                freed += size;
+                removed.push(container.id.to_string());
+            }
+            // Somebody was quicker, or has started it.
+            Err(RemoveError::Missing { .. } | RemoveError::Running { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Json(ContainerPruneResponse { containers_deleted: Some(removed), space_reclaimed: Some(signed(freed)) }))
+}
+
 /// `DELETE /containers/{id}`.
 pub async fn remove(
     State(daemon): State<Daemon>,
@@ -185,7 +283,8 @@ pub async fn remove(
     parameters: Parameters,
 ) -> Result<StatusCode, ApiError> {
     if parameters.flag("link") {
-        return Err(ApiError::NotSupported { what: "the parameter `link` of DELETE /containers/{id}".to_owned() });
+        // Links are names that other containers have for one, and go with them.
+        return Err(ApiError::NoSuchLink { name });
     }
     let options = RemoveOptions { force: parameters.flag("force"), volumes: parameters.flag("v") };
     let container = daemon.container(&name)?;

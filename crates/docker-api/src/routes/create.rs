@@ -45,7 +45,7 @@ pub async fn create(
 }
 
 /// A name as clients write it: with or without a slash before it.
-fn container_name(text: &str) -> Result<String, DecodeError> {
+pub(super) fn container_name(text: &str) -> Result<String, DecodeError> {
     let name = text.strip_prefix('/').unwrap_or(text);
     if names::is_valid(name) {
         return Ok(name.to_owned());

@@ -1,7 +1,7 @@
 //! `/_ping`, `/version`, `/info` and `/events`.
 
-use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,13 +10,13 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::{SystemInfo, SystemVersion};
 use bytes::Bytes;
-use futures::StreamExt as _;
-use stack_engine::container::{Container, ContainerId, ContainerState, EventKind};
+use futures::{StreamExt as _, TryStreamExt as _};
+use stack_engine::container::{ContainerState, Event};
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::Daemon;
 use crate::decode::Parameters;
-use crate::encode::event::{Actor, EventFilter, messages};
+use crate::encode::event::{EventFilter, messages};
 use crate::encode::system::{self, Counts};
 use crate::error::ApiError;
 use crate::host::Host;
@@ -50,35 +50,36 @@ pub async fn info(State(daemon): State<Daemon>) -> Result<Json<SystemInfo>, ApiE
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Interrupted)?
 }
 
-fn actor(container: Container) -> Actor {
-    Actor { name: container.name, image: container.config.image, labels: container.labels.into_iter().collect() }
-}
-
-/// `GET /events`: from now on, one JSON document after another.
+/// `GET /events`: what happened `since` a time, and what happens until `until`, one JSON document after another.
 pub async fn events(State(daemon): State<Daemon>, parameters: Parameters) -> Result<Response, ApiError> {
-    for name in ["since", "until"] {
-        if parameters.text(name).is_some() {
-            return Err(ApiError::NotSupported { what: format!("the parameter `{name}` of GET /events") });
-        }
-    }
     let filter = EventFilter::decode(parameters.filters()?)?;
-    let events = BroadcastStream::new(daemon.engine.events());
-    // A container that is gone is still named.
-    let mut known: HashMap<ContainerId, Actor> =
-        daemon.engine.list().into_iter().map(|container| (container.id.clone(), actor(container))).collect();
-    let lines = events.map(move |event| {
-        // The client has missed some and should know: its stream breaks, and it asks anew.
-        let event = event.map_err(|missed| io::Error::other(format!("events were missed: {missed}")))?;
-        if let Some(container) = daemon.engine.inspect(&event.id) {
-            known.insert(event.id.clone(), actor(container));
+    let now = jiff::Timestamp::now();
+    let (since, until) = (parameters.moment("since", now)?, parameters.moment("until", now)?);
+    // Without a time only what comes; a time in the future is no reason to wait for the past.
+    let (past, coming) = daemon.engine.events_since(since.unwrap_or(u64::MAX));
+    let ends = move |event: &Event| until.is_some_and(|until| event.time > until);
+    let past = futures::stream::iter(past.into_iter().map(Ok));
+    // The client has missed some and should know: its stream breaks, and it asks anew.
+    let coming =
+        BroadcastStream::new(coming).map_err(|missed| io::Error::other(format!("events were missed: {missed}")));
+    let left = until.map(|until| {
+        Duration::from_nanos(until.saturating_sub(u64::try_from(now.as_nanosecond()).unwrap_or_default()))
+    });
+    let over = async move {
+        match left {
+            Some(left) => tokio::time::sleep(left).await,
+            None => std::future::pending().await,
         }
-        let about = match event.kind {
-            EventKind::Removed => known.remove(&event.id),
-            _ => known.get(&event.id).cloned(),
-        };
-        let about = about.unwrap_or_default();
+    };
+    let all = past.chain(coming.take_until(Box::pin(over)));
+    let all = all.take_while(move |event| {
+        let goes_on = event.as_ref().map_or(true, |event| !ends(event));
+        async move { goes_on }
+    });
+    let lines = all.map(move |event| {
+        let event = event?;
         let mut line = Vec::new();
-        for message in messages(&event, &about).iter().filter(|message| filter.wants(message, &about)) {
+        for message in messages(&event).iter().filter(|message| filter.wants(message, &event.subject)) {
             serde_json::to_writer(&mut line, message)?;
             line.push(b'\n');
         }

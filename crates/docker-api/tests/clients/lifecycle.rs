@@ -128,7 +128,7 @@ fn the_life_of_a_container() {
             assert_eq!((&event["Actor"]["Attributes"]["name"], &event["id"]), (&json!("web"), &json!(WEB)));
             actions.push(event["Action"].as_str().unwrap().to_owned());
         }
-        assert_eq!(actions, ["create", "start", "die", "start", "die", "destroy"]);
+        assert_eq!(actions, ["create", "start", "die", "stop", "start", "restart", "kill", "die", "destroy"]);
     });
 }
 
@@ -219,7 +219,7 @@ fn the_docker_cli_can_drive_it() {
         assert!(served.engine.list().is_empty());
         let (fine, _, error) = docker(&served, &["logs", "web"]).await;
         assert!(!fine && error.contains("No such container: web"), "{error}");
-        let (fine, _, error) = docker(&served, &["create", "--restart", "always", "made:1"]).await;
+        let (fine, _, error) = docker(&served, &["create", "--gpus", "all", "made:1"]).await;
         assert!(!fine && error.contains("not supported by this daemon yet"), "{error}");
         let (fine, _, error) = docker(&served, &["node", "ls"]).await;
         assert!(!fine && error.contains("This node is not a swarm manager"), "{error}");

@@ -5,6 +5,7 @@
 #[path = "../../../engine/tests/support/mod.rs"]
 mod support;
 
+mod changes;
 mod images;
 mod lifecycle;
 mod served;

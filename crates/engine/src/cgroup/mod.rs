@@ -177,6 +177,10 @@ pub fn kill_all(cgroups: &Cgroups) {
     for directory in directories(cgroups) {
         kill_below(directory);
     }
+    // What is frozen by version 1 ends only when it is let go on.
+    if let Some((path, words)) = freezer(cgroups) {
+        let _ = fs::write(path, words[0]);
+    }
 }
 
 fn kill_below(directory: &Path) {
@@ -232,6 +236,75 @@ fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Where a container's processes can be frozen, and how: the freezer of version 1 where the host has it, or version 2. Not
+/// both: what the one has frozen the other does not let go.
+fn freezer(cgroups: &Cgroups) -> Option<(PathBuf, [&'static str; 2])> {
+    let legacy = cgroups.joined.iter().map(|directory| directory.join("freezer.state"));
+    let legacy = legacy.filter(|path| path.exists()).map(|path| (path, ["THAWED", "FROZEN"]));
+    let unified = cgroups.unified.iter().map(|directory| (directory.join("cgroup.freeze"), ["0", "1"]));
+    legacy.chain(unified.filter(|(path, _)| path.exists())).next()
+}
+
+/// Freezes a container's processes, or lets them go on. Returns when it is so.
+///
+/// # Errors
+/// When the host cannot, or the processes do not come to rest in time.
+pub fn freeze(cgroups: &Cgroups, frozen: bool) -> io::Result<()> {
+    let unsupported = || io::Error::new(io::ErrorKind::Unsupported, "this host has no freezer for control groups");
+    let (path, words) = freezer(cgroups).ok_or_else(unsupported)?;
+    fs::write(&path, words[usize::from(frozen)])?;
+    let deadline = Instant::now() + EMPTYING;
+    let mut pause = Duration::from_micros(200);
+    while is_frozen(cgroups) != frozen {
+        if Instant::now() >= deadline {
+            let _ = fs::write(&path, words[usize::from(!frozen)]);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "its processes do not come to rest"));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Whether a container's processes are frozen.
+#[must_use]
+pub fn is_frozen(cgroups: &Cgroups) -> bool {
+    let Some((path, words)) = freezer(cgroups) else { return false };
+    if words[1] == "FROZEN" {
+        return fs::read_to_string(path).is_ok_and(|text| text.trim() == "FROZEN");
+    }
+    let events = fs::read_to_string(path.with_file_name("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "frozen 1")
+}
+
+/// Changes the limits of groups that are there.
+///
+/// # Errors
+/// The first limit that the kernel refuses; those before it are in force.
+pub fn change(plan: &Plan) -> Result<(), CgroupError> {
+    let mut writes: Vec<&Write> = plan.writes.iter().collect();
+    // A limit may not be below or above another that is still the old one, so the order that works is found by trying.
+    let mut refused = None;
+    while !writes.is_empty() {
+        let before = writes.len();
+        writes.retain(|write| match fs::write(&write.path, &write.text) {
+            Ok(()) => false,
+            Err(error) if write.optional && error.kind() == io::ErrorKind::NotFound => false,
+            Err(source) => {
+                refused = Some(CgroupError::Write { path: write.path.clone(), text: write.text.clone(), source });
+                true
+            }
+        });
+        if writes.len() == before {
+            break;
+        }
+        if writes.is_empty() {
+            refused = None;
+        }
+    }
+    refused.map_or(Ok(()), Err)
 }
 
 fn number(path: &Path) -> Option<u64> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use stack_shim::protocol::TerminalSize;
 
+use super::restart::RestartPolicy;
 use crate::network::{NetworkEndpoint, PortBinding};
 use crate::overlay::OverlayEndpoint;
 
@@ -136,6 +137,9 @@ pub struct ContainerConfig {
     pub terminal_size: Option<TerminalSize>,
     /// It is removed, with the volumes that are its own, when it has ended.
     pub auto_remove: bool,
+    /// Whether it is started again when it has ended. Not together with `auto_remove`.
+    #[serde(default)]
+    pub restart: RestartPolicy,
     /// A name or number; the image's, or `SIGTERM`.
     pub stop_signal: Option<String>,
     /// How long it may take to end before it is killed; 10 s unless said otherwise.

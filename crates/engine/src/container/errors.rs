@@ -368,6 +368,122 @@ pub enum StopError {
     },
 }
 
+/// Why a container could not be paused, or let go on.
+#[derive(Debug, thiserror::Error)]
+pub enum PauseError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It does not run.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It is paused already.
+    #[error("Container {id} is already paused")]
+    Paused {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It is not paused.
+    #[error("Container {id} is not paused")]
+    NotPaused {
+        /// Which.
+        id: ContainerId,
+    },
+    /// The kernel refuses.
+    #[error("container {id} cannot be paused or let go on")]
+    Kernel {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a container could not be stopped and started.
+#[derive(Debug, thiserror::Error)]
+pub enum RestartError {
+    /// It could not be stopped.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+    /// It could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// Why a container could not be given another name.
+#[derive(Debug, thiserror::Error)]
+pub enum RenameError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// Another one has it.
+    #[error("the name `{name}` is container {other}'s")]
+    Taken {
+        /// What was asked for.
+        name: String,
+        /// Who has it.
+        other: ContainerId,
+    },
+    /// It cannot be recorded.
+    #[error("the new name of container {id} could not be recorded")]
+    Record {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: RecordError,
+    },
+}
+
+/// Why a container could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is none.
+    #[error("there is no container {id}")]
+    Missing {
+        /// Which.
+        id: ContainerId,
+    },
+    /// It goes when it ends, so it cannot be started again.
+    #[error("Restart policy cannot be updated because AutoRemove is enabled for the container {id}")]
+    AutoRemove {
+        /// Which.
+        id: ContainerId,
+    },
+    /// A device that a limit names.
+    #[error("a limit of container {id} names a device that is not there")]
+    Device {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: Box<StartError>,
+    },
+    /// The kernel refuses a limit.
+    #[error("the limits of container {id} could not be changed")]
+    Limit {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: crate::cgroup::CgroupError,
+    },
+    /// It cannot be recorded.
+    #[error("the change of container {id} could not be recorded")]
+    Record {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: RecordError,
+    },
+}
+
 /// Why a container could not be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {

@@ -14,7 +14,7 @@ use tokio::process::Child;
 use super::attach::Waiting;
 use super::capability;
 use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkMode, Resources, SeccompChoice};
-use super::errors::StartError;
+use super::errors::{ChangeError, StartError};
 use super::files::{self, Surroundings};
 use super::oci::{self, OciError};
 use super::record::{Record, Records};
@@ -135,6 +135,14 @@ impl Launcher {
         let launch = spec::launch(id, config, &record.image, &host)
             .map_err(|source| StartError::Spec { id: id.clone(), source })?;
         Ok(Prepared { launch, plan, resources, rules })
+    }
+
+    /// Puts other limits in force for a container that runs.
+    pub fn limit(&self, id: &ContainerId, resources: &Resources) -> Result<(), ChangeError> {
+        let resources = with_device_numbers(id, resources)
+            .map_err(|source| ChangeError::Device { id: id.clone(), source: Box::new(source) })?;
+        let plan = cgroup::plan(&self.hierarchies, id.as_str(), &resources, &[]);
+        cgroup::change(&plan).map_err(|source| ChangeError::Limit { id: id.clone(), source })
     }
 
     fn filter(&self, config: &ContainerConfig, capabilities: u64) -> Result<Option<PathBuf>, seccomp::FilterError> {

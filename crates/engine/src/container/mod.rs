@@ -15,6 +15,7 @@ mod launch;
 pub mod oci;
 mod probe;
 mod record;
+mod restart;
 mod roots;
 mod shim;
 mod signals;
@@ -28,8 +29,8 @@ pub use config::{
     TerminalSize, Ulimit,
 };
 pub use errors::{
-    AttachError, CreateError, DescribeError, ExecError, KillError, OpenError, RecordError, RemoveError, StartError,
-    StopError, WaitError,
+    AttachError, ChangeError, CreateError, DescribeError, ExecError, KillError, OpenError, PauseError, RecordError,
+    RemoveError, RenameError, RestartError, StartError, StopError, WaitError,
 };
 pub use exec::{Exec, ExecConfig, ExecId, ExecIdError, ExecState};
 pub use execute::{ExecCommand, ExecOutcome};
@@ -39,6 +40,8 @@ pub(crate) use image_roots::ImageRoots;
 pub(crate) use launch::{Launched, Launcher, full_text as text_of, name_client};
 pub(crate) use probe::Prober;
 pub(crate) use record::{Record, RecordedState, Records, exit_status};
+pub use restart::RestartPolicy;
+pub(crate) use restart::pause_after;
 pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
 pub(crate) use shim::{Shim, ShimProgram, is_absent, spawn as spawn_shim};
 pub use signals::number as signal_number;
@@ -74,6 +77,12 @@ pub struct Container {
     pub ports: Vec<crate::network::PortBinding>,
     /// How often it was started.
     pub starts: u64,
+    /// How often its policy has started it again since somebody did.
+    pub restarts: u32,
+    /// Its processes are frozen.
+    pub paused: bool,
+    /// It has ended, and will be started again.
+    pub restarting: bool,
     /// What could not be had on this host and is done without.
     pub notes: Vec<String>,
 }
@@ -121,10 +130,23 @@ pub struct ExitStatus {
 pub struct Event {
     /// To which.
     pub id: ContainerId,
-    /// Milliseconds since the Unix epoch.
+    /// Nanoseconds since the Unix epoch; later ones are never less.
     pub time: u64,
     /// What.
     pub kind: EventKind,
+    /// Whom it happened to.
+    pub subject: std::sync::Arc<EventSubject>,
+}
+
+/// What an event says of its container, also when that is gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct EventSubject {
+    /// For people.
+    pub name: String,
+    /// The image as it was asked for.
+    pub image: String,
+    /// The image's labels and its own.
+    pub labels: std::collections::BTreeMap<String, String>,
 }
 
 /// What happened.
@@ -141,6 +163,26 @@ pub enum EventKind {
     Health(Health),
     /// It is gone.
     Removed,
+    /// Somebody sent it a signal.
+    Killed {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Somebody has stopped it.
+    Stopped,
+    /// Somebody has stopped and started it.
+    Restarted,
+    /// Its processes are frozen.
+    Paused,
+    /// They go on.
+    Unpaused,
+    /// It has another name.
+    Renamed {
+        /// The one before.
+        before: String,
+    },
+    /// Its limits or its policy were changed.
+    Updated,
     /// A client is attached to its streams.
     Attached,
     /// A client has left them by its detach keys.

@@ -26,6 +26,12 @@ pub(crate) struct Record {
     pub created_at: u64,
     /// How often a start was attempted.
     pub starts: u64,
+    /// How often its policy has started it again since somebody did.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Somebody stopped it, so its policy does not start it.
+    #[serde(default)]
+    pub stopped: bool,
     /// The groups of the newest start.
     pub cgroups: Cgroups,
     pub state: RecordedState,

@@ -16,6 +16,7 @@ mod usage;
 
 use mounted::Mounts;
 pub use options::OptionsError;
+pub(crate) use usage::bytes_below;
 
 /// What is known of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,7 +229,7 @@ impl Volumes {
     /// When there is none, or it cannot be read.
     pub fn size_bytes(&self, name: &str) -> Result<u64, VolumeError> {
         let data = self.data(name)?;
-        usage::bytes_below(&data).map_err(|source| VolumeError::Disk { what: "measure", name: name.to_owned(), source })
+        bytes_below(&data).map_err(|source| VolumeError::Disk { what: "measure", name: name.to_owned(), source })
     }
 
     /// One volume.

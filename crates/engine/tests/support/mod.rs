@@ -172,6 +172,8 @@ fn clear(cgroup: &str) -> Vec<PathBuf> {
                 left.push(path.clone());
                 let deadline = Instant::now() + PATIENCE;
                 while path.exists() && fs::remove_dir(&path).is_err() && Instant::now() < deadline {
+                    // What is frozen does not end.
+                    let _ = fs::write(path.join("freezer.state"), "THAWED");
                     for pid in fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().lines() {
                         let _ = nix::sys::signal::kill(
                             nix::unistd::Pid::from_raw(pid.parse().unwrap()),

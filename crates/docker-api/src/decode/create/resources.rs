@@ -55,6 +55,55 @@ pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &Wor
     Ok(())
 }
 
+/// The limits of a container that is there, with those that are named in place of its own.
+pub(super) fn changed(host: &HostConfig, now: &Resources, processors: u32) -> Result<Resources, CreationError> {
+    let mut host = host.clone();
+    // What is compared with each other is compared as it will be.
+    let signed = |bytes: Option<u64>| bytes.map(|bytes| i64::try_from(bytes).unwrap_or(-1));
+    let names_memory = host.memory.unwrap_or(0) != 0;
+    if host.memory_swap.unwrap_or(0) == 0 && names_memory {
+        host.memory_swap = signed(now.memory_and_swap_bytes);
+        if host.memory_swap.zip(host.memory).is_some_and(|(both, memory)| both >= 0 && both < memory) {
+            return Err(CreationError::Rule(
+                "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+            ));
+        }
+    }
+    if !names_memory {
+        host.memory = signed(now.memory_bytes);
+    }
+    let world = World { processors, ..World::default() };
+    let mut asked = ContainerConfig::default();
+    apply(&mut asked, &host, &world)?;
+    let asked = asked.resources;
+    let mut made = now.clone();
+    if asked.cpu_limit_millis.is_some() {
+        made.cpu_limit_millis = asked.cpu_limit_millis;
+        (made.cpu_quota_us, made.cpu_period_us) = (None, None);
+    } else if asked.cpu_quota_us.is_some() || asked.cpu_period_us.is_some() {
+        if now.cpu_limit_millis.is_some() {
+            return Err(CreationError::Conflict {
+                one: "CPU quota and period",
+                other: "the NanoCPUs that were set before: change those",
+            });
+        }
+        made.cpu_quota_us = asked.cpu_quota_us.or(now.cpu_quota_us);
+        made.cpu_period_us = asked.cpu_period_us.or(now.cpu_period_us);
+    }
+    made.cpu_shares = asked.cpu_shares.or(made.cpu_shares);
+    made.cpuset_cpus = asked.cpuset_cpus.or(made.cpuset_cpus);
+    made.cpuset_mems = asked.cpuset_mems.or(made.cpuset_mems);
+    made.memory_bytes = asked.memory_bytes.or(made.memory_bytes);
+    made.memory_reservation_bytes = asked.memory_reservation_bytes.or(made.memory_reservation_bytes);
+    made.memory_and_swap_bytes = asked.memory_and_swap_bytes.or(made.memory_and_swap_bytes);
+    made.blkio_weight = asked.blkio_weight.or(made.blkio_weight);
+    match host.pids_limit {
+        Some(limit) if limit < 0 => made.pids = None,
+        _ => made.pids = asked.pids.or(made.pids),
+    }
+    Ok(made)
+}
+
 /// What no Linux container of this daemon can have.
 fn refuse(host: &HostConfig) -> Result<(), CreationError> {
     let is_set = |number: Option<i64>| number.unwrap_or(0) != 0;
