@@ -22,6 +22,7 @@ demo-packages:
 
 test-packages:
 	@scripts/install-packages $(TEST_PACKAGES)
+	@scripts/test-clients
 
 # The daemon and the client, for this machine.
 build: packages
