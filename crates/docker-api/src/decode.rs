@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod image;
+pub mod network;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -7,18 +7,20 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::ErrorResponse;
 use stack_engine::container::{
-    AttachError, ChangeError, CreateError, ExecError, KillError, PauseError, RemoveError, RenameError, RestartError,
-    StartError, StopError, WaitError,
+    AttachError, ChangeError, ConnectError, CreateError, ExecError, KillError, PauseError, RemoveError, RenameError,
+    RestartError, StartError, StopError, WaitError,
 };
 use stack_engine::image::{
     GetError, LoadError, ParseReferenceError, PullError, RecordError, RemoveError as ImageRemoveError, SaveError,
     SelectError, TagError,
 };
+use stack_engine::network::NetworkError;
 use stack_engine::volume::VolumeError;
 
 use crate::decode::DecodeError;
 use crate::decode::create::CreationError;
 use crate::decode::image::ImageRequestError;
+use crate::decode::network::NetworkRequestError;
 use crate::detach::DetachKeysError;
 use crate::version::VersionError;
 
@@ -196,6 +198,23 @@ pub enum ApiError {
         /// What was asked for.
         name: String,
     },
+    /// Containers are on a network.
+    #[error("error while removing network: network {name} id {id} has active endpoints")]
+    NetworkInUse {
+        /// Which.
+        name: String,
+        /// Its identifier.
+        id: String,
+    },
+    /// A request about a network makes no sense.
+    #[error(transparent)]
+    NetworkRequest(#[from] NetworkRequestError),
+    /// A network could not be made or removed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A container could not be put on a network, or taken off it.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The image is for another kind of machine.
     #[error(
         "image with reference {image} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
@@ -299,6 +318,31 @@ impl ApiError {
                 GetError::Records(_) | GetError::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::SameName => StatusCode::BAD_REQUEST,
+            Self::NetworkInUse { .. } => StatusCode::FORBIDDEN,
+            Self::NetworkRequest(error) => match error {
+                NetworkRequestError::NotSupported { .. } => StatusCode::NOT_IMPLEMENTED,
+                NetworkRequestError::Driver { .. } => StatusCode::NOT_FOUND,
+                NetworkRequestError::Predefined { .. } => StatusCode::FORBIDDEN,
+                NetworkRequestError::Body { .. } | NetworkRequestError::Value { .. } => StatusCode::BAD_REQUEST,
+                NetworkRequestError::Endpoint(error) => error.status(),
+            },
+            Self::Network(error) => match error {
+                NetworkError::Exists { .. } => StatusCode::CONFLICT,
+                NetworkError::SubnetTaken { .. } | NetworkError::InUse { .. } => StatusCode::FORBIDDEN,
+                NetworkError::Name { .. } | NetworkError::Spec { .. } => StatusCode::BAD_REQUEST,
+                NetworkError::NoSubnet { .. }
+                | NetworkError::Record { .. }
+                | NetworkError::Setting { .. }
+                | NetworkError::Kernel { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Connect(error) => match error {
+                ConnectError::Missing { .. } => StatusCode::NOT_FOUND,
+                ConnectError::Running { .. } => StatusCode::NOT_IMPLEMENTED,
+                ConnectError::Mode { .. } | ConnectError::Connected { .. } | ConnectError::NotConnected { .. } => {
+                    StatusCode::FORBIDDEN
+                }
+                ConnectError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
             Self::NoSuchLink { .. } => StatusCode::NOT_FOUND,
             Self::Pause(error) => match error {
                 PauseError::Missing { .. } => StatusCode::NOT_FOUND,

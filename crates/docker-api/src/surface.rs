@@ -20,7 +20,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "plugins",
             "plugins/privileges",
             "plugins/{..}/json",
-            "networks/{}",
         ],
     ),
     ("HEAD", &["containers/{}/archive"]),
@@ -35,10 +34,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "session",
             "grpc",
             "images/{..}/push",
-            "networks/create",
-            "networks/prune",
-            "networks/{}/connect",
-            "networks/{}/disconnect",
             "plugins/create",
             "plugins/pull",
             "plugins/{..}/disable",
@@ -50,7 +45,7 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "swarm/join",
         ],
     ),
-    ("DELETE", &["networks/{}", "plugins/{..}"]),
+    ("DELETE", &["plugins/{..}"]),
 ];
 
 /// Families of routes that only a manager of a swarm has.

@@ -5,6 +5,7 @@
 
 mod changes;
 mod execs;
+mod networking;
 mod streams;
 
 pub use changes::ContainerChange;
@@ -285,6 +286,8 @@ impl Engine {
         for failure in self.volumes().sweep() {
             tracing::warn!(failure, "a volume is still mounted");
         }
+        let bridges = self.inner.launcher.networks.list();
+        self.inner.launcher.publish_names(bridges.iter().map(|status| status.network.name.as_str()));
         for (record, shim, pid, _) in &mut live {
             let Some(client) = name_client(&record.config) else { continue };
             let served = match std::fs::File::open(format!("/proc/{pid}/ns/net")) {

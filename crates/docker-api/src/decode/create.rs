@@ -6,6 +6,8 @@ mod mounts;
 mod networking;
 mod resources;
 
+pub use networking::endpoint;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

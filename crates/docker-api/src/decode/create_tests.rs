@@ -68,7 +68,11 @@ fn what_the_cli_sends_for_nothing_is_nothing() {
     let creation = translated(usual()).unwrap();
     let expected = ContainerConfig {
         image: "box:1".to_owned(),
-        networks: vec![stack_engine::network::NetworkEndpoint { name: "bridge".to_owned(), aliases: Vec::new() }],
+        networks: vec![stack_engine::network::NetworkEndpoint {
+            name: "bridge".to_owned(),
+            aliases: Vec::new(),
+            address: None,
+        }],
         ..ContainerConfig::default()
     };
     assert_eq!(creation, Creation { config: expected, warnings: Vec::new(), volumes: Vec::new() });
@@ -244,6 +248,18 @@ fn networks_and_ports() {
         "conflicting options: hostname and the container type network mode"
     );
     let address = json!({"front": {"IPAMConfig": {"IPv4Address": "10.0.0.5"}}});
+    let body = json!({"HostConfig": {"NetworkMode": "front"}, "NetworkingConfig": {"EndpointsConfig": address}});
+    assert_eq!(made(body).networks[0].address, Some("10.0.0.5".parse().unwrap()));
+    for (address, status) in [("10.0.0.5.6", 400), ("", 200)] {
+        let settings = json!({"front": {"IPAMConfig": {"IPv4Address": address}}});
+        let body = json!({"HostConfig": {"NetworkMode": "front"}, "NetworkingConfig": {"EndpointsConfig": settings}});
+        if status == 400 {
+            assert_eq!(refused(body).0, status);
+        } else {
+            assert_eq!(made(body).networks[0].address, None);
+        }
+    }
+    let address = json!({"front": {"IPAMConfig": {"IPv6Address": "fd00::5"}}});
     let body = json!({"HostConfig": {"NetworkMode": "front"}, "NetworkingConfig": {"EndpointsConfig": address}});
     assert_eq!(refused(body).0, 501);
 }

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use bollard_stubs::models::{Ipam, IpamConfig, Network, Volume, VolumeScopeEnum};
-use stack_engine::network::NetworkRecord;
+use bollard_stubs::models::{EndpointResource, Ipam, IpamConfig, Network, Volume, VolumeScopeEnum};
+use serde::Serialize;
+use stack_engine::network::{NetworkRecord, NetworkStatus};
 
 use super::text::{NEVER, identifier, milliseconds};
 
@@ -37,17 +38,58 @@ fn network(name: &str, driver: &str) -> Network {
 }
 
 fn bridge(record: &NetworkRecord) -> Network {
+    let spec = &record.spec;
+    let reserved: HashMap<String, String> =
+        spec.reserved.iter().map(|(name, address)| (name.clone(), address.to_string())).collect();
     let subnet = IpamConfig {
         subnet: Some(record.subnet.to_string()),
+        ip_range: spec.range.map(|range| range.to_string()),
         gateway: Some(record.gateway.to_string()),
-        ..IpamConfig::default()
+        auxiliary_addresses: Some(reserved).filter(|reserved| !reserved.is_empty()),
     };
-    let options = [("com.docker.network.bridge.name".to_owned(), record.bridge.clone())];
+    let mut options: HashMap<String, String> = spec.options.clone().into_iter().collect();
+    options.entry("com.docker.network.bridge.name".to_owned()).or_insert_with(|| record.bridge.clone());
     Network {
+        created: Some(if record.created_at == 0 { NEVER.to_owned() } else { milliseconds(record.created_at) }),
         ipam: Some(Ipam { driver: Some("default".to_owned()), config: Some(vec![subnet]), options: None }),
-        options: Some(options.into()),
+        internal: Some(spec.internal),
+        attachable: Some(spec.attachable),
+        labels: Some(spec.labels.clone().into_iter().collect()),
+        options: Some(options),
         ..network(&record.name, "bridge")
     }
+}
+
+/// The answer of `/networks/{id}`.
+#[derive(Debug, Serialize)]
+pub struct Inspected {
+    #[serde(flatten)]
+    network: Network,
+    #[serde(rename = "Containers")]
+    containers: HashMap<String, EndpointResource>,
+}
+
+impl From<Network> for Inspected {
+    fn from(network: Network) -> Self {
+        Self { network, containers: HashMap::new() }
+    }
+}
+
+/// A bridge with who is on it. `name` says what a container is called.
+pub fn inspect(status: &NetworkStatus, name: impl Fn(&str) -> String) -> Inspected {
+    let containers = status.containers.iter().filter_map(|container| {
+        let mut endpoints = container.attachment.endpoints.iter();
+        let endpoint = endpoints.find(|endpoint| endpoint.network == status.network.name)?;
+        let shown = EndpointResource {
+            name: Some(name(&container.id)),
+            endpoint_id: Some(identifier("endpoint", &format!("{}/{}", status.network.name, container.id))),
+            mac_address: Some(endpoint.mac.clone()),
+            ipv4_address: Some(endpoint.address.to_string()),
+            ipv6_address: Some(String::new()),
+        };
+        Some((container.id.clone(), shown))
+    });
+    Inspected { containers: containers.collect(), network: bridge(&status.network) }
 }
 
 /// A volume whose data lies at `mountpoint`.
@@ -75,6 +117,9 @@ mod tests {
             bridge: "stk0".to_owned(),
             subnet: "10.7.0.0/24".parse().unwrap(),
             gateway: "10.7.0.1".parse().unwrap(),
+            spec: stack_engine::network::NetworkSpec::default(),
+            created_at: 0,
+            made: false,
         };
         let document = serde_json::to_value(networks([record].iter())).unwrap();
         assert_eq!(document[0]["IPAM"]["Config"][0]["Subnet"], "10.7.0.0/24");

@@ -2,18 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::served::{Served, fails, run, served};
-use crate::support::PATIENCE;
+use crate::served::{Served, fails, run, served, until};
 
 const WAITS: &str = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
-
-async fn until(what: &str, condition: impl AsyncFn() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(tokio::time::Instant::now() < deadline, "{what}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-}
 
 async fn state(served: &Served, name: &str, what: &str) -> Value {
     served.get(&format!("/containers/{name}/json")).await["State"][what].clone()

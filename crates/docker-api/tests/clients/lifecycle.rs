@@ -157,7 +157,11 @@ fn what_is_on_the_host() {
             image: "made:1".to_owned(),
             name: Some("web".to_owned()),
             network_mode: NetworkMode::Networks,
-            networks: vec![NetworkEndpoint { name: "front".to_owned(), aliases: vec!["site".to_owned()] }],
+            networks: vec![NetworkEndpoint {
+                name: "front".to_owned(),
+                aliases: vec!["site".to_owned()],
+                address: None,
+            }],
             ports: vec![PortBinding {
                 host_ip: None,
                 host_port: 0,

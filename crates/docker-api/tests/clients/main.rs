@@ -8,5 +8,6 @@ mod support;
 mod changes;
 mod images;
 mod lifecycle;
+mod networks;
 mod served;
 mod volumes;

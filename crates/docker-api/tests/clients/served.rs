@@ -32,7 +32,7 @@ pub fn archive() -> Vec<u8> {
     header.set_size(busybox.len().try_into().unwrap());
     header.set_mode(0o755);
     tar.append_data(&mut header, "bin/sh", busybox.as_slice()).unwrap();
-    for name in ["bin/sleep", "bin/seq"] {
+    for name in ["bin/sleep", "bin/seq", "bin/true", "bin/nslookup", "bin/ping", "bin/route"] {
         let mut header = tar::Header::new_gnu();
         header.set_size(0);
         header.set_entry_type(tar::EntryType::Symlink);
@@ -195,4 +195,13 @@ pub async fn fails(served: &Served, arguments: &[&str]) -> String {
 pub fn loopback_up() {
     let outcome = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip runs");
     assert!(outcome.success());
+}
+
+/// Waits until something is so.
+pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }

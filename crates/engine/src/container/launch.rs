@@ -22,13 +22,18 @@ use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
 use crate::cgroup::{self, Hierarchies};
 use crate::dns::{
-    Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
-    container_resolver_file,
+    Client, EndpointNames, Layer, NAME_SERVER, NameServers, NetworkNames, ResolverFile, ResolverOverrides, ServeError,
+    Sockets, Upstream, container_resolver_file,
 };
-use crate::network::{NetworkRequest, Networks};
+use crate::network::{NetworkRequest, NetworkStatus, Networks};
 use crate::overlay::{Overlay, OverlayEndpoint};
 use crate::seccomp;
 use crate::volume::Volumes;
+
+/// The network of containers that name none. It has no names, as with Docker.
+pub(crate) const USUAL_NETWORK: &str = "bridge";
+/// So much of an identifier is a name.
+const SHORT_ID: usize = 12;
 
 /// What every start needs.
 #[derive(Clone)]
@@ -236,12 +241,17 @@ impl Launcher {
         let is_published = !networks.is_empty() || !overlays.is_empty();
         let ports = if is_published { config.ports.clone() } else { Vec::new() };
         let held_only = networks.is_empty();
-        let request = NetworkRequest { networks, ports, held_only, hostname: spec::hostname(id, config) };
+        let hostname = spec::hostname(id, config);
+        let names = own_names(id, config);
+        let named: Vec<String> = named_networks(config).map(str::to_owned).collect();
+        let request = NetworkRequest { networks, ports, held_only, hostname, names };
         let attachment = self
             .networks
             .attach(id.as_str(), &netns, &request)
             .await
             .map_err(|source| StartError::Network { id: id.clone(), source })?;
+        // A name is there before anybody on the network can be told of it.
+        self.publish_names(named.iter().map(String::as_str));
         for endpoint in overlays {
             self.overlay
                 .attach(id.as_str(), &netns, endpoint)
@@ -262,6 +272,17 @@ impl Launcher {
             gateway: gateways.chain(overlays.iter().flat_map(|endpoint| endpoint.gateways.iter().copied())).next(),
             name_servers,
         })
+    }
+
+    /// Publishes who is on these bridges, as it is now.
+    pub(crate) fn publish_names<'a>(&self, networks: impl Iterator<Item = &'a str>) {
+        let known = self.networks.list();
+        for name in networks {
+            match known.iter().find(|status| status.network.name == name) {
+                Some(status) => self.names.directory().publish(Layer::Host, bridge_names(status)),
+                None => self.names.directory().withdraw(Layer::Host, name),
+            }
+        }
     }
 
     /// Serves a container's names on new sockets, which its shim holds too: so that questions wait, and are not refused, while
@@ -330,10 +351,16 @@ impl Launcher {
             Ok(Err(error)) => failures.push(full_text(&error)),
             Err(error) => failures.push(error.to_string()),
         }
+        let left: Vec<String> = self
+            .networks
+            .attachment(id.as_str())
+            .map(|attachment| attachment.endpoints.into_iter().map(|endpoint| endpoint.network).collect())
+            .unwrap_or_default();
         if let Err(error) = self.networks.detach(id.as_str()).await {
             failures.push(full_text(&error));
         }
         self.names.stop(id.as_str());
+        self.publish_names(left.iter().map(String::as_str));
         if let Err(error) = self.overlay.detach_all(id.as_str()).await {
             failures.push(full_text(&error));
         }
@@ -361,7 +388,8 @@ async fn open_kept(id: &ContainerId, netns: &File, shim: &mut Shim) -> Result<So
 
 /// What a container on networks that have names may ask; `None`: its networks have none.
 pub(crate) fn name_client(config: &ContainerConfig) -> Option<Client> {
-    if config.overlays.is_empty() || config.network_mode != NetworkMode::Networks {
+    let bridges: Vec<String> = named_networks(config).map(str::to_owned).collect();
+    if (config.overlays.is_empty() && bridges.is_empty()) || config.network_mode != NetworkMode::Networks {
         return None;
     }
     let leads_outside = config.overlays.iter().any(|endpoint| !endpoint.gateways.is_empty());
@@ -371,10 +399,43 @@ pub(crate) fn name_client(config: &ContainerConfig) -> Option<Client> {
         servers => Upstream::Servers(servers.to_vec()),
     };
     Some(Client {
-        networks: config.overlays.iter().map(|endpoint| endpoint.network.clone()).collect(),
+        networks: config.overlays.iter().map(|endpoint| endpoint.network.clone()).chain(bridges).collect(),
         stack: config.name_scope.clone(),
         upstream,
     })
+}
+
+/// The bridges of a container on which its name server knows names: all but the one that containers are on that name none.
+fn named_networks(config: &ContainerConfig) -> impl Iterator<Item = &str> {
+    config.networks.iter().map(|network| network.name.as_str()).filter(|name| *name != USUAL_NETWORK)
+}
+
+/// What a container is called on all of its networks.
+fn own_names(id: &ContainerId, config: &ContainerConfig) -> Vec<String> {
+    let short = id.as_str().chars().take(SHORT_ID).collect();
+    config.name.iter().cloned().chain([short]).collect()
+}
+
+/// Who is on a bridge, in the name server's words.
+fn bridge_names(status: &NetworkStatus) -> NetworkNames {
+    let network = status.network.name.as_str();
+    let endpoints = status.containers.iter().map(|container| {
+        let at = container.attachment.endpoints.iter().position(|endpoint| endpoint.network == network);
+        let aliases = at.and_then(|at| container.aliases.get(at)).into_iter().flatten();
+        let mut names: Vec<String> = container.names.iter().chain(aliases).cloned().collect();
+        names.push(container.hostname.clone());
+        names.retain(|name| !name.is_empty());
+        names.dedup();
+        let addresses =
+            at.and_then(|at| container.attachment.endpoints.get(at)).map(|endpoint| endpoint.address.addr());
+        EndpointNames { names, addresses: addresses.into_iter().collect(), member: None }
+    });
+    NetworkNames {
+        network: network.to_owned(),
+        subnets: vec![status.network.subnet.into()],
+        endpoints: endpoints.collect(),
+        services: Vec::new(),
+    }
 }
 
 /// The filter of a container's system calls, before it is compiled.

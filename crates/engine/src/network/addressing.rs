@@ -51,6 +51,22 @@ pub fn choose_address(subnet: Ipv4Net, taken: &BTreeSet<Ipv4Addr>, last: Option<
     (start..end).chain(first..start).map(Ipv4Addr::from).find(|address| !taken.contains(address))
 }
 
+/// The next free address of a part of a subnet after `last`, as [`choose_address`].
+#[must_use]
+pub fn choose_in_range(
+    range: Ipv4Net,
+    subnet: Ipv4Net,
+    taken: &BTreeSet<Ipv4Addr>,
+    last: Option<Ipv4Addr>,
+) -> Option<Ipv4Addr> {
+    let (first, end) = (u64::from(u32::from(range.network())), u64::from(u32::from(range.broadcast())) + 1);
+    let start = last.map_or(first, |last| u64::from(u32::from(last)) + 1);
+    let start = if (first..end).contains(&start) { start } else { first };
+    let all = (start..end).chain(first..start).filter_map(|bits| u32::try_from(bits).ok()).map(Ipv4Addr::from);
+    let mut usable = all.filter(|address| ![subnet.network(), subnet.broadcast()].contains(address));
+    usable.find(|address| !taken.contains(address))
+}
+
 /// The link-layer address of an interface with this address: locally administered, so that the same address always
 /// has the same one and no neighbour's cache is ever wrong.
 #[must_use]
@@ -89,6 +105,18 @@ mod tests {
         assert_eq!(choose_subnet(&pools, 24, &[net("172.30.0.0/15")]), Some(net("172.29.0.0/24")));
         assert_eq!(choose_subnet(&pools, 24, &[net("0.0.0.0/0")]), Some(net("172.30.0.0/24")));
         assert_eq!(choose_subnet(&pools, 24, &[net("172.16.0.0/12")]), None);
+    }
+
+    #[test]
+    fn a_range_gives_all_its_addresses_and_no_other() {
+        let (subnet, range) = (net("10.0.0.0/24"), net("10.0.0.0/30"));
+        let mut taken = BTreeSet::from([Ipv4Addr::new(10, 0, 0, 1)]);
+        for expected in [2, 3] {
+            let address = choose_in_range(range, subnet, &taken, None).unwrap();
+            assert_eq!(address.octets()[3], expected);
+            taken.insert(address);
+        }
+        assert_eq!(choose_in_range(range, subnet, &taken, None), None);
     }
 
     #[test]

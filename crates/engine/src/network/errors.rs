@@ -1,5 +1,7 @@
 //! Why something of the networks could not be done: one type for each operation.
 
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
 
 use super::forwarding::SettingError;
@@ -40,6 +42,30 @@ pub enum NetworkError {
         subnet_length: u8,
         /// Where.
         pools: String,
+    },
+    /// There is one of that name.
+    #[error("network with name {name} already exists")]
+    Exists {
+        /// The network.
+        name: String,
+    },
+    /// Its addresses are somebody else's.
+    #[error("Pool overlaps with other one on this address space: {subnet} for the network `{name}` meets {other}")]
+    SubnetTaken {
+        /// The network.
+        name: String,
+        /// What was asked for.
+        subnet: Ipv4Net,
+        /// What it meets.
+        other: String,
+    },
+    /// What was asked for makes no sense.
+    #[error("the network `{name}` cannot be made: {problem}")]
+    Spec {
+        /// The network.
+        name: String,
+        /// What is wrong.
+        problem: String,
     },
     /// Containers are on it.
     #[error("the network `{name}` has {count} containers; remove them first")]
@@ -89,6 +115,18 @@ pub enum AttachError {
     AlreadyAttached {
         /// The container.
         id: String,
+    },
+    /// An address that it cannot have.
+    #[error("container {id} cannot have {address} on the network `{network}`: {problem}")]
+    Address {
+        /// The container.
+        id: String,
+        /// The network.
+        network: String,
+        /// What was asked for.
+        address: Ipv4Addr,
+        /// Why not.
+        problem: &'static str,
     },
     /// One network twice.
     #[error("container {id} names the network `{network}` twice")]

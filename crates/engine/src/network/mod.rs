@@ -25,6 +25,6 @@ pub use ports::PortError;
 pub use records::RecordError;
 pub use request::{
     Attachment, ContainerRecord, Endpoint, NetworkConfig, NetworkConfigError, NetworkEndpoint, NetworkRecord,
-    NetworkRequest, NetworkStatus, PortBinding, Protocol,
+    NetworkRequest, NetworkSpec, NetworkStatus, PortBinding, Protocol,
 };
 pub use reservation::ReservationError;

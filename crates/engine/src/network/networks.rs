@@ -19,7 +19,8 @@ use super::kernel::{self, KernelError, LinkPlan};
 use super::ports;
 use super::records::Records;
 use super::request::{
-    Attachment, ContainerRecord, Endpoint, NetworkConfig, NetworkRecord, NetworkRequest, NetworkStatus, PortBinding,
+    Attachment, ContainerRecord, Endpoint, NetworkConfig, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSpec,
+    NetworkStatus, PortBinding,
 };
 use super::reservation::{ReservationError, Reservations};
 use super::ruleset::{Ruleset, ruleset};
@@ -158,13 +159,14 @@ impl Networks {
         let mut record = ContainerRecord {
             id: id.to_owned(),
             hostname: request.hostname.clone(),
+            names: request.names.clone(),
             attachment: Attachment::default(),
             links: Vec::new(),
             aliases: request.networks.iter().map(|network| network.aliases.clone()).collect(),
             ready: true,
         };
         for (index, network) in request.networks.iter().enumerate() {
-            let (endpoint, address) = state.choose_endpoint(&network.name, index)?;
+            let (endpoint, address) = state.choose_endpoint(id, network, index)?;
             record.links.push(addressing::link_name(&self.config.prefix, address));
             record.attachment.endpoints.push(endpoint);
             state.last.insert(network.name.clone(), address);
@@ -184,6 +186,14 @@ impl Networks {
 
     async fn make_links(&self, record: &ContainerRecord, netns: &File, bridges: &[u32]) -> Result<(), KernelError> {
         let endpoints = record.attachment.endpoints.iter().zip(&record.links).zip(bridges);
+        // The first network that leads outside has the default route.
+        let outside = {
+            let state = self.lock();
+            let leads = |endpoint: &Endpoint| {
+                state.networks.get(&endpoint.network).is_some_and(|network| !network.spec.internal)
+            };
+            record.attachment.endpoints.iter().position(leads)
+        };
         for (index, ((endpoint, link), &bridge)) in endpoints.enumerate() {
             let (IpNet::V4(address), IpAddr::V4(gateway)) = (endpoint.address, endpoint.gateway) else { continue };
             let plan = LinkPlan {
@@ -191,8 +201,13 @@ impl Networks {
                 interface: endpoint.interface.clone(),
                 address: address.addr(),
                 subnet: address,
-                gateway: (index == 0).then_some(gateway),
-                mtu: self.config.mtu,
+                gateway: (Some(index) == outside).then_some(gateway),
+                mtu: self
+                    .lock()
+                    .networks
+                    .get(&endpoint.network)
+                    .and_then(|network| network.spec.mtu)
+                    .unwrap_or(self.config.mtu),
             };
             kernel::make_link(netns, &plan).await?;
             kernel::join_bridge(link, bridge).await?;
@@ -266,6 +281,27 @@ impl Networks {
         known.ok_or_else(|| NetworkError::Name { name: name.to_owned() })
     }
 
+    /// Makes a network as it is asked for.
+    ///
+    /// # Errors
+    /// When there is one of that name, its addresses are somebody else's, it makes no sense, or the kernel refuses.
+    pub async fn make_network(&self, name: &str, spec: NetworkSpec) -> Result<NetworkRecord, NetworkError> {
+        let network = {
+            let _shaping = self.shaping.lock().await;
+            if self.lock().networks.contains_key(name) {
+                return Err(NetworkError::Exists { name: name.to_owned() });
+            }
+            self.decide_network(name, spec, true).await?
+        };
+        if let Err(error) = self.make_bridge(&network).await {
+            if let Err(left) = self.remove_network(name).await {
+                tracing::warn!(network = name, %left, "an attempt to make a network left something behind");
+            }
+            return Err(error);
+        }
+        Ok(network)
+    }
+
     /// The index of the bridge of a network that exists now.
     async fn ensure_network(&self, name: &str) -> Result<u32, NetworkError> {
         let kernel_refused = |source| NetworkError::Kernel { name: name.to_owned(), source };
@@ -280,7 +316,7 @@ impl Networks {
         let known = self.lock().networks.get(name).cloned();
         let network = match known {
             Some(network) => network,
-            None => self.decide_network(name).await?,
+            None => self.decide_network(name, NetworkSpec::default(), false).await?,
         };
         self.make_bridge(&network).await
     }
@@ -290,7 +326,9 @@ impl Networks {
         let setting = |source| NetworkError::Setting { name: name.clone(), source };
         let kernel_refused = |source| NetworkError::Kernel { name: name.clone(), source };
         forwarding::enable_forwarding().map_err(setting)?;
-        let index = kernel::ensure_bridge(network, self.config.mtu).await.map_err(kernel_refused)?;
+        let index = kernel::ensure_bridge(network, network.spec.mtu.unwrap_or(self.config.mtu))
+            .await
+            .map_err(kernel_refused)?;
         forwarding::route_loopback(&network.bridge).map_err(setting)?;
         self.apply().await.map_err(kernel_refused)?;
         self.open_firewalls().await.map_err(kernel_refused)?;
@@ -306,8 +344,9 @@ impl Networks {
         Ok(())
     }
 
-    async fn decide_network(&self, name: &str) -> Result<NetworkRecord, NetworkError> {
+    async fn decide_network(&self, name: &str, spec: NetworkSpec, made: bool) -> Result<NetworkRecord, NetworkError> {
         check_network_name(name)?;
+        check_spec(name, &spec)?;
         let (bridges, mut taken): (Vec<String>, Vec<Ipv4Net>) = {
             let state = self.lock();
             state.networks.values().map(|network| (network.bridge.clone(), network.subnet)).unzip()
@@ -316,10 +355,24 @@ impl Networks {
             .await
             .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
         taken.extend(routes);
-        let subnet = addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken);
-        let bridge = (0..=MOST_NETWORKS)
+        if let Some(subnet) = spec.subnet
+            && let Some(other) = taken.iter().find(|other| addressing::overlap(**other, subnet))
+        {
+            return Err(NetworkError::SubnetTaken { name: name.to_owned(), subnet, other: other.to_string() });
+        }
+        let subnet =
+            spec.subnet.or_else(|| addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken));
+        let free = (0..=MOST_NETWORKS)
             .map(|number| format!("{}{number}", self.config.prefix))
             .find(|candidate| !bridges.contains(candidate));
+        let bridge = match &spec.bridge {
+            Some(bridge) if bridges.contains(bridge) => {
+                let problem = format!("the link `{bridge}` is another network's");
+                return Err(NetworkError::Spec { name: name.to_owned(), problem });
+            }
+            Some(bridge) => Some(bridge.clone()),
+            None => free,
+        };
         let (Some(subnet), Some(bridge)) = (subnet, bridge) else {
             let pools: Vec<String> = self.config.pools.iter().map(Ipv4Net::to_string).collect();
             return Err(NetworkError::NoSubnet {
@@ -328,7 +381,17 @@ impl Networks {
                 pools: pools.join(", "),
             });
         };
-        let network = NetworkRecord { name: name.to_owned(), bridge, subnet, gateway: addressing::gateway(subnet) };
+        let created_at =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let network = NetworkRecord {
+            name: name.to_owned(),
+            bridge,
+            subnet,
+            gateway: spec.gateway.unwrap_or_else(|| addressing::gateway(subnet)),
+            spec,
+            created_at: u64::try_from(created_at).unwrap_or(u64::MAX),
+            made,
+        };
         self.records.put_network(&network).map_err(|source| NetworkError::Record { name: name.to_owned(), source })?;
         self.lock().networks.insert(name.to_owned(), network.clone());
         Ok(network)
@@ -563,25 +626,51 @@ impl State {
             .collect()
     }
 
-    fn choose_endpoint(&self, network: &str, index: usize) -> Result<(Endpoint, Ipv4Addr), AttachError> {
+    fn choose_endpoint(
+        &self,
+        id: &str,
+        asked: &NetworkEndpoint,
+        index: usize,
+    ) -> Result<(Endpoint, Ipv4Addr), AttachError> {
+        let network = asked.name.as_str();
         let Some(record) = self.networks.get(network) else {
             return Err(NetworkError::Name { name: network.to_owned() }.into());
         };
-        let taken: BTreeSet<Ipv4Addr> = self
+        let mut taken: BTreeSet<Ipv4Addr> = self
             .on_network(network)
             .flat_map(|container| &container.attachment.endpoints)
+            .filter(|endpoint| endpoint.network == network)
             .filter_map(|endpoint| match endpoint.address {
                 IpNet::V4(net) => Some(net.addr()),
                 IpNet::V6(_) => None,
             })
             .collect();
-        let last = self.last.get(network).copied();
-        let Some(address) = addressing::choose_address(record.subnet, &taken, last) else {
-            return Err(AttachError::NoAddress {
-                network: network.to_owned(),
-                subnet: record.subnet,
-                count: taken.len(),
-            });
+        let count = taken.len();
+        taken.insert(record.gateway);
+        let address = match asked.address {
+            Some(address) => {
+                let wrong =
+                    |problem| AttachError::Address { id: id.to_owned(), network: network.to_owned(), address, problem };
+                let subnet = record.subnet;
+                if !subnet.contains(&address) || [subnet.network(), subnet.broadcast()].contains(&address) {
+                    return Err(wrong("it is none of the network's addresses"));
+                }
+                if taken.contains(&address) {
+                    return Err(wrong("it is in use"));
+                }
+                address
+            }
+            None => {
+                taken.extend(record.spec.reserved.values());
+                let last = self.last.get(network).copied();
+                let range = record.spec.range.unwrap_or(record.subnet);
+                let free = match record.spec.range {
+                    None => addressing::choose_address(range, &taken, last),
+                    // A part of the subnet has neither a gateway nor a broadcast address of its own.
+                    Some(range) => addressing::choose_in_range(range, record.subnet, &taken, last),
+                };
+                free.ok_or_else(|| AttachError::NoAddress { network: network.to_owned(), subnet: range, count })?
+            }
         };
         // The chosen address is within the subnet, whose length is therefore a valid one.
         let with_length = Ipv4Net::new_assert(address, record.subnet.prefix_len());
@@ -629,6 +718,40 @@ fn check_request(id: &str, request: &NetworkRequest) -> Result<(), AttachError> 
     }
     if request.networks.is_empty() && !request.ports.is_empty() && !request.held_only {
         return Err(AttachError::PortsWithoutNetwork { id: id.to_owned() });
+    }
+    Ok(())
+}
+
+/// Whether a network can be made as it is asked for, as far as that shows by itself.
+fn check_spec(name: &str, spec: &NetworkSpec) -> Result<(), NetworkError> {
+    let wrong = |problem: String| Err(NetworkError::Spec { name: name.to_owned(), problem });
+    let Some(subnet) = spec.subnet else {
+        if spec.gateway.is_some() || spec.range.is_some() || !spec.reserved.is_empty() {
+            return wrong("a gateway, a range and reserved addresses need a subnet".to_owned());
+        }
+        return Ok(());
+    };
+    if subnet.prefix_len() > 30 || subnet.prefix_len() < 8 || subnet.trunc() != subnet {
+        return wrong(format!("{subnet} is no subnet of a length from 8 to 30"));
+    }
+    let ends = [subnet.network(), subnet.broadcast()];
+    if let Some(gateway) = spec.gateway.filter(|gateway| !subnet.contains(gateway) || ends.contains(gateway)) {
+        return wrong(format!("no matching subnet for gateway {gateway}"));
+    }
+    if let Some(range) = spec.range.filter(|range| !subnet.contains(range)) {
+        return wrong(format!("the range {range} is not within {subnet}"));
+    }
+    if let Some((what, address)) = spec.reserved.iter().find(|(_, address)| !subnet.contains(*address)) {
+        return wrong(format!("no matching subnet for the reserved address {what}={address}"));
+    }
+    if let Some(mtu) = spec.mtu.filter(|mtu| !(576..=65_535).contains(mtu)) {
+        return wrong(format!("an MTU of {mtu} bytes is not possible"));
+    }
+    let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
+    if let Some(bridge) = spec.bridge.as_ref().filter(|bridge| {
+        bridge.is_empty() || bridge.len() > 15 || !bridge.chars().all(plain) || bridge.starts_with('.')
+    }) {
+        return wrong(format!("`{bridge}` cannot be the name of a link: 1 to 15 letters, digits, `-`, `_` and `.`"));
     }
     Ok(())
 }

@@ -149,6 +149,7 @@ mod tests {
         ContainerRecord {
             id: id.to_owned(),
             hostname: String::new(),
+            names: Vec::new(),
             attachment: Attachment { endpoints: Vec::new(), ports },
             links: Vec::new(),
             aliases: Vec::new(),

@@ -1,5 +1,6 @@
 //! Pure. What a caller asks of the networks, and what it gets.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -183,6 +184,55 @@ pub struct NetworkEndpoint {
     /// Further names of the container there.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// The address that it has there; one that is free otherwise.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+}
+
+/// A network as somebody asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// Its addresses; one of the pools' that is free otherwise.
+    pub subnet: Option<Ipv4Net>,
+    /// The bridge's own address; the first of the subnet otherwise.
+    pub gateway: Option<Ipv4Addr>,
+    /// Those of the subnet's addresses that containers get; all otherwise.
+    pub range: Option<Ipv4Net>,
+    /// Addresses that no container gets, by what has them.
+    pub reserved: BTreeMap<String, Ipv4Addr>,
+    /// No way leads out of it, and nothing is published from it.
+    pub internal: bool,
+    /// Whether what leaves it has the host's address.
+    pub masquerade: bool,
+    /// Of its links, in bytes; the engine's otherwise.
+    pub mtu: Option<u32>,
+    /// The name of its link on the host; one of the engine's otherwise.
+    pub bridge: Option<String>,
+    /// For people.
+    pub labels: BTreeMap<String, String>,
+    /// As they were given, for those who ask.
+    pub options: BTreeMap<String, String>,
+    /// For people: means nothing here.
+    pub attachable: bool,
+}
+
+impl Default for NetworkSpec {
+    fn default() -> Self {
+        Self {
+            subnet: None,
+            gateway: None,
+            range: None,
+            reserved: BTreeMap::new(),
+            internal: false,
+            masquerade: true,
+            mtu: None,
+            bridge: None,
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            attachable: false,
+        }
+    }
 }
 
 /// The networks and ports of one container.
@@ -201,6 +251,9 @@ pub struct NetworkRequest {
     /// The container's host name, under which its networks know it.
     #[serde(default)]
     pub hostname: String,
+    /// Its further names on all of its networks: its own and the beginning of its identifier.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 /// A container's interface on one network.
@@ -241,6 +294,15 @@ pub struct NetworkRecord {
     pub subnet: Ipv4Net,
     /// The bridge's own address.
     pub gateway: Ipv4Addr,
+    /// As it was asked for.
+    #[serde(default)]
+    pub spec: NetworkSpec,
+    /// Milliseconds since the Unix epoch; 0 where it is not known.
+    #[serde(default)]
+    pub created_at: u64,
+    /// Somebody made it, and not the first container on it.
+    #[serde(default)]
+    pub made: bool,
 }
 
 /// What is kept of one container, on disk and in memory.
@@ -256,6 +318,9 @@ pub struct ContainerRecord {
     pub attachment: Attachment,
     /// The names of the host's ends of its links, in the order of the endpoints.
     pub links: Vec<String>,
+    /// Its names on all of its networks.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// Its further names, in the order of the endpoints.
     #[serde(default)]
     pub aliases: Vec<Vec<String>>,

@@ -141,7 +141,8 @@ pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerR
     chains.push(base("loopback-guard", Hook::RawPrerouting, networks.iter().flat_map(guard_rules).collect()));
     chains.push(base("prerouting", Hook::TranslatePrerouting, to_published()));
     chains.push(base("output", Hook::TranslateOutput, to_published()));
-    chains.push(base("postrouting", Hook::TranslatePostrouting, networks.iter().flat_map(masquerade_rules).collect()));
+    let masqueraded = networks.iter().filter(|network| !network.spec.internal).flat_map(masquerade_rules);
+    chains.push(base("postrouting", Hook::TranslatePostrouting, masqueraded.collect()));
     chains.push(base("forward", Hook::FilterForward, forward_rules(networks)));
     Ruleset { table: table.to_owned(), chains, published: elements }
 }
@@ -177,31 +178,40 @@ fn guard_rules(network: &NetworkRecord) -> [Rule; 2] {
     })
 }
 
-fn masquerade_rules(network: &NetworkRecord) -> [Rule; 3] {
+fn masquerade_rules(network: &NetworkRecord) -> Vec<Rule> {
     let onto_bridge = Condition::OutputInterface(network.bridge.clone());
-    [
-        // To the world, and to containers of other networks by published ports.
-        vec![Condition::Source(network.subnet), Condition::OutputInterfaceNot(network.bridge.clone())],
+    // To the world, and to containers of other networks by published ports.
+    let outside = vec![Condition::Source(network.subnet), Condition::OutputInterfaceNot(network.bridge.clone())];
+    let within = [
         // By a published port to a container of the same network, perhaps to itself: the answer must come back
         // through the host to be translated.
         vec![onto_bridge.clone(), Condition::Source(network.subnet), Condition::DestinationTranslated],
         // From the host by 127.0.0.1.
         vec![onto_bridge, Condition::Source(LOOPBACK)],
-    ]
-    .map(|conditions| Rule { conditions, action: Action::Masquerade })
+    ];
+    let all = network.spec.masquerade.then_some(outside).into_iter().chain(within);
+    all.map(|conditions| Rule { conditions, action: Action::Masquerade }).collect()
 }
 
 fn forward_rules(networks: &[NetworkRecord]) -> Vec<Rule> {
     let accept = |conditions| Rule { conditions, action: Action::Accept };
-    let mut rules = vec![accept(vec![Condition::Established]), accept(vec![Condition::DestinationTranslated])];
-    for network in networks {
+    let mut rules = Vec::new();
+    // An internal network has traffic within itself alone, whatever else would let it pass.
+    for network in networks.iter().filter(|network| network.spec.internal) {
+        let (in_by, out_by) =
+            (Condition::InputInterface(network.bridge.clone()), Condition::OutputInterface(network.bridge.clone()));
+        rules.push(accept(vec![in_by.clone(), out_by.clone()]));
+        rules.extend([in_by, out_by].map(|by| Rule { conditions: vec![by], action: Action::Drop }));
+    }
+    rules.extend([accept(vec![Condition::Established]), accept(vec![Condition::DestinationTranslated])]);
+    for network in networks.iter().filter(|network| !network.spec.internal) {
         rules.push(accept(vec![
             Condition::InputInterface(network.bridge.clone()),
             Condition::OutputInterface(network.bridge.clone()),
         ]));
     }
     // What is left and goes to a container comes from another network or from outside past its published ports.
-    for network in networks {
+    for network in networks.iter().filter(|network| !network.spec.internal) {
         rules.push(Rule { conditions: vec![Condition::OutputInterface(network.bridge.clone())], action: Action::Drop });
     }
     rules
@@ -288,7 +298,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::network::request::{Attachment, Endpoint, PortBinding};
+    use crate::network::request::{Attachment, Endpoint, NetworkSpec, PortBinding};
 
     fn network(name: &str, bridge: &str, subnet: &str) -> NetworkRecord {
         let subnet: Ipv4Net = subnet.parse().unwrap();
@@ -297,6 +307,9 @@ mod tests {
             bridge: bridge.to_owned(),
             subnet,
             gateway: subnet.hosts().next().unwrap(),
+            spec: NetworkSpec::default(),
+            created_at: 0,
+            made: false,
         }
     }
 
@@ -316,6 +329,7 @@ mod tests {
         ContainerRecord {
             id: id.to_owned(),
             hostname: String::new(),
+            names: Vec::new(),
             attachment: Attachment {
                 endpoints: vec![Endpoint {
                     network: "default".to_owned(),

@@ -197,7 +197,11 @@ pub fn port(host_port: u16, shared: bool) -> PortBinding {
 
 pub fn request(names: &[&str], ports: &[PortBinding]) -> NetworkRequest {
     NetworkRequest {
-        networks: names.iter().map(|name| NetworkEndpoint { name: (*name).to_owned(), aliases: Vec::new() }).collect(),
+        names: Vec::new(),
+        networks: names
+            .iter()
+            .map(|name| NetworkEndpoint { name: (*name).to_owned(), aliases: Vec::new(), address: None })
+            .collect(),
         ports: ports.to_vec(),
         held_only: false,
         hostname: String::new(),

@@ -1,7 +1,7 @@
 //! Pure. The networks of a container, its names and its ports.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bollard_stubs::models::{ContainerCreateBody, EndpointSettings, HostConfig};
 use stack_engine::container::{ContainerId, NetworkMode};
@@ -120,7 +120,7 @@ fn refuse(settings: &EndpointSettings) -> Result<(), CreationError> {
     let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     if let Some(addresses) = &settings.ipam_config {
         let local = addresses.link_local_ips.as_ref().is_some_and(|all| !all.is_empty());
-        without(text(&addresses.ipv4_address) || text(&addresses.ipv6_address) || local, "IPAMConfig")?;
+        without(text(&addresses.ipv6_address) || local, "IPAMConfig")?;
     }
     without(text(&settings.mac_address), "MacAddress")?;
     without(settings.driver_opts.as_ref().is_some_and(|options| !options.is_empty()), "DriverOpts")?;
@@ -147,7 +147,7 @@ fn networks(
         }
     };
     let first = find(mode)?;
-    let mut all = vec![NetworkEndpoint { name: first, aliases: Vec::new() }];
+    let mut all = vec![NetworkEndpoint { name: first, aliases: Vec::new(), address: None }];
     for (name, settings) in endpoints {
         let name = find(name)?;
         let aliases = settings.aliases.clone().unwrap_or_default();
@@ -157,15 +157,36 @@ fn networks(
             )
             .into());
         }
+        let address = fixed_address(settings)?;
+        if name == USUAL && address.is_some() {
+            return Err(
+                CreationError::Rule("user specified IP address is supported on user defined networks only").into()
+            );
+        }
         if ["host", "none"].contains(&name.as_str()) {
             return Err(invalid("NetworkingConfig", name, "it cannot be beside other networks").into());
         }
         match all.iter_mut().find(|endpoint| endpoint.name == name) {
-            Some(endpoint) => endpoint.aliases = aliases,
-            None => all.push(NetworkEndpoint { name, aliases }),
+            Some(endpoint) => (endpoint.aliases, endpoint.address) = (aliases, address),
+            None => all.push(NetworkEndpoint { name, aliases, address }),
         }
     }
     Ok(all)
+}
+
+/// How a container is on a network that it is put on later.
+pub fn endpoint(name: String, settings: &EndpointSettings) -> Result<NetworkEndpoint, CreationError> {
+    refuse(settings)?;
+    let address = fixed_address(settings)?;
+    Ok(NetworkEndpoint { name, aliases: settings.aliases.clone().unwrap_or_default(), address })
+}
+
+/// The address that an endpoint asks for.
+fn fixed_address(settings: &EndpointSettings) -> Result<Option<Ipv4Addr>, CreationError> {
+    let asked = settings.ipam_config.as_ref().and_then(|addresses| addresses.ipv4_address.as_deref());
+    let text = asked.filter(|text| !text.is_empty());
+    text.map(|text| text.parse().map_err(|_| invalid("IPv4 address", text, "expected one such as 10.0.0.7")))
+        .transpose()
 }
 
 /// `NAME` or `NAME:ALIAS`.
