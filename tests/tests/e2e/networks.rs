@@ -486,3 +486,123 @@ services:
     cluster.wait("an echo", || proxied(SocketAddr::from((two, 9000))));
     cluster.down();
 }
+
+/// A command in the network namespace of a host.
+fn on_host(cluster: &NamespacedCluster, host: &str, command: &[&str]) -> Result<String, String> {
+    let daemon = cluster.host(host).pid.ok_or("the daemon runs")?.to_string();
+    let output = Command::new("nsenter")
+        .args(["--target", &daemon, "--net", "--"])
+        .args(command)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(text(&output)) }
+}
+
+#[test]
+fn a_task_that_dies_takes_its_own_connections_with_it_and_no_more() {
+    let cluster = cluster(3, 3, &[]);
+    let path = cluster.file("net.yml", &file(3, "one", "stop-first"));
+    cluster.stack_ok(&["deploy", &path]);
+    let web = cluster.wait_ready("net/web", 3);
+    let clients = cluster.wait_ready("net/client", 3);
+    let address = within_thread(&clients[0], || ask_name("web")).expect("a name")[0];
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let failed: Mutex<Vec<(std::time::Instant, String)>> = Mutex::default();
+    let (killed, settled) = std::thread::scope(|scope| {
+        let (stop, asked, failed) = (&stop, &asked, &failed);
+        for client in &clients {
+            scope.spawn(move || {
+                within(client, || {
+                    while !stop.load(Ordering::Relaxed) {
+                        if let Err(error) = get((address, 8080), "/") {
+                            let failure = (std::time::Instant::now(), error.to_string());
+                            failed.lock().expect("no panic").push(failure);
+                        }
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            });
+        }
+        let some = |what: &str, count: usize| {
+            let before = asked.load(Ordering::Relaxed);
+            cluster.wait(what, || if asked.load(Ordering::Relaxed) > before + count { Ok(()) } else { Err("few") });
+        };
+        some("requests before", 100);
+        let victim = i32::try_from(web[0]["pid"].as_i64().expect("a pid")).expect("a pid");
+        let killed = std::time::Instant::now();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(victim), nix::sys::signal::Signal::SIGKILL).expect("killed");
+        // It is noticed, and everybody knows that it serves no more, or that it serves again.
+        cluster.wait("the restart", || {
+            let same = cluster.tasks("net/web").into_iter().find(|task| task["id"] == web[0]["id"]);
+            let same = same.ok_or("it is gone")?;
+            if same["restarts"] == 1 && same["ready"] == true { Ok(()) } else { Err("not yet") }
+        });
+        let settled = std::time::Instant::now();
+        some("requests afterwards", 300);
+        stop.store(true, Ordering::Relaxed);
+        (killed, settled)
+    });
+    let failed = failed.into_inner().expect("no panic");
+    let stray: Vec<_> = failed.iter().filter(|(at, _)| *at < killed || *at > settled).collect();
+    assert!(stray.is_empty(), "failed while nothing was wrong: {stray:#?}");
+    // Those that it had, and those that came before its host took it out: none of them hung.
+    let hung: Vec<_> = failed.iter().filter(|(_, error)| error.contains("timed out")).collect();
+    assert!(hung.is_empty(), "{hung:#?}");
+    assert!(failed.len() * 5 < asked.into_inner(), "{} requests failed: {failed:#?}", failed.len());
+    cluster.down();
+}
+
+#[test]
+fn what_somebody_takes_away_on_a_host_is_put_back() {
+    let cluster = cluster(2, 1, &[]);
+    let path = cluster.file("net.yml", &file(2, "one", "stop-first"));
+    cluster.stack_ok(&["deploy", &path]);
+    cluster.wait_ready("net/web", 2);
+    let clients = cluster.wait_ready("net/client", 2);
+    let works = |what: &str| {
+        for client in &clients {
+            cluster.wait(what, || {
+                within_thread(client, || {
+                    // Each of both tasks, wherever it is, and by the published port of each host.
+                    let mut seen = BTreeSet::new();
+                    let address = ask_name("web")?[0];
+                    for _ in 0..40 {
+                        seen.insert(get((address, 8080), "/").map_err(|error| error.to_string())?);
+                    }
+                    if seen.len() == 2 { Ok(()) } else { Err(format!("{seen:?}")) }
+                })
+            });
+        }
+        for host in cluster.hosts() {
+            cluster.wait(what, || get((host.address, 8080), "/"));
+        }
+    };
+    works("before");
+    let links = on_host(&cluster, "node1", &["ip", "-o", "link", "show", "type", "bridge"]).expect("bridges");
+    let bridges: Vec<&str> = links.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+    assert!(!bridges.is_empty(), "{links}");
+    for bridge in bridges {
+        on_host(&cluster, "node1", &["ip", "link", "delete", bridge]).expect("deleted");
+    }
+    works("without its bridges");
+    let links = on_host(&cluster, "node2", &["ip", "-o", "link", "show", "type", "vxlan"]).expect("tunnels");
+    for tunnel in links.lines().filter_map(|line| line.split(": ").nth(1)) {
+        on_host(&cluster, "node2", &["ip", "link", "delete", tunnel]).expect("deleted");
+    }
+    works("without its tunnels");
+    let tables = on_host(&cluster, "node2", &["nft", "list", "tables"]).expect("tables");
+    assert!(tables.contains("stack-overlay"), "{tables}");
+    on_host(&cluster, "node2", &["nft", "delete", "table", "inet", "stack-overlay"]).expect("deleted");
+    works("without its table");
+    inside_network(&clients[0], &["nft", "delete", "table", "inet", "stack-overlay"]);
+    works("without a container's table");
+    cluster.down();
+}
+
+/// A command of this machine in the network namespace of a task's container.
+fn inside_network(task: &Value, command: &[&str]) {
+    let pid = task["pid"].as_i64().expect("it runs").to_string();
+    let status =
+        Command::new("nsenter").args(["--target", &pid, "--net", "--"]).args(command).status().expect("it runs");
+    assert!(status.success(), "{command:?}");
+}
