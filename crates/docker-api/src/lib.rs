@@ -15,6 +15,7 @@ mod pipe;
 mod routes;
 mod select;
 mod surface;
+mod top;
 mod version;
 
 use std::path::PathBuf;

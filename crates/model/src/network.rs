@@ -97,7 +97,7 @@ pub struct NetworkService {
     /// What its own name means.
     pub endpoint_mode: EndpointMode,
     /// Whether one client, by its address, is sent to the same task as long as that serves.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "crate::spec::is_false")]
     pub sticky: bool,
     /// Its names there: the key in the stack file and its aliases.
     pub names: BTreeSet<String>,

@@ -7,5 +7,6 @@ pub mod network;
 pub mod progress;
 #[cfg(test)]
 pub mod samples;
+pub mod statistics;
 pub mod system;
 pub mod text;

@@ -10,6 +10,7 @@ mod logs;
 mod networks;
 mod registry;
 mod system;
+mod usage;
 mod volumes;
 mod waiting;
 
@@ -48,6 +49,9 @@ pub fn routes() -> Router<Daemon> {
         .route("/containers/{id}/stop", post(containers::stop))
         .route("/containers/{id}/restart", post(containers::restart))
         .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/stats", get(usage::stats))
+        .route("/containers/{id}/top", get(usage::top))
+        .route("/system/df", get(usage::disk))
         .route("/containers/{id}/pause", post(containers::pause))
         .route("/containers/{id}/unpause", post(containers::unpause))
         .route("/containers/{id}/rename", post(containers::rename))

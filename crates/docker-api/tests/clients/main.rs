@@ -10,4 +10,5 @@ mod images;
 mod lifecycle;
 mod networks;
 mod served;
+mod usage;
 mod volumes;

@@ -3,6 +3,7 @@
 mod device_program;
 mod hierarchies;
 mod plan;
+mod statistics;
 
 use std::fs;
 use std::io;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 pub use hierarchies::{Hierarchies, Legacy, Unified, read};
 pub use plan::{DeviceRule, Plan, Write, plan};
 use stack_shim::launch::Cgroups;
+pub use statistics::{CpuTimes, DeviceTraffic, InterfaceTraffic, Statistics, Throttled, pids, statistics};
 
 /// Controllers that version 2 groups pass on to containers.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Data, Engine, Slot, locked};
 use crate::cgroup;
 use crate::container::{
-    ChangeError, ContainerId, ContainerState, EventKind, ExitStatus, PauseError, Record, RecordedState, RenameError,
-    Resources, RestartError, RestartPolicy, pause_after,
+    ChangeError, ContainerId, ContainerState, EventKind, ExitStatus, NetworkMode, PauseError, Record, RecordedState,
+    RenameError, Resources, RestartError, RestartPolicy, pause_after,
 };
 
 /// What is to be different.
@@ -136,6 +136,22 @@ impl Engine {
     pub async fn own_bytes(&self, id: &ContainerId) -> Option<u64> {
         let upper = self.slot(id)?.record().overlay.upper.clone();
         tokio::task::spawn_blocking(move || crate::volume::bytes_below(&upper).ok()).await.ok()?
+    }
+
+    /// All that a container has used until now; `None` when it does not run.
+    #[must_use]
+    pub fn statistics(&self, id: &ContainerId) -> Option<cgroup::Statistics> {
+        let slot = self.slot(id)?;
+        let ContainerState::Running { pid, .. } = slot.current() else { return None };
+        let record = slot.record();
+        let has_own = matches!(record.config.network_mode, NetworkMode::Networks | NetworkMode::None);
+        Some(cgroup::statistics(&record.cgroups, has_own.then_some(pid)))
+    }
+
+    /// The processes of a container, in order; none when it does not run.
+    #[must_use]
+    pub fn pids(&self, id: &ContainerId) -> Vec<i32> {
+        self.slot(id).map(|slot| cgroup::pids(&slot.record().cgroups)).unwrap_or_default()
     }
 
     /// Stops a container if it runs, and starts it.
