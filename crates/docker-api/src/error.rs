@@ -6,21 +6,21 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::ErrorResponse;
+use stack_engine::ConnectError;
 use stack_engine::container::{
-    AttachError, ChangeError, ConnectError, CreateError, ExecError, KillError, PauseError, RemoveError, RenameError,
-    RestartError, StartError, StopError, WaitError,
+    AttachError, ChangeError, CreateError, ExecError, KillError, PauseError, RemoveError, RenameError, RestartError,
+    StartError, StopError, WaitError,
 };
 use stack_engine::image::{
     GetError, LoadError, ParseReferenceError, PullError, RecordError, RemoveError as ImageRemoveError, SaveError,
     SelectError, TagError,
 };
-use stack_engine::network::NetworkError;
+use stack_engine::network::{self, NetworkError};
 use stack_engine::volume::VolumeError;
 
 use crate::decode::DecodeError;
 use crate::decode::create::CreationError;
 use crate::decode::image::ImageRequestError;
-use crate::decode::network::NetworkRequestError;
 use crate::detach::DetachKeysError;
 use crate::version::VersionError;
 
@@ -192,29 +192,52 @@ pub enum ApiError {
         /// What is wrong.
         problem: String,
     },
+    /// It is always there as it is.
+    #[error("operation is not permitted on predefined {name} network")]
+    PredefinedNetwork {
+        /// Which.
+        name: String,
+    },
+    /// It cannot be removed.
+    #[error("{name} is a pre-defined network and cannot be removed")]
+    NetworkStays {
+        /// Which.
+        name: String,
+    },
+    /// Containers are on it.
+    #[error("error while removing network: network {name} has active endpoints ({users})")]
+    NetworkInUse {
+        /// Which.
+        name: String,
+        /// Who.
+        users: String,
+    },
+    /// Several ids begin so.
+    #[error("network {prefix} is ambiguous ({count} matches found based on ID prefix)")]
+    AmbiguousNetwork {
+        /// What was asked for.
+        prefix: String,
+        /// So many.
+        count: usize,
+    },
+    /// There is no such driver.
+    #[error("plugin \"{name}\" not found")]
+    NoSuchPlugin {
+        /// What was asked for.
+        name: String,
+    },
+    /// A network could not be made or removed.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A container could not join a network or leave it.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// No network has this name or id.
     #[error("network {name} not found")]
     NoSuchNetwork {
         /// What was asked for.
         name: String,
     },
-    /// Containers are on a network.
-    #[error("error while removing network: network {name} id {id} has active endpoints")]
-    NetworkInUse {
-        /// Which.
-        name: String,
-        /// Its identifier.
-        id: String,
-    },
-    /// A request about a network makes no sense.
-    #[error(transparent)]
-    NetworkRequest(#[from] NetworkRequestError),
-    /// A network could not be made or removed.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// A container could not be put on a network, or taken off it.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
     /// The image is for another kind of machine.
     #[error(
         "image with reference {image} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
@@ -318,31 +341,6 @@ impl ApiError {
                 GetError::Records(_) | GetError::Damaged { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::SameName => StatusCode::BAD_REQUEST,
-            Self::NetworkInUse { .. } => StatusCode::FORBIDDEN,
-            Self::NetworkRequest(error) => match error {
-                NetworkRequestError::NotSupported { .. } => StatusCode::NOT_IMPLEMENTED,
-                NetworkRequestError::Driver { .. } => StatusCode::NOT_FOUND,
-                NetworkRequestError::Predefined { .. } => StatusCode::FORBIDDEN,
-                NetworkRequestError::Body { .. } | NetworkRequestError::Value { .. } => StatusCode::BAD_REQUEST,
-                NetworkRequestError::Endpoint(error) => error.status(),
-            },
-            Self::Network(error) => match error {
-                NetworkError::Exists { .. } => StatusCode::CONFLICT,
-                NetworkError::SubnetTaken { .. } | NetworkError::InUse { .. } => StatusCode::FORBIDDEN,
-                NetworkError::Name { .. } | NetworkError::Spec { .. } => StatusCode::BAD_REQUEST,
-                NetworkError::NoSubnet { .. }
-                | NetworkError::Record { .. }
-                | NetworkError::Setting { .. }
-                | NetworkError::Kernel { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            },
-            Self::Connect(error) => match error {
-                ConnectError::Missing { .. } => StatusCode::NOT_FOUND,
-                ConnectError::Running { .. } => StatusCode::NOT_IMPLEMENTED,
-                ConnectError::Mode { .. } | ConnectError::Connected { .. } | ConnectError::NotConnected { .. } => {
-                    StatusCode::FORBIDDEN
-                }
-                ConnectError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            },
             Self::NoSuchLink { .. } => StatusCode::NOT_FOUND,
             Self::Pause(error) => match error {
                 PauseError::Missing { .. } => StatusCode::NOT_FOUND,
@@ -424,6 +422,23 @@ impl ApiError {
                 VolumeError::Disk { .. } | VolumeError::Mount { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Creation(error) => error.status(),
+            Self::PredefinedNetwork { .. } | Self::NetworkStays { .. } | Self::NetworkInUse { .. } => {
+                StatusCode::FORBIDDEN
+            }
+            Self::AmbiguousNetwork { .. } => StatusCode::BAD_REQUEST,
+            Self::NoSuchPlugin { .. } => StatusCode::NOT_FOUND,
+            Self::Network(error) => network_status(error),
+            Self::Connect(error) => match error {
+                ConnectError::Missing { .. } => StatusCode::NOT_FOUND,
+                ConnectError::Removing { .. } => StatusCode::CONFLICT,
+                ConnectError::Host | ConnectError::Private | ConnectError::Shared => StatusCode::BAD_REQUEST,
+                ConnectError::Connected { .. } | ConnectError::NotConnected { .. } => StatusCode::FORBIDDEN,
+                ConnectError::Network(error) => endpoint_status(error),
+                ConnectError::Left(_)
+                | ConnectError::Record { .. }
+                | ConnectError::Names(_)
+                | ConnectError::System { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            },
             Self::Body { .. } | Self::WebSocket { .. } | Self::DetachKeys(_) => StatusCode::BAD_REQUEST,
             Self::NameTaken { .. } => StatusCode::CONFLICT,
             Self::NoSuchNetwork { .. } | Self::Platform { .. } | Self::NoSuchExec { .. } => StatusCode::NOT_FOUND,
@@ -455,6 +470,41 @@ impl ApiError {
     /// The error and its causes in one line: Docker's error body has a message alone.
     pub fn full_text(&self) -> String {
         full_text(self)
+    }
+}
+
+fn network_status(error: &NetworkError) -> StatusCode {
+    match error {
+        NetworkError::Name { .. } | NetworkError::Settings { .. } => StatusCode::BAD_REQUEST,
+        NetworkError::Exists { .. } => StatusCode::CONFLICT,
+        NetworkError::Missing { .. } => StatusCode::NOT_FOUND,
+        NetworkError::NoSubnet { .. }
+        | NetworkError::BridgeTaken { .. }
+        | NetworkError::Overlap { .. }
+        | NetworkError::InUse { .. } => StatusCode::FORBIDDEN,
+        NetworkError::Record { .. } | NetworkError::Setting { .. } | NetworkError::Kernel { .. } => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+fn endpoint_status(error: &network::AttachError) -> StatusCode {
+    use network::AttachError;
+    match error {
+        AttachError::Id { .. } | AttachError::NetworkTwice { .. } | AttachError::OutsideSubnet { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        AttachError::AddressTaken { .. } | AttachError::Connected { .. } | AttachError::NotConnected { .. } => {
+            StatusCode::FORBIDDEN
+        }
+        AttachError::AlreadyAttached { .. } | AttachError::NotAttached { .. } => StatusCode::CONFLICT,
+        AttachError::Network(error) => network_status(error),
+        AttachError::PortsWithoutNetwork { .. }
+        | AttachError::NoAddress { .. }
+        | AttachError::Port(_)
+        | AttachError::Reservation(_)
+        | AttachError::Record { .. }
+        | AttachError::Kernel { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -11,6 +11,7 @@ mod streams;
 mod verdict;
 
 pub use changes::ContainerChange;
+pub use networking::ConnectError;
 use verdict::VerdictFile;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -222,6 +223,7 @@ impl Engine {
         let hierarchies = Arc::new(cgroup::detect(&config.cgroup_parent)?);
         let overlay = Arc::new(Overlay::open(OverlayConfig::default())?);
         let names = Arc::new(NameServers::new(NameServersConfig::default(), Arc::new(Directory::new())));
+        networks.publish_in(Arc::clone(names.directory()));
         let (known, warnings) = records.load()?;
         let launcher = Launcher {
             program,

@@ -335,7 +335,11 @@ fn the_hosts_namespaces_where_asked_for_and_networks() {
         assert!(output.contains("Seccomp:\t0"));
         let config = ContainerConfig {
             network_mode: stack_engine::container::NetworkMode::Networks,
-            networks: vec![NetworkEndpoint { name: "default".to_owned(), aliases: vec![], address: None }],
+            networks: vec![NetworkEndpoint {
+                name: "default".to_owned(),
+                aliases: vec![],
+                ..NetworkEndpoint::default()
+            }],
             ..shell(
                 "ip addr show eth0; cat /etc/hosts; ping -c1 -w5 $(ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p')",
             )

@@ -6,8 +6,6 @@ mod mounts;
 mod networking;
 mod resources;
 
-pub use networking::endpoint;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,7 +17,9 @@ use stack_engine::ContainerChange;
 use stack_engine::container::{
     Container, ContainerConfig, ContainerId, Healthcheck, Logging, Resources, RestartPolicy, TerminalSize,
 };
+use stack_engine::network::NetworkRecord;
 
+pub use self::networking::endpoint;
 use crate::error::ApiError;
 
 /// Why a container cannot be made as it is asked for.
@@ -83,12 +83,12 @@ impl CreationError {
 }
 
 /// A value that is refused.
-fn invalid(field: &'static str, value: impl Into<String>, expected: &'static str) -> CreationError {
+pub(super) fn invalid(field: &'static str, value: impl Into<String>, expected: &'static str) -> CreationError {
     CreationError::Value { field, value: value.into().chars().take(200).collect(), expected }
 }
 
 /// Refuses a field that means something.
-fn without(is_set: bool, field: &str) -> Result<(), CreationError> {
+pub(super) fn without(is_set: bool, field: &str) -> Result<(), CreationError> {
     if is_set { Err(CreationError::NotSupported { field: field.to_owned() }) } else { Ok(()) }
 }
 
@@ -114,6 +114,8 @@ pub struct World {
     pub image_volumes: BTreeMap<ContainerId, Vec<String>>,
     /// All networks.
     pub networks: Vec<KnownNetwork>,
+    /// Those that are made.
+    pub bridges: Vec<NetworkRecord>,
     /// What the image of the container to be says that it serves: `80/tcp`.
     pub image_ports: Vec<String>,
     /// Processors of the host.

@@ -1,186 +1,180 @@
-//! Pure. The bodies of requests about networks.
+//! Pure. The body of `POST /networks/create` as the engine's settings: every field is applied, or refused with its name.
 
-use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
-use bollard_stubs::models::{EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
-use stack_engine::network::{NetworkEndpoint, NetworkSpec};
+use bollard_stubs::models::NetworkCreateRequest;
+use ipnet::Ipv4Net;
+use stack_engine::network::{NetworkSettings, USUAL_NETWORK};
 
-use super::create::{CreationError, endpoint};
+use super::create::{CreationError, invalid, without};
+use crate::error::ApiError;
 
-/// What options of bridges are called.
-const BRIDGE: &str = "com.docker.network.bridge.";
-const MTU: &str = "com.docker.network.driver.mtu";
+/// Networks that are there whatever happens.
+pub const PREDEFINED: [&str; 4] = [USUAL_NETWORK, "host", "none", "default"];
 
-/// Why a network cannot be made as it is asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NetworkRequestError {
-    /// It is no such document.
-    #[error("invalid JSON: {problem}")]
-    Body {
-        /// What is wrong.
-        problem: String,
-    },
-    /// What this daemon cannot do.
-    #[error("{what} is not supported by this daemon yet")]
-    NotSupported {
-        /// What.
-        what: String,
-    },
-    /// There is no such driver.
-    #[error("could not find plugin {name} in v1 plugin registry: there are the drivers `bridge`, `host` and `null`")]
-    Driver {
-        /// What was asked for.
-        name: String,
-    },
-    /// A name that every host has.
-    #[error("operation is not permitted on predefined {name} network")]
-    Predefined {
-        /// Which.
-        name: String,
-    },
-    /// A value that makes no sense.
-    #[error("invalid {what}: \"{value}\"")]
-    Value {
-        /// Of what.
-        what: &'static str,
-        /// What was given, at most 200 characters of it.
-        value: String,
-    },
-    /// An endpoint's settings.
-    #[error(transparent)]
-    Endpoint(#[from] CreationError),
-}
-
-/// Networks that every host has.
-pub const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
-
-fn body<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, NetworkRequestError> {
-    serde_json::from_slice(bytes).map_err(|error| NetworkRequestError::Body { problem: error.to_string() })
-}
-
-fn parsed<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, NetworkRequestError> {
-    text.parse().map_err(|_| NetworkRequestError::Value { what, value: text.chars().take(200).collect() })
-}
-
-/// The body of `POST /networks/create`: a name and what is asked for.
-pub fn creation(bytes: &[u8]) -> Result<(String, NetworkSpec), NetworkRequestError> {
-    let asked: NetworkCreateRequest = body(bytes)?;
-    let unsupported = |what: &str| NetworkRequestError::NotSupported { what: what.to_owned() };
-    let name = asked.name;
+/// What a network shall be, and its name.
+pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), ApiError> {
+    let name = request.name;
     if PREDEFINED.contains(&name.as_str()) {
-        return Err(NetworkRequestError::Predefined { name });
+        return Err(ApiError::PredefinedNetwork { name });
     }
-    match asked.driver.as_deref().unwrap_or_default() {
+    let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 128 || !name.chars().all(plain) || name.starts_with(['-', '_', '.']) {
+        return Err(invalid(
+            "network name",
+            name,
+            "expected 1 to 128 letters, digits, `_`, `.` and `-`, a letter or digit first",
+        )
+        .into());
+    }
+    match request.driver.as_deref().unwrap_or_default() {
         "" | "bridge" => {}
-        "overlay" => return Err(unsupported("making a network between hosts here: use `stack network create`, which")),
-        driver @ ("macvlan" | "ipvlan") => return Err(unsupported(&format!("the network driver `{driver}`"))),
-        other => return Err(NetworkRequestError::Driver { name: other.chars().take(80).collect() }),
-    }
-    for (is_set, what) in [
-        (asked.enable_ipv6.unwrap_or(false), "IPv6 on a bridge network"),
-        (asked.enable_ipv4 == Some(false), "a bridge network without IPv4"),
-        (asked.ingress.unwrap_or(false), "an ingress network"),
-        (asked.config_only.unwrap_or(false), "a configuration-only network"),
-        (asked.config_from.is_some_and(|from| from.network.is_some_and(|name| !name.is_empty())), "`ConfigFrom`"),
-    ] {
-        if is_set {
-            return Err(unsupported(what));
+        "host" | "null" | "none" => {
+            return Err(ApiError::PredefinedNetwork { name: request.driver.unwrap_or_default() });
         }
+        "overlay" => return Err(ApiError::NoManager),
+        other @ ("macvlan" | "ipvlan") => return Err(not_yet(format!("the network driver {other}"))),
+        other => return Err(ApiError::NoSuchPlugin { name: other.chars().take(80).collect() }),
     }
-    let mut spec = NetworkSpec {
-        internal: asked.internal.unwrap_or(false),
-        attachable: asked.attachable.unwrap_or(false),
-        labels: asked.labels.unwrap_or_default().into_iter().collect(),
-        options: asked.options.unwrap_or_default().into_iter().collect(),
-        ..NetworkSpec::default()
+    without(request.ingress.unwrap_or(false), "Ingress")?;
+    without(request.config_only.unwrap_or(false), "ConfigOnly")?;
+    let from = request.config_from.and_then(|from| from.network).is_some_and(|network| !network.is_empty());
+    without(from, "ConfigFrom")?;
+    without(request.enable_ipv6.unwrap_or(false), "EnableIPv6")?;
+    without(request.enable_ipv4 == Some(false), "a network without IPv4")?;
+    if request.scope.as_deref().is_some_and(|scope| !["", "local"].contains(&scope)) {
+        return Err(ApiError::NoManager);
+    }
+    let mut settings = NetworkSettings {
+        internal: request.internal.unwrap_or(false),
+        attachable: request.attachable.unwrap_or(false),
+        labels: request.labels.unwrap_or_default().into_iter().collect(),
+        options: request.options.unwrap_or_default().into_iter().collect(),
+        ..NetworkSettings::default()
     };
-    let ipam = asked.ipam.unwrap_or_default();
-    if let Some(driver) = ipam.driver.filter(|driver| !["", "default"].contains(&driver.as_str())) {
-        return Err(unsupported(&format!("the IPAM driver `{driver}`")));
+    apply_options(&mut settings)?;
+    let addresses = request.ipam.unwrap_or_default();
+    if addresses.driver.as_deref().is_some_and(|driver| !["", "default"].contains(&driver)) {
+        return Err(not_yet("an IPAM driver other than `default`".to_owned()));
     }
-    if ipam.options.is_some_and(|options| !options.is_empty()) {
-        return Err(unsupported("options of the IPAM driver"));
+    without(addresses.options.is_some_and(|options| !options.is_empty()), "IPAM.Options")?;
+    let pools = addresses.config.unwrap_or_default();
+    if pools.len() > 1 {
+        return Err(not_yet("more than one subnet in a bridge network".to_owned()));
     }
-    let configs = ipam.config.unwrap_or_default();
-    if configs.len() > 1 {
-        return Err(unsupported("a network of several subnets"));
-    }
-    for config in configs {
-        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        if let Some(text) = given(config.subnet) {
-            if text.contains(':') {
-                return Err(unsupported("IPv6 on a bridge network"));
+    for pool in pools {
+        settings.subnet = subnet("subnet", pool.subnet.as_deref())?;
+        settings.range = subnet("ip-range", pool.ip_range.as_deref())?;
+        settings.gateway = address("gateway", pool.gateway.as_deref())?;
+        for (name, text) in pool.auxiliary_addresses.unwrap_or_default() {
+            if let Some(found) = address("auxiliary address", Some(&text))? {
+                settings.auxiliary.insert(name, found);
             }
-            spec.subnet = Some(parsed("subnet", &text)?);
-        }
-        spec.gateway = given(config.gateway).map(|text| parsed("gateway address", &text)).transpose()?;
-        spec.range = given(config.ip_range).map(|text| parsed("ip-range", &text)).transpose()?;
-        let reserved = config.auxiliary_addresses.unwrap_or_default().into_iter();
-        spec.reserved = reserved
-            .map(|(name, text)| Ok((name, parsed("auxiliary address", &text)?)))
-            .collect::<Result<BTreeMap<_, _>, NetworkRequestError>>()?;
-    }
-    for (option, value) in &spec.options.clone() {
-        let flag = |what| match value.as_str() {
-            "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            _ => Err(NetworkRequestError::Value { what, value: value.chars().take(200).collect() }),
-        };
-        match option.strip_prefix(BRIDGE) {
-            Some("name") => spec.bridge = Some(value.clone()),
-            Some("enable_ip_masquerade") => spec.masquerade = flag("enable_ip_masquerade")?,
-            Some("enable_icc") if flag("enable_icc")? => {}
-            Some("default_bridge") if !flag("default_bridge")? => {}
-            Some("host_binding_ipv4") if value == "0.0.0.0" => {}
-            None if option == MTU => spec.mtu = Some(parsed("MTU", value)?),
-            _ => return Err(unsupported(&format!("the network option `{option}={value}`"))),
         }
     }
-    Ok((name, spec))
+    Ok((name, settings))
 }
 
-/// The body of `POST /networks/{id}/connect`: the container, and how it is on the network.
-pub fn connection(bytes: &[u8], network: &str) -> Result<(String, NetworkEndpoint), NetworkRequestError> {
-    let asked: NetworkConnectRequest = body(bytes)?;
-    let settings: EndpointSettings = asked.endpoint_config.unwrap_or_default();
-    Ok((asked.container, endpoint(network.to_owned(), &settings)?))
+fn not_yet(field: String) -> ApiError {
+    CreationError::NotSupported { field }.into()
 }
 
-/// The body of `POST /networks/{id}/disconnect`: the container.
-pub fn disconnection(bytes: &[u8]) -> Result<String, NetworkRequestError> {
-    let asked: NetworkDisconnectRequest = body(bytes)?;
-    Ok(asked.container)
+fn subnet(what: &'static str, text: Option<&str>) -> Result<Option<Ipv4Net>, CreationError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    if text.contains(':') {
+        return Err(CreationError::NotSupported { field: format!("the IPv6 {what} {text}") });
+    }
+    text.parse().map(Some).map_err(|_| invalid(what, text, "invalid CIDR block notation"))
+}
+
+fn address(what: &'static str, text: Option<&str>) -> Result<Option<Ipv4Addr>, CreationError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    // Docker takes a gateway with the length of its subnet, too.
+    let plain = text.split_once('/').map_or(text, |(address, _)| address);
+    plain.parse().map(Some).map_err(|_| invalid(what, text, "invalid address"))
+}
+
+/// The driver's options that mean something to it; the others are passed over, as Docker does.
+fn apply_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
+    for (key, value) in settings.options.clone() {
+        match key.as_str() {
+            "com.docker.network.bridge.name" => settings.bridge = Some(value).filter(|name| !name.is_empty()),
+            "com.docker.network.bridge.enable_icc" => settings.isolated = !flag(&value)?,
+            "com.docker.network.bridge.enable_ip_masquerade" => settings.keeps_source = !flag(&value)?,
+            "com.docker.network.bridge.host_binding_ipv4" => {
+                let found = address("host binding address", Some(&value))?;
+                settings.published_at = found.filter(|address| !address.is_unspecified());
+            }
+            "com.docker.network.driver.mtu" => {
+                let found = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
+                // Zero is Docker's word for the usual one.
+                settings.mtu = Some(found).filter(|&bytes| bytes > 0);
+            }
+            "com.docker.network.bridge.gateway_mode_ipv4" if value != "nat" && !value.is_empty() => {
+                return Err(CreationError::NotSupported { field: format!("the gateway mode {value}") });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn flag(value: &str) -> Result<bool, CreationError> {
+    match value {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+        other => Err(invalid("bridge option", other, "expected true or false")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_network_as_the_cli_asks_for_it() {
-        let text = r#"{"Name":"front","Driver":"bridge","IPAM":{"Driver":"default","Config":[{"Subnet":"10.9.0.0/24",
-            "IPRange":"10.9.0.128/25","Gateway":"10.9.0.254","AuxiliaryAddresses":{"printer":"10.9.0.5"}}]},"Internal":true,
-            "Labels":{"a":"b"},"Options":{"com.docker.network.bridge.name":"front0","com.docker.network.driver.mtu":"1400"}}"#;
-        let (name, spec) = creation(text.as_bytes()).unwrap();
-        assert_eq!((name.as_str(), spec.internal, spec.mtu), ("front", true, Some(1400)));
-        assert_eq!(spec.subnet, Some("10.9.0.0/24".parse().unwrap()));
-        assert_eq!(spec.gateway, Some("10.9.0.254".parse().unwrap()));
-        assert_eq!(spec.bridge.as_deref(), Some("front0"));
-        assert_eq!(spec.reserved["printer"].octets()[3], 5);
+    fn decode(document: serde_json::Value) -> Result<(String, NetworkSettings), ApiError> {
+        settings(serde_json::from_value(document).unwrap())
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_name() {
-        let refused = |text: &str| creation(text.as_bytes()).unwrap_err().to_string();
-        assert!(refused(r#"{"Name":"x","Driver":"macvlan"}"#).contains("macvlan"));
-        assert!(refused(r#"{"Name":"x","Driver":"weave"}"#).contains("weave"));
-        assert!(refused(r#"{"Name":"host"}"#).contains("predefined host"));
-        assert!(refused(r#"{"Name":"x","EnableIPv6":true}"#).contains("IPv6"));
-        assert!(refused(r#"{"Name":"x","IPAM":{"Config":[{"Subnet":"10.0.0.0/99"}]}}"#).contains("10.0.0.0/99"));
-        assert!(
-            refused(r#"{"Name":"x","Options":{"com.docker.network.bridge.enable_icc":"false"}}"#)
-                .contains("enable_icc")
-        );
-        assert!(refused("[]").contains("invalid JSON"));
+    fn every_field_is_applied_or_refused() {
+        let (name, found) = decode(serde_json::json!({
+            "Name": "front", "Driver": "bridge", "Internal": true, "Attachable": true, "Labels": {"a": "b"},
+            "Options": {
+                "com.docker.network.bridge.name": "br7", "com.docker.network.bridge.enable_icc": "false",
+                "com.docker.network.bridge.enable_ip_masquerade": "0", "com.docker.network.driver.mtu": "1400",
+                "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1", "other": "x"
+            },
+            "IPAM": {"Driver": "default", "Config": [{
+                "Subnet": "10.1.0.0/16", "IPRange": "10.1.2.0/24", "Gateway": "10.1.0.9", "AuxiliaryAddresses": {"x": "10.1.2.3"}
+            }]}
+        }))
+        .unwrap();
+        assert_eq!(name, "front");
+        assert_eq!((found.internal, found.attachable, found.isolated, found.keeps_source), (true, true, true, true));
+        assert_eq!((found.bridge.as_deref(), found.mtu), (Some("br7"), Some(1400)));
+        assert_eq!(found.published_at, Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(found.range, Some("10.1.2.0/24".parse().unwrap()));
+        assert_eq!((found.gateway, found.auxiliary["x"]), (Some([10, 1, 0, 9].into()), [10, 1, 2, 3].into()));
+        assert_eq!((found.labels["a"].as_str(), found.options["other"].as_str()), ("b", "x"));
+        for (wrong, status, text) in [
+            (serde_json::json!({"Name": "bridge"}), 403, "operation is not permitted on predefined bridge network"),
+            (serde_json::json!({"Name": ""}), 400, "network name"),
+            (serde_json::json!({"Name": "a", "Driver": "weave"}), 404, "plugin \"weave\" not found"),
+            (serde_json::json!({"Name": "a", "Driver": "macvlan"}), 501, "macvlan"),
+            (serde_json::json!({"Name": "a", "EnableIPv6": true}), 501, "EnableIPv6"),
+            (
+                serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "x"}]}}),
+                400,
+                "invalid subnet `x`: invalid CIDR",
+            ),
+            (
+                serde_json::json!({"Name": "a", "Options": {"com.docker.network.bridge.enable_icc": "maybe"}}),
+                400,
+                "maybe",
+            ),
+        ] {
+            let refusal = decode(wrong).unwrap_err();
+            assert!(refusal.status() == status && refusal.to_string().contains(text), "{} {refusal}", refusal.status());
+        }
     }
 }

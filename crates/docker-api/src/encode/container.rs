@@ -28,6 +28,8 @@ pub struct Subject {
     pub image_id: String,
     /// What its image says.
     pub image: ImageConfig,
+    /// The ids of networks, by name.
+    pub network_ids: HashMap<String, String>,
     /// What it got of its networks.
     pub attachment: Attachment,
     /// Where volumes lie, by name.
@@ -87,6 +89,10 @@ impl Subject {
         }
     }
 
+    fn network_id(&self, name: &str) -> String {
+        self.network_ids.get(name).cloned().unwrap_or_else(|| identifier("network", name))
+    }
+
     fn networks(&self) -> HashMap<String, EndpointSettings> {
         let config = &self.container.config;
         let name = match config.network_mode {
@@ -98,12 +104,18 @@ impl Subject {
                     config.networks.iter().find(|network| network.name == name).map(|network| network.aliases.clone())
                 };
                 let attached = self.attachment.endpoints.iter();
-                let mut all: HashMap<_, _> =
-                    attached.map(|found| (found.network.clone(), endpoint(found, aliases(&found.network)))).collect();
+                let mut all: HashMap<_, _> = attached
+                    .map(|found| {
+                        (
+                            found.network.clone(),
+                            endpoint(found, self.network_id(&found.network), aliases(&found.network)),
+                        )
+                    })
+                    .collect();
                 // It has them though it does not run.
                 for network in &config.networks {
                     all.entry(network.name.clone()).or_insert_with(|| EndpointSettings {
-                        network_id: Some(identifier("network", &network.name)),
+                        network_id: Some(self.network_id(&network.name)),
                         aliases: Some(network.aliases.clone()),
                         ..unattached()
                     });
@@ -111,10 +123,7 @@ impl Subject {
                 return all;
             }
         };
-        HashMap::from([(
-            name.to_owned(),
-            EndpointSettings { network_id: Some(identifier("network", name)), ..unattached() },
-        )])
+        HashMap::from([(name.to_owned(), EndpointSettings { network_id: Some(self.network_id(name)), ..unattached() })])
     }
 
     fn mounts(&self) -> Vec<MountPoint> {
@@ -172,9 +181,9 @@ fn unattached() -> EndpointSettings {
     }
 }
 
-fn endpoint(found: &Endpoint, aliases: Option<Vec<String>>) -> EndpointSettings {
+fn endpoint(found: &Endpoint, network_id: String, aliases: Option<Vec<String>>) -> EndpointSettings {
     EndpointSettings {
-        network_id: Some(identifier("network", &found.network)),
+        network_id: Some(network_id),
         endpoint_id: Some(identifier("endpoint", &found.mac)),
         mac_address: Some(found.mac.clone()),
         gateway: Some(found.gateway.to_string()),
@@ -554,6 +563,7 @@ mod tests {
                 volumes: Some(vec!["/data".to_owned()]),
                 ..ImageConfig::default()
             },
+            network_ids: HashMap::new(),
             attachment: Attachment::default(),
             execs: Vec::new(),
             image_bytes: 0,

@@ -2,22 +2,42 @@
 
 use std::collections::HashMap;
 
-use bollard_stubs::models::{EndpointResource, Ipam, IpamConfig, Network, Volume, VolumeScopeEnum};
-use serde::Serialize;
-use stack_engine::network::{NetworkRecord, NetworkStatus};
+use bollard_stubs::models::{
+    ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkInspect, Volume, VolumeScopeEnum,
+};
+use stack_engine::container::{Container, ContainerState, NetworkMode};
+use stack_engine::network::{NetworkStatus, USUAL_NETWORK};
 
 use super::text::{NEVER, identifier, milliseconds};
 
-/// The answer of `/networks`: the bridges, and the two kinds of attachment that every host has.
-pub fn networks<'a>(bridges: impl Iterator<Item = &'a NetworkRecord>) -> Vec<Network> {
-    let mut all: Vec<Network> = bridges.map(bridge).collect();
-    all.push(network("host", "host"));
-    all.push(network("none", "null"));
+/// The documents of all networks: the bridges, and the kinds of attachment that every host has.
+pub fn networks(bridges: &[NetworkStatus], containers: &[Container]) -> Vec<NetworkInspect> {
+    let mut all: Vec<NetworkInspect> = bridges.iter().map(|status| bridge(status, containers)).collect();
+    // It is made when the first container comes; clients expect it to be there.
+    if bridges.iter().all(|status| status.network.name != USUAL_NETWORK) {
+        all.push(network(USUAL_NETWORK, "bridge"));
+    }
+    for (name, driver, mode) in [("host", "host", NetworkMode::Host), ("none", "null", NetworkMode::None)] {
+        let on_it = containers.iter().filter(|container| {
+            container.config.network_mode == mode && matches!(container.state, ContainerState::Running { .. })
+        });
+        let users = on_it.map(|container| {
+            let user = EndpointResource {
+                name: Some(container.name.clone()),
+                endpoint_id: Some(identifier("endpoint", container.id.as_str())),
+                mac_address: Some(String::new()),
+                ipv4_address: Some(String::new()),
+                ipv6_address: Some(String::new()),
+            };
+            (container.id.to_string(), user)
+        });
+        all.push(NetworkInspect { containers: Some(users.collect()), ..network(name, driver) });
+    }
     all
 }
 
-fn network(name: &str, driver: &str) -> Network {
-    Network {
+fn network(name: &str, driver: &str) -> NetworkInspect {
+    NetworkInspect {
         name: Some(name.to_owned()),
         id: Some(identifier("network", name)),
         // The engine does not keep it, and clients want a time.
@@ -30,66 +50,58 @@ fn network(name: &str, driver: &str) -> Network {
         internal: Some(false),
         attachable: Some(false),
         ingress: Some(false),
+        config_from: Some(ConfigReference { network: Some(String::new()) }),
         config_only: Some(false),
         options: Some(HashMap::new()),
         labels: Some(HashMap::new()),
-        ..Network::default()
+        containers: Some(HashMap::new()),
+        ..NetworkInspect::default()
     }
 }
 
-fn bridge(record: &NetworkRecord) -> Network {
-    let spec = &record.spec;
-    let reserved: HashMap<String, String> =
-        spec.reserved.iter().map(|(name, address)| (name.clone(), address.to_string())).collect();
+fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
+    let record = &status.network;
+    let settings = &record.settings;
+    let auxiliary: HashMap<String, String> =
+        settings.auxiliary.iter().map(|(name, address)| (name.clone(), address.to_string())).collect();
     let subnet = IpamConfig {
         subnet: Some(record.subnet.to_string()),
-        ip_range: spec.range.map(|range| range.to_string()),
+        ip_range: settings.range.map(|range| range.to_string()),
         gateway: Some(record.gateway.to_string()),
-        auxiliary_addresses: Some(reserved).filter(|reserved| !reserved.is_empty()),
+        auxiliary_addresses: Some(auxiliary).filter(|all| !all.is_empty()),
     };
-    let mut options: HashMap<String, String> = spec.options.clone().into_iter().collect();
-    options.entry("com.docker.network.bridge.name".to_owned()).or_insert_with(|| record.bridge.clone());
-    Network {
-        created: Some(if record.created_at == 0 { NEVER.to_owned() } else { milliseconds(record.created_at) }),
-        ipam: Some(Ipam { driver: Some("default".to_owned()), config: Some(vec![subnet]), options: None }),
-        internal: Some(spec.internal),
-        attachable: Some(spec.attachable),
-        labels: Some(spec.labels.clone().into_iter().collect()),
-        options: Some(options),
-        ..network(&record.name, "bridge")
-    }
-}
-
-/// The answer of `/networks/{id}`.
-#[derive(Debug, Serialize)]
-pub struct Inspected {
-    #[serde(flatten)]
-    network: Network,
-    #[serde(rename = "Containers")]
-    containers: HashMap<String, EndpointResource>,
-}
-
-impl From<Network> for Inspected {
-    fn from(network: Network) -> Self {
-        Self { network, containers: HashMap::new() }
-    }
-}
-
-/// A bridge with who is on it. `name` says what a container is called.
-pub fn inspect(status: &NetworkStatus, name: impl Fn(&str) -> String) -> Inspected {
-    let containers = status.containers.iter().filter_map(|container| {
-        let mut endpoints = container.attachment.endpoints.iter();
-        let endpoint = endpoints.find(|endpoint| endpoint.network == status.network.name)?;
-        let shown = EndpointResource {
-            name: Some(name(&container.id)),
-            endpoint_id: Some(identifier("endpoint", &format!("{}/{}", status.network.name, container.id))),
+    let users = status.containers.iter().filter_map(|user| {
+        let endpoint = user.attachment.endpoints.iter().find(|endpoint| endpoint.network == record.name)?;
+        let name = containers.iter().find(|container| container.id.as_str() == user.id).map(|found| found.name.clone());
+        let resource = EndpointResource {
+            name: Some(name.unwrap_or_else(|| user.name.clone())),
+            endpoint_id: Some(identifier("endpoint", &endpoint.mac)),
             mac_address: Some(endpoint.mac.clone()),
             ipv4_address: Some(endpoint.address.to_string()),
             ipv6_address: Some(String::new()),
         };
-        Some((container.id.clone(), shown))
+        Some((user.id.clone(), resource))
     });
-    Inspected { containers: containers.collect(), network: bridge(&status.network) }
+    let mut options: HashMap<String, String> = settings.options.clone().into_iter().collect();
+    if record.name == USUAL_NETWORK {
+        options.insert("com.docker.network.bridge.default_bridge".to_owned(), "true".to_owned());
+        options.insert("com.docker.network.bridge.name".to_owned(), record.bridge.clone());
+    }
+    NetworkInspect {
+        id: Some(record.id.clone()),
+        created: Some(if record.created_at == 0 { NEVER.to_owned() } else { milliseconds(record.created_at) }),
+        ipam: Some(Ipam {
+            driver: Some("default".to_owned()),
+            config: Some(vec![subnet]),
+            options: Some(HashMap::new()).filter(|_| record.name != USUAL_NETWORK),
+        }),
+        internal: Some(settings.internal),
+        attachable: Some(settings.attachable),
+        options: Some(options),
+        labels: Some(settings.labels.clone().into_iter().collect()),
+        containers: Some(users.collect()),
+        ..network(&record.name, "bridge")
+    }
 }
 
 /// A volume whose data lies at `mountpoint`.
@@ -108,20 +120,17 @@ pub fn volume(volume: &stack_engine::volume::Volume, mountpoint: String) -> Volu
 
 #[cfg(test)]
 mod tests {
+    use stack_engine::network::NetworkRecord;
+
     use super::*;
 
     #[test]
     fn bridges_and_what_every_host_has() {
-        let record = NetworkRecord {
-            name: "bridge".to_owned(),
-            bridge: "stk0".to_owned(),
-            subnet: "10.7.0.0/24".parse().unwrap(),
-            gateway: "10.7.0.1".parse().unwrap(),
-            spec: stack_engine::network::NetworkSpec::default(),
-            created_at: 0,
-            made: false,
-        };
-        let document = serde_json::to_value(networks([record].iter())).unwrap();
+        let mut record =
+            NetworkRecord::new("bridge", "stk0", "10.7.0.0/24".parse().unwrap(), "10.7.0.1".parse().unwrap());
+        record.id = "ab".repeat(32);
+        let statuses = [NetworkStatus { network: record, containers: Vec::new() }];
+        let document = serde_json::to_value(networks(&statuses, &[])).unwrap();
         assert_eq!(document[0]["IPAM"]["Config"][0]["Subnet"], "10.7.0.0/24");
         assert_eq!(document[0]["Driver"], "bridge");
         assert_eq!((&document[1]["Name"], &document[2]["Driver"]), (&"host".into(), &"null".into()));

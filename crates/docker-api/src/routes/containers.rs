@@ -48,6 +48,8 @@ impl Daemon {
                 Some((volume.name, path.display().to_string()))
             })
             .collect();
+        let known = self.engine.networks().list().into_iter();
+        let network_ids: HashMap<String, String> = known.map(|found| (found.network.name, found.network.id)).collect();
         let mut images: HashMap<String, Option<(Image, Configuration)>> = HashMap::new();
         let look_up = |digest: &str| {
             let image = self.engine.images().get(digest);
@@ -76,6 +78,7 @@ impl Daemon {
                     image_bytes,
                     image: image.unwrap_or_default(),
                     image_id,
+                    network_ids: network_ids.clone(),
                     attachment,
                     volume_paths: volume_paths.clone(),
                     container,

@@ -83,12 +83,13 @@ impl Daemon {
             }
         }
         let known = self.engine.networks().list();
-        let networks = networks(known.iter().map(|status| &status.network)).into_iter();
+        let networks = networks(&known, &[]).into_iter();
         let networks = networks.filter_map(|network| Some(KnownNetwork { name: network.name?, id: network.id? }));
         let ports = Configuration::read(image).ok().and_then(|found| found.config?.exposed_ports);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         World {
             networks: networks.collect(),
+            bridges: known.into_iter().map(|status| status.network).collect(),
             containers,
             image_volumes,
             image_ports: ports.unwrap_or_default(),

@@ -1,92 +1,118 @@
-//! `/networks`: the bridges of this host.
+//! `/networks`.
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use bollard_stubs::models::{Network, NetworkCreateResponse, NetworkPruneResponse};
-use stack_engine::network::NetworkStatus;
+use bollard_stubs::models::{
+    NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest, NetworkInspect,
+    NetworkPruneResponse,
+};
+use serde::de::DeserializeOwned;
+use stack_engine::network::{NetworkError, NetworkStatus};
 
 use super::Name;
 use super::exec::bytes;
 use super::images::{only, switch};
-use crate::Daemon;
-use crate::decode::network::{NetworkRequestError, PREDEFINED, connection, creation, disconnection};
+use crate::decode::create::endpoint;
+use crate::decode::network::{PREDEFINED, settings};
 use crate::decode::{Filters, Parameters};
-use crate::encode::network::{Inspected, inspect as encode, networks};
-use crate::encode::text::{identifier, seconds};
+use crate::encode::network as encode;
 use crate::error::ApiError;
+use crate::{Daemon, select};
 
-/// What the network of containers that name none is called.
-const USUAL: &str = "bridge";
+/// A body that must be there.
+async fn body<T: DeserializeOwned>(request: &mut Request) -> Result<T, ApiError> {
+    serde_json::from_slice(&bytes(request).await?).map_err(|error| ApiError::Body { problem: error.to_string() })
+}
+
+/// A network with the documents of all, as the rules of names and ids find it.
+struct Found {
+    document: NetworkInspect,
+    status: Option<NetworkStatus>,
+}
 
 impl Daemon {
-    /// The bridge that a path means: by its name, its identifier, or how that begins.
-    async fn network(&self, text: &str) -> Result<NetworkStatus, ApiError> {
-        if text == USUAL {
-            // It is made with the first container on it, and is there all the same.
-            self.engine.networks().create_network(USUAL).await?;
-        }
-        let all = self.engine.networks().list();
-        let id = |status: &NetworkStatus| identifier("network", &status.network.name);
-        let exact = all.iter().find(|status| status.network.name == text || id(status) == text);
-        let begun = || {
-            let mut begun = all.iter().filter(|status| text.len() >= 4 && id(status).starts_with(text));
-            begun.next().filter(|_| begun.next().is_none())
+    fn networks(&self, with_containers: bool) -> Vec<Found> {
+        let known = self.engine.networks().list();
+        let containers = if with_containers { self.engine.list() } else { Vec::new() };
+        let documents = encode::networks(&known, &containers);
+        let status = |name: Option<&str>| known.iter().find(|status| Some(status.network.name.as_str()) == name);
+        documents
+            .into_iter()
+            .map(|document| Found { status: status(document.name.as_deref()).cloned(), document })
+            .collect()
+    }
+
+    /// By id, then by name, then by how its id begins.
+    fn network(&self, wanted: &str, with_containers: bool) -> Result<Found, ApiError> {
+        let mut all = self.networks(with_containers);
+        let id = |found: &Found| found.document.id.clone().unwrap_or_default();
+        let position = |matches: &dyn Fn(&Found) -> bool| all.iter().position(matches);
+        let exact = position(&|found| id(found) == wanted)
+            .or_else(|| position(&|found| found.document.name.as_deref() == Some(wanted)));
+        let index = match exact {
+            Some(index) => index,
+            None => {
+                let begun: Vec<usize> = (0..all.len())
+                    .filter(|&index| {
+                        !wanted.is_empty() && all.get(index).is_some_and(|found| id(found).starts_with(wanted))
+                    })
+                    .collect();
+                match begun.as_slice() {
+                    [index] => *index,
+                    [] => return Err(ApiError::NoSuchNetwork { name: wanted.chars().take(200).collect() }),
+                    _ => return Err(ApiError::AmbiguousNetwork { prefix: wanted.to_owned(), count: begun.len() }),
+                }
+            }
         };
-        let found = exact.or_else(begun).cloned();
-        found.ok_or_else(|| ApiError::NoSuchNetwork { name: text.chars().take(200).collect() })
-    }
-
-    fn is_network_used(&self, name: &str) -> bool {
-        !self.engine.users_of_network(name).is_empty()
-    }
-
-    fn container_name(&self, id: &str) -> String {
-        let found = id.parse().ok().and_then(|id| self.engine.inspect(&id));
-        found.map_or_else(|| id.to_owned(), |container| container.name)
+        Ok(all.swap_remove(index))
     }
 }
 
-/// `GET /networks`.
-pub async fn list(State(daemon): State<Daemon>, parameters: Parameters) -> Result<Json<Vec<Network>>, ApiError> {
-    let filters = parameters.filters()?;
-    only(&filters, &["name", "id", "driver", "label", "label!", "scope", "type", "dangling"])?;
-    let dangling = switch(&filters, "dangling")?;
-    let known = daemon.engine.networks().list();
-    let mut rows = networks(known.iter().map(|status| &status.network));
-    rows.retain(|row| fits(&filters, row));
-    rows.retain(|row| {
-        let name = row.name.as_deref().unwrap_or_default();
-        dangling.is_none_or(|wanted| wanted != (PREDEFINED.contains(&name) || daemon.is_network_used(name)))
-    });
-    Ok(Json(rows))
-}
-
-fn fits(filters: &Filters, row: &Network) -> bool {
+fn wants(filters: &Filters, found: &Found, dangling: Option<bool>) -> bool {
+    let document = &found.document;
     let any = |name: &str, matches: &dyn Fn(&str) -> bool| {
         let values = filters.values(name);
         values.is_empty() || values.iter().any(|value| matches(value))
     };
-    let word = |word: &Option<String>| word.clone().unwrap_or_default();
-    let builtin = PREDEFINED.contains(&word(&row.name).as_str());
-    let labels = row.labels.clone().unwrap_or_default();
-    any("name", &|value| word(&row.name).contains(value))
-        && any("id", &|value| word(&row.id).starts_with(value))
-        && any("driver", &|value| word(&row.driver) == value)
-        && any("scope", &|value| word(&row.scope) == value)
-        && any("type", &|value| (value == "builtin") == builtin)
-        && filters.match_labels(|key| labels.get(key).map(String::as_str))
+    let name = document.name.as_deref().unwrap_or_default();
+    let is_custom = !PREDEFINED.contains(&name);
+    let labels = document.labels.as_ref();
+    any("name", &|wanted| name.contains(wanted))
+        && any("id", &|wanted| document.id.as_deref().unwrap_or_default().contains(wanted))
+        && any("driver", &|wanted| document.driver.as_deref() == Some(wanted))
+        && any("scope", &|wanted| wanted == "local")
+        && any("type", &|wanted| (wanted == "custom") == is_custom)
+        && filters.match_labels(|key| labels.and_then(|labels| labels.get(key)).map(String::as_str))
+        && dangling
+            .is_none_or(|wanted| wanted == (is_custom && document.containers.as_ref().is_none_or(|all| all.is_empty())))
+}
+
+/// `GET /networks`.
+pub async fn list(State(daemon): State<Daemon>, parameters: Parameters) -> Result<Json<Vec<NetworkInspect>>, ApiError> {
+    let filters = parameters.filters()?;
+    only(&filters, &["name", "driver", "id", "label", "scope", "type", "dangling"])?;
+    let dangling = switch(&filters, "dangling")?;
+    if let Some(wrong) = filters.values("type").iter().find(|value| !["custom", "builtin"].contains(&value.as_str())) {
+        return Err(crate::decode::DecodeError::FilterValue { name: "type", value: wrong.clone() }.into());
+    }
+    let mut rows = daemon.networks(true);
+    rows.retain(|row| wants(&filters, row, dangling));
+    // A list has no containers; they are asked for one by one.
+    let plain = rows.into_iter().map(|row| NetworkInspect { containers: Some([].into()), ..row.document });
+    Ok(Json(plain.collect()))
 }
 
 /// `GET /networks/{id}`.
-pub async fn inspect(State(daemon): State<Daemon>, Name(name): Name) -> Result<Json<Inspected>, ApiError> {
-    let builtin = networks(std::iter::empty()).into_iter();
-    let mut builtin = builtin.filter(|row| row.name.as_deref() == Some(&name) || row.id.as_deref() == Some(&name));
-    if let Some(row) = builtin.next() {
-        return Ok(Json(row.into()));
+pub async fn inspect(
+    State(daemon): State<Daemon>,
+    Name(name): Name,
+    parameters: Parameters,
+) -> Result<Json<NetworkInspect>, ApiError> {
+    if parameters.text("scope").is_some_and(|scope| scope != "local") {
+        return Err(ApiError::NoSuchNetwork { name });
     }
-    let status = daemon.network(&name).await?;
-    Ok(Json(encode(&status, |id| daemon.container_name(id))))
+    Ok(Json(daemon.network(&name, true)?.document))
 }
 
 /// `POST /networks/create`.
@@ -94,27 +120,40 @@ pub async fn create(
     State(daemon): State<Daemon>,
     mut request: Request,
 ) -> Result<(StatusCode, Json<NetworkCreateResponse>), ApiError> {
-    let (name, spec) = creation(&bytes(&mut request).await?)?;
-    let network = daemon.engine.networks().make_network(&name, spec).await?;
-    let id = identifier("network", &network.name);
-    Ok((StatusCode::CREATED, Json(NetworkCreateResponse { id, warning: String::new() })))
+    let (name, settings) = settings(body::<NetworkCreateRequest>(&mut request).await?)?;
+    let engine = daemon.engine.clone();
+    // On a task of its own: a client that goes away must not leave it half done.
+    let made = tokio::spawn(async move { engine.networks().make_network(&name, &settings).await });
+    let network = made.await.map_err(|_| ApiError::Interrupted)??;
+    Ok((StatusCode::CREATED, Json(NetworkCreateResponse { id: network.id, warning: String::new() })))
 }
 
 /// `DELETE /networks/{id}`.
 pub async fn remove(State(daemon): State<Daemon>, Name(name): Name) -> Result<StatusCode, ApiError> {
+    let found = daemon.network(&name, true)?;
+    let name = found.document.name.unwrap_or_default();
     if PREDEFINED.contains(&name.as_str()) {
-        return Err(NetworkRequestError::Predefined { name }.into());
+        return Err(ApiError::NetworkStays { name });
     }
-    let status = daemon.network(&name).await?;
-    let name = status.network.name;
-    if status.containers.is_empty() {
-        daemon.engine.networks().remove_network(&name).await?;
-        return Ok(StatusCode::NO_CONTENT);
+    let users = found.document.containers.unwrap_or_default();
+    if !users.is_empty() {
+        let mut texts: Vec<String> = users
+            .iter()
+            .map(|(id, user)| {
+                let short: String = id.chars().take(12).collect();
+                format!("name:\"{}\" id:\"{short}\"", user.name.as_deref().unwrap_or_default())
+            })
+            .collect();
+        texts.sort();
+        return Err(ApiError::NetworkInUse { name, users: texts.join(", ") });
     }
-    Err(ApiError::NetworkInUse { id: identifier("network", &name), name })
+    let engine = daemon.engine.clone();
+    let removed = tokio::spawn(async move { engine.networks().remove_network(&name).await });
+    removed.await.map_err(|_| ApiError::Interrupted)??;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /networks/prune`: those that somebody made and no container is on, or will be when it starts.
+/// `POST /networks/prune`.
 pub async fn prune(
     State(daemon): State<Daemon>,
     parameters: Parameters,
@@ -123,17 +162,22 @@ pub async fn prune(
     only(&filters, &["label", "label!", "until"])?;
     let until = filters.until()?;
     let mut removed = Vec::new();
-    for NetworkStatus { network, .. } in daemon.engine.networks().list() {
-        let is_old = until.is_none_or(|until| seconds(network.created_at) < until);
-        let labels = &network.spec.labels;
-        let fits = filters.match_labels(|key| labels.get(key).map(String::as_str));
-        if !network.made || daemon.is_network_used(&network.name) || !is_old || !fits {
+    for status in daemon.networks(false).into_iter().filter_map(|found| found.status) {
+        let network = status.network;
+        let label = |key: &str| network.settings.labels.get(key).map(String::as_str);
+        let created = i64::try_from(network.created_at / 1000).unwrap_or(i64::MAX);
+        let is_young = until.is_some_and(|until| created >= until);
+        if PREDEFINED.contains(&network.name.as_str())
+            || !status.containers.is_empty()
+            || is_young
+            || !filters.match_labels(label)
+        {
             continue;
         }
         match daemon.engine.networks().remove_network(&network.name).await {
             Ok(()) => removed.push(network.name),
-            // A container came meanwhile.
-            Err(stack_engine::network::NetworkError::InUse { .. }) => {}
+            // Somebody joined it meanwhile.
+            Err(NetworkError::InUse { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -146,11 +190,17 @@ pub async fn connect(
     Name(name): Name,
     mut request: Request,
 ) -> Result<StatusCode, ApiError> {
-    let body = bytes(&mut request).await?;
-    let status = daemon.network(&name).await?;
-    let (container, endpoint) = connection(&body, &status.network.name)?;
-    let container = daemon.container(&container)?;
-    daemon.engine.connect(&container.id, endpoint).await?;
+    let asked: NetworkConnectRequest = body(&mut request).await?;
+    let found = daemon.network(&name, false)?;
+    let container = select::container(daemon.engine.list(), &asked.container)?;
+    let network = found.document.name.unwrap_or_default();
+    let settings = asked.endpoint_config.unwrap_or_default();
+    let wanted = match network.as_str() {
+        "host" => return Err(stack_engine::ConnectError::Host.into()),
+        "none" => return Err(stack_engine::ConnectError::Private.into()),
+        _ => endpoint(&network, &settings, found.status.as_ref().map(|status| &status.network))?,
+    };
+    daemon.engine.connect(&container.id, wanted).await?;
     Ok(StatusCode::OK)
 }
 
@@ -160,9 +210,14 @@ pub async fn disconnect(
     Name(name): Name,
     mut request: Request,
 ) -> Result<StatusCode, ApiError> {
-    let container = disconnection(&bytes(&mut request).await?)?;
-    let status = daemon.network(&name).await?;
-    let container = daemon.container(&container)?;
-    daemon.engine.disconnect(&container.id, &status.network.name).await?;
+    let asked: NetworkDisconnectRequest = body(&mut request).await?;
+    let network = daemon.network(&name, false)?.document.name.unwrap_or_default();
+    let container = match select::container(daemon.engine.list(), &asked.container) {
+        Ok(container) => container,
+        // What is not there is not on the network, which is all that force asks for.
+        Err(ApiError::NoSuchContainer { .. }) if asked.force.unwrap_or(false) => return Ok(StatusCode::OK),
+        Err(error) => return Err(error),
+    };
+    daemon.engine.disconnect(&container.id, &network).await?;
     Ok(StatusCode::OK)
 }

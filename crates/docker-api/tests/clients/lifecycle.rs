@@ -160,7 +160,7 @@ fn what_is_on_the_host() {
             networks: vec![NetworkEndpoint {
                 name: "front".to_owned(),
                 aliases: vec!["site".to_owned()],
-                address: None,
+                ..NetworkEndpoint::default()
             }],
             ports: vec![PortBinding {
                 host_ip: None,

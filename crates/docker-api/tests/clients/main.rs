@@ -7,6 +7,7 @@ mod support;
 
 mod changes;
 mod images;
+mod isolation;
 mod lifecycle;
 mod networks;
 mod served;

@@ -1,109 +1,205 @@
-//! Networks by the Docker CLI: names, addresses, and what is kept apart.
+//! Networks by the Docker CLI.
 
-use serde_json::json;
+use serde_json::Value;
 
-use crate::served::{docker, fails, loopback_up, run, served, until};
+use crate::served::{Served, fails, run, served};
 
-const WAITS: &str = "trap 'exit 0' TERM; while :; do sleep 0.05; done";
+async fn inspect(served: &Served, network: &str) -> Value {
+    let document: Value = serde_json::from_str(&run(served, &["network", "inspect", network]).await).unwrap();
+    document[0].clone()
+}
 
 #[test]
-fn networks_are_made_used_and_removed() {
-    served("docker-api-networks", async |served| {
-        loopback_up();
-        let network =
-            ["network", "create", "--subnet", "10.211.4.0/24", "--gateway", "10.211.4.254", "--label", "a=b", "front"];
-        let id = run(&served, &network).await;
-        assert_eq!(id.trim().len(), 64);
-        assert!(fails(&served, &["network", "create", "front"]).await.contains("already exists"));
-        assert!(fails(&served, &["network", "create", "--subnet", "10.211.4.128/25", "x"]).await.contains("overlaps"));
-        assert!(
-            fails(&served, &["network", "create", "--subnet", "10.9.0.0/24", "--gateway", "10.8.0.1", "x"])
-                .await
-                .contains("gateway")
+fn networks_are_made_listed_and_removed() {
+    served("docker-api-networks-made", async |served| {
+        let id = run(
+            &served,
+            &[
+                "network",
+                "create",
+                "--subnet",
+                "10.211.0.0/16",
+                "--ip-range",
+                "10.211.7.0/24",
+                "--gateway",
+                "10.211.0.9",
+                "--aux-address",
+                "printer=10.211.7.1",
+                "--label",
+                "tier=front",
+                "--internal",
+                "--attachable",
+                "-o",
+                "com.docker.network.driver.mtu=1400",
+                "-o",
+                "com.docker.network.bridge.name=brfront",
+                "front",
+            ],
+        )
+        .await;
+        let document = inspect(&served, "front").await;
+        assert_eq!((document["Id"].as_str(), id.trim().len()), (Some(id.trim()), 64));
+        assert_eq!(document["Driver"], "bridge");
+        assert_eq!((&document["Internal"], &document["Attachable"]), (&true.into(), &true.into()));
+        let pool = &document["IPAM"]["Config"][0];
+        assert_eq!((&pool["Subnet"], &pool["IPRange"]), (&"10.211.0.0/16".into(), &"10.211.7.0/24".into()));
+        assert_eq!(
+            (&pool["Gateway"], &pool["AuxiliaryAddresses"]["printer"]),
+            (&"10.211.0.9".into(), &"10.211.7.1".into())
         );
-        assert!(fails(&served, &["network", "create", "host"]).await.contains("predefined"));
-        assert!(fails(&served, &["network", "create", "-d", "weave", "x"]).await.contains("weave"));
-        assert_eq!(run(&served, &["network", "ls", "-q", "--no-trunc", "--filter", "label=a=b"]).await, id);
-        run(&served, &["network", "create", "back"]).await;
+        assert_eq!(document["Options"]["com.docker.network.driver.mtu"], "1400");
+        assert!(document["Created"].as_str().unwrap().starts_with("20"), "{document}");
+        let seen = run(
+            &served,
+            &[
+                "run",
+                "--rm",
+                "--network",
+                "front",
+                "made:1",
+                "sh",
+                "-c",
+                "ip -o addr show eth0; ip route; ip link show eth0",
+            ],
+        )
+        .await;
+        assert!(seen.contains("10.211.7.0/16") && seen.contains("mtu 1400") && !seen.contains("default"), "{seen}");
 
-        // By name, alias and the beginning of the identifier; not across networks, and not on the usual network.
-        let one = run(
+        let names = async |filter: &str| {
+            let mut found: Vec<String> = run(&served, &["network", "ls", "--filter", filter, "--format", "{{.Name}}"])
+                .await
+                .lines()
+                .map(str::to_owned)
+                .collect();
+            found.sort();
+            found
+        };
+        assert_eq!(names("label=tier=front").await, ["front"]);
+        assert_eq!(names("type=builtin").await, ["bridge", "host", "none"]);
+        assert_eq!(names("type=custom").await, ["front"]);
+        assert_eq!(names(&format!("id={}", &id[..20])).await, ["front"]);
+        assert_eq!(names("driver=null").await, ["none"]);
+
+        let refusal = fails(&served, &["network", "create", "front"]).await;
+        assert!(refusal.contains("network with name front already exists"), "{refusal}");
+        let refusal = fails(&served, &["network", "create", "--subnet", "10.211.5.0/24", "other"]).await;
+        assert!(refusal.contains("Pool overlaps with other one on this address space"), "{refusal}");
+        let refusal = fails(&served, &["network", "create", "--driver", "weave", "other"]).await;
+        assert!(refusal.contains("plugin \"weave\" not found"), "{refusal}");
+        let refusal =
+            fails(&served, &["network", "create", "--subnet", "10.9.0.0/24", "--gateway", "10.8.0.1", "other"]).await;
+        assert!(refusal.contains("10.8.0.1"), "{refusal}");
+        let refusal = fails(&served, &["network", "create", "host"]).await;
+        assert!(refusal.contains("operation is not permitted on predefined host network"), "{refusal}");
+        let refusal = fails(&served, &["network", "rm", "none"]).await;
+        assert!(refusal.contains("none is a pre-defined network and cannot be removed"), "{refusal}");
+        assert!(fails(&served, &["network", "rm", "absent"]).await.contains("network absent not found"));
+
+        run(&served, &["network", "create", "other"]).await;
+        run(&served, &["run", "-d", "--name", "user", "--network", "other", "made:1", "sleep", "300"]).await;
+        let refusal = fails(&served, &["network", "rm", "other"]).await;
+        assert!(refusal.contains("network other has active endpoints (name:\"user\" id:"), "{refusal}");
+        let document = inspect(&served, "other").await;
+        let user = document["Containers"].as_object().unwrap().values().next().unwrap().clone();
+        assert_eq!(user["Name"], "user");
+        assert!(user["IPv4Address"].as_str().unwrap().ends_with("/23"), "{user}");
+        let pruned = run(&served, &["network", "prune", "-f"]).await;
+        assert!(pruned.contains("front") && !pruned.contains("other"), "{pruned}");
+        run(&served, &["rm", "-f", "user"]).await;
+        assert_eq!(run(&served, &["network", "rm", &document["Id"].as_str().unwrap()[..12]]).await.lines().count(), 1);
+        assert!(!run(&served, &["network", "ls"]).await.contains("other"));
+    });
+}
+
+#[test]
+fn containers_find_each_other_join_and_leave() {
+    served("docker-api-networks-join", async |served| {
+        run(&served, &["network", "create", "--subnet", "10.212.0.0/24", "front"]).await;
+        run(&served, &["network", "create", "--subnet", "10.213.0.0/24", "back"]).await;
+        run(
             &served,
             &[
                 "run",
                 "-d",
                 "--name",
-                "one",
+                "db",
                 "--network",
                 "front",
                 "--ip",
-                "10.211.4.77",
+                "10.212.0.50",
                 "--network-alias",
-                "site",
+                "store",
+                "--mac-address",
+                "02:42:0a:d4:00:32",
                 "made:1",
-                "sh",
-                "-c",
-                WAITS,
+                "sleep",
+                "300",
             ],
         )
         .await;
-        run(&served, &["run", "-d", "--name", "two", "--network", "front", "made:1", "sh", "-c", WAITS]).await;
-        run(&served, &["run", "-d", "--name", "three", "--network", "back", "made:1", "sh", "-c", WAITS]).await;
-        for name in ["one", "site", &one[..12], "ONE"] {
-            let found = run(&served, &["exec", "two", "nslookup", &format!("{name}.")]).await;
-            assert!(found.contains("10.211.4.77"), "{name}: {found}");
+        run(&served, &["run", "-d", "--name", "web", "--network", "front", "made:1", "sleep", "300"]).await;
+        let exec = async |container: &str, line: &str| run(&served, &["exec", container, "sh", "-c", line]).await;
+        assert!(exec("db", "ip -o addr show eth0; ip link show eth0").await.contains("10.212.0.50/24"));
+        assert!(exec("db", "ip link show eth0").await.contains("02:42:0a:d4:00:32"));
+        let resolver = exec("web", "cat /etc/resolv.conf").await;
+        assert!(resolver.contains("nameserver 127.0.0.11"), "{resolver}");
+        let short = run(&served, &["inspect", "--format", "{{.Config.Hostname}}", "db"]).await;
+        for name in ["db", "store", short.trim(), "db.front"] {
+            let answer = exec("web", &format!("nslookup {name}")).await;
+            assert!(answer.contains("10.212.0.50"), "{name}: {answer}");
         }
-        fails(&served, &["exec", "three", "nslookup", "one."]).await;
-        let reverse = run(&served, &["exec", "two", "nslookup", "10.211.4.77"]).await;
-        assert!(reverse.contains("one"), "{reverse}");
-        run(&served, &["exec", "two", "ping", "-c", "1", "-W", "5", "one"]).await;
-        fails(&served, &["exec", "three", "ping", "-c", "1", "-W", "1", "10.211.4.77"]).await;
-        let error =
-            fails(&served, &["run", "--rm", "--network", "front", "--ip", "10.211.4.77", "made:1", "true"]).await;
-        assert!(error.contains("in use"), "{error}");
-        let error = fails(&served, &["run", "--rm", "--network", "front", "--ip", "10.9.9.9", "made:1", "true"]).await;
-        assert!(error.contains("none of the network's addresses"), "{error}");
-        let document = served.get("/networks/front").await;
-        let container = &document["Containers"][one.trim()];
-        assert_eq!((&container["Name"], &container["IPv4Address"]), (&json!("one"), &json!("10.211.4.77/24")));
-        let error = fails(&served, &["network", "rm", "front"]).await;
-        assert!(error.contains("has active endpoints"), "{error}");
+        assert!(exec("web", "nslookup 10.212.0.50").await.contains("db.front"));
+        run(&served, &["rename", "db", "database"]).await;
+        assert!(exec("web", "nslookup database").await.contains("10.212.0.50"));
+        run(&served, &["rename", "database", "db"]).await;
 
-        // Another name counts from the next start on; what goes is no longer found.
-        run(&served, &["stop", "-t", "1", "one"]).await;
-        until("the name is gone", async || !docker(&served, &["exec", "two", "nslookup", "one."]).await.0).await;
-        run(&served, &["network", "connect", "--alias", "behind", "back", "one"]).await;
-        assert!(fails(&served, &["network", "connect", "back", "one"]).await.contains("already exists"));
-        run(&served, &["start", "one"]).await;
-        run(&served, &["exec", "three", "ping", "-c", "1", "-W", "5", "behind"]).await;
-        let error = fails(&served, &["network", "disconnect", "back", "one"]).await;
-        assert!(error.contains("runs"), "{error}");
-        run(&served, &["rm", "-f", "one", "two", "three"]).await;
-        let pruned = run(&served, &["network", "prune", "-f"]).await;
-        assert!(pruned.contains("front") && pruned.contains("back"), "{pruned}");
-        assert!(fails(&served, &["network", "inspect", "front"]).await.contains("front"));
-    });
-}
+        // While it runs.
+        run(&served, &["network", "connect", "--alias", "vault", "--ip", "10.213.0.7", "back", "db"]).await;
+        assert!(exec("db", "ip -o addr show eth1; cat /etc/hosts").await.contains("10.213.0.7"));
+        let addresses =
+            run(&served, &["inspect", "--format", "{{.NetworkSettings.Networks.back.IPAddress}}", "db"]).await;
+        assert_eq!(addresses.trim(), "10.213.0.7");
+        assert!(exec("db", "ip route").await.contains("default via 10.213.0.1"), "the first by name leads");
+        let refusal = fails(&served, &["network", "connect", "back", "db"]).await;
+        assert!(refusal.contains("endpoint with name db already exists in network back"), "{refusal}");
+        let refusal = fails(&served, &["network", "connect", "--ip", "10.213.0.7", "back", "web"]).await;
+        assert!(refusal.contains("Address already in use"), "{refusal}");
+        run(&served, &["network", "connect", "back", "web"]).await;
+        assert!(exec("web", "nslookup vault").await.contains("10.213.0.7"));
+        run(&served, &["network", "disconnect", "back", "db"]).await;
+        let left = exec("db", "ip addr; ip route; cat /etc/hosts").await;
+        assert!(!left.contains("10.213.0.7") && left.contains("default via 10.212.0.1"), "{left}");
+        let refusal = fails(&served, &["network", "disconnect", "back", "db"]).await;
+        assert!(refusal.contains("is not connected to network back"), "{refusal}");
 
-#[test]
-fn an_internal_network_leads_nowhere() {
-    served("docker-api-internal", async |served| {
-        loopback_up();
-        run(&served, &["network", "create", "--internal", "vault"]).await;
-        run(&served, &["network", "create", "open"]).await;
-        run(&served, &["run", "-d", "--name", "safe", "--network", "vault", "made:1", "sh", "-c", WAITS]).await;
-        run(&served, &["run", "-d", "--name", "other", "--network", "vault", "made:1", "sh", "-c", WAITS]).await;
-        run(&served, &["run", "-d", "--name", "outside", "--network", "open", "made:1", "sh", "-c", WAITS]).await;
-        let routes = run(&served, &["exec", "safe", "route", "-n"]).await;
-        assert!(!routes.contains("0.0.0.0         10."), "no default route: {routes}");
-        let address = async |name: &str| {
-            let networks = served.get(&format!("/containers/{name}/json")).await["NetworkSettings"]["Networks"].clone();
-            networks.as_object().unwrap().values().next().unwrap()["IPAddress"].as_str().unwrap().to_owned()
-        };
-        run(&served, &["exec", "safe", "ping", "-c", "1", "-W", "5", "other"]).await;
-        let safe = address("safe").await;
-        fails(&served, &["exec", "outside", "ping", "-c", "1", "-W", "1", &safe]).await;
-        run(&served, &["rm", "-f", "safe", "other", "outside"]).await;
-        run(&served, &["network", "rm", "vault", "open"]).await;
+        // While it does not.
+        run(&served, &["stop", "-t", "0", "db"]).await;
+        run(&served, &["network", "connect", "--gw-priority", "9", "back", "db"]).await;
+        run(&served, &["network", "disconnect", "front", "db"]).await;
+        run(&served, &["start", "db"]).await;
+        let routes = exec("db", "ip route").await;
+        assert!(routes.contains("default via 10.213.0.1") && !routes.contains("10.212"), "{routes}");
+
+        // On the usual network there are no names, until one with names is joined.
+        run(&served, &["run", "-d", "--name", "plain", "made:1", "sleep", "300"]).await;
+        assert!(!exec("plain", "cat /etc/resolv.conf").await.contains("127.0.0.11"));
+        run(&served, &["network", "connect", "back", "plain"]).await;
+        assert!(exec("plain", "cat /etc/resolv.conf").await.contains("127.0.0.11"));
+        assert!(exec("plain", "nslookup db").await.contains("10.213.0."));
+        let refusal = fails(&served, &["run", "--rm", "--ip", "10.1.1.1", "made:1", "true"]).await;
+        assert!(refusal.contains("user specified IP address is supported on user defined networks only"), "{refusal}");
+        let refusal = fails(&served, &["network", "connect", "host", "plain"]).await;
+        assert!(refusal.contains("container cannot be disconnected from host network"), "{refusal}");
+        let port = ["run", "-d", "-p", "80", "--name", "one", "made:1", "sleep", "300"];
+        run(&served, &port).await;
+        let published = run(&served, &["port", "one", "80"]).await;
+        let number = published.trim().rsplit(':').next().unwrap().to_owned();
+        let again = format!("{number}:80");
+        let refusal = fails(&served, &["run", "-d", "-p", &again, "--name", "two", "made:1", "sleep", "300"]).await;
+        assert!(refusal.contains(&format!("Bind for 0.0.0.0:{number} failed: port is already allocated")), "{refusal}");
+        for name in ["db", "web", "plain", "one", "two"] {
+            run(&served, &["rm", "-f", name]).await;
+        }
+        run(&served, &["network", "rm", "front", "back"]).await;
     });
 }

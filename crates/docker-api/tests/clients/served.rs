@@ -32,7 +32,18 @@ pub fn archive() -> Vec<u8> {
     header.set_size(busybox.len().try_into().unwrap());
     header.set_mode(0o755);
     tar.append_data(&mut header, "bin/sh", busybox.as_slice()).unwrap();
-    for name in ["bin/sleep", "bin/seq", "bin/true", "bin/nslookup", "bin/ping", "bin/route"] {
+    for name in [
+        "bin/sleep",
+        "bin/seq",
+        "bin/true",
+        "bin/ip",
+        "bin/cat",
+        "bin/nslookup",
+        "bin/nc",
+        "bin/wget",
+        "bin/ping",
+        "bin/route",
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(0);
         header.set_entry_type(tar::EntryType::Symlink);

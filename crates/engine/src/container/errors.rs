@@ -443,55 +443,6 @@ pub enum RenameError {
     },
 }
 
-/// Why a container could not be put on a network, or taken off it.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// There is none.
-    #[error("there is no container {id}")]
-    Missing {
-        /// Which.
-        id: ContainerId,
-    },
-    /// It runs.
-    #[error("container {id} runs: networks can only be changed while it does not")]
-    Running {
-        /// Which.
-        id: ContainerId,
-    },
-    /// It has the host's network, another container's, or none.
-    #[error(
-        "container {id} has no networks of its own: it was made with the network mode `host`, `none` or `container:…`"
-    )]
-    Mode {
-        /// Which.
-        id: ContainerId,
-    },
-    /// It is on it already.
-    #[error("endpoint with name {id} already exists in network {network}")]
-    Connected {
-        /// Which.
-        id: ContainerId,
-        /// Which network.
-        network: String,
-    },
-    /// It is not on it.
-    #[error("container {id} is not connected to network {network}")]
-    NotConnected {
-        /// Which.
-        id: ContainerId,
-        /// Which network.
-        network: String,
-    },
-    /// It cannot be recorded.
-    #[error("the change of container {id} could not be recorded")]
-    Record {
-        /// Which.
-        id: ContainerId,
-        /// Why.
-        source: RecordError,
-    },
-}
-
 /// Why a container could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {

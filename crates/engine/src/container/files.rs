@@ -31,10 +31,7 @@ pub fn hosts(hostname: &str, config: &ContainerConfig, around: &Surroundings) ->
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{address}\t{name}");
     }
-    let names = match &config.domainname {
-        Some(domain) => format!("{hostname}.{domain} {hostname}"),
-        None => hostname.to_owned(),
-    };
+    let names = own_names(hostname, config);
     for address in &around.addresses {
         let _ = writeln!(text, "{address}\t{names}");
     }
@@ -42,6 +39,31 @@ pub fn hosts(hostname: &str, config: &ContainerConfig, around: &Surroundings) ->
         let _ = writeln!(text, "127.0.1.1\t{names}");
     }
     text
+}
+
+fn own_names(hostname: &str, config: &ContainerConfig) -> String {
+    match &config.domainname {
+        Some(domain) => format!("{hostname}.{domain} {hostname}"),
+        None => hostname.to_owned(),
+    }
+}
+
+/// A container's `/etc/hosts` with one more address of its own.
+#[must_use]
+pub fn hosts_with(text: &str, hostname: &str, config: &ContainerConfig, address: IpAddr) -> String {
+    let mut text = hosts_without(text, address);
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let _ = writeln!(text, "{address}\t{}", own_names(hostname, config));
+    text
+}
+
+/// A container's `/etc/hosts` without the lines of an address.
+#[must_use]
+pub fn hosts_without(text: &str, address: IpAddr) -> String {
+    let is_of = |line: &str| line.split_whitespace().next().and_then(|word| word.parse().ok()) == Some(address);
+    text.split_inclusive('\n').filter(|line| !is_of(line)).collect()
 }
 
 /// `/etc/resolv.conf`. `host` is the host's own, or that of systemd-resolved behind it. Name servers on the host's
@@ -99,6 +121,14 @@ mod tests {
             name_servers: vec![],
         };
         insta::assert_snapshot!(hosts("web", &config, &around));
+    }
+
+    #[test]
+    fn an_address_comes_and_goes() {
+        let config = ContainerConfig::default();
+        let text = hosts_with("127.0.0.1\tlocalhost\n10.1.1.1 own", "web", &config, address("10.2.0.2"));
+        assert_eq!(text, "127.0.0.1\tlocalhost\n10.1.1.1 own\n10.2.0.2\tweb\n");
+        assert_eq!(hosts_without(&text, address("10.2.0.2")), "127.0.0.1\tlocalhost\n10.1.1.1 own\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -22,18 +23,13 @@ use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
 use crate::cgroup::{self, Hierarchies};
 use crate::dns::{
-    Client, EndpointNames, Layer, NAME_SERVER, NameServers, NetworkNames, ResolverFile, ResolverOverrides, ServeError,
-    Sockets, Upstream, container_resolver_file,
+    Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
+    container_resolver_file,
 };
-use crate::network::{NetworkRequest, NetworkStatus, Networks};
+use crate::network::{NetworkRequest, Networks, USUAL_NETWORK};
 use crate::overlay::{Overlay, OverlayEndpoint};
 use crate::seccomp;
 use crate::volume::Volumes;
-
-/// The network of containers that name none. It has no names, as with Docker.
-pub(crate) const USUAL_NETWORK: &str = "bridge";
-/// So much of an identifier is a name.
-const SHORT_ID: usize = 12;
 
 /// What every start needs.
 #[derive(Clone)]
@@ -241,17 +237,18 @@ impl Launcher {
         let is_published = !networks.is_empty() || !overlays.is_empty();
         let ports = if is_published { config.ports.clone() } else { Vec::new() };
         let held_only = networks.is_empty();
-        let hostname = spec::hostname(id, config);
-        let names = own_names(id, config);
-        let named: Vec<String> = named_networks(config).map(str::to_owned).collect();
-        let request = NetworkRequest { networks, ports, held_only, hostname, names };
+        let request = NetworkRequest {
+            networks,
+            ports,
+            held_only,
+            hostname: spec::hostname(id, config),
+            name: config.name.clone().unwrap_or_else(|| id.to_string()),
+        };
         let attachment = self
             .networks
             .attach(id.as_str(), &netns, &request)
             .await
             .map_err(|source| StartError::Network { id: id.clone(), source })?;
-        // A name is there before anybody on the network can be told of it.
-        self.publish_names(named.iter().map(String::as_str));
         for endpoint in overlays {
             self.overlay
                 .attach(id.as_str(), &netns, endpoint)
@@ -265,7 +262,7 @@ impl Launcher {
                 .map_err(|source| StartError::Names { id: id.clone(), source })?;
             name_servers.push(NAME_SERVER.into());
         }
-        let gateways = attachment.endpoints.iter().map(|endpoint| endpoint.gateway);
+        let gateways = attachment.leading().into_iter().map(|endpoint| endpoint.gateway);
         let own = attachment.endpoints.iter().map(|endpoint| endpoint.address.addr());
         Ok(Surroundings {
             addresses: own.chain(overlays.iter().flat_map(OverlayEndpoint::own_addresses)).collect(),
@@ -274,20 +271,9 @@ impl Launcher {
         })
     }
 
-    /// Publishes who is on these bridges, as it is now.
-    pub(crate) fn publish_names<'a>(&self, networks: impl Iterator<Item = &'a str>) {
-        let known = self.networks.list();
-        for name in networks {
-            match known.iter().find(|status| status.network.name == name) {
-                Some(status) => self.names.directory().publish(Layer::Host, bridge_names(status)),
-                None => self.names.directory().withdraw(Layer::Host, name),
-            }
-        }
-    }
-
     /// Serves a container's names on new sockets, which its shim holds too: so that questions wait, and are not refused, while
     /// this process is restarted.
-    async fn serve_names(
+    pub(crate) async fn serve_names(
         &self,
         id: &ContainerId,
         netns: &File,
@@ -331,10 +317,28 @@ impl Launcher {
         let resolver_file = if around.name_servers.is_empty() {
             files::resolv_conf(&host_resolv_conf(), config, around, own_network)
         } else {
-            let own = ResolverOverrides { search: config.dns_search.clone(), options: config.dns_options.clone() };
-            container_resolver_file(&ResolverFile::parse(&host_resolv_conf()), &own)
+            served_resolver_file(config)
         };
         fs::write(state.join("resolv.conf"), resolver_file)
+    }
+
+    /// The network files of a container that runs and has got one more address, and perhaps its first name server. What the
+    /// container itself wrote into them stays.
+    pub fn fill_joined(&self, record: &Record, address: IpAddr, newly_served: bool) -> io::Result<()> {
+        let state = self.records.directory(&record.id);
+        let path = state.join("hosts");
+        let hostname = spec::hostname(&record.id, &record.config);
+        fs::write(&path, files::hosts_with(&fs::read_to_string(&path)?, &hostname, &record.config, address))?;
+        if newly_served {
+            fs::write(state.join("resolv.conf"), served_resolver_file(&record.config))?;
+        }
+        Ok(())
+    }
+
+    /// Takes an address that a container has no more out of its hosts file.
+    pub fn forget_address(&self, id: &ContainerId, address: IpAddr) -> io::Result<()> {
+        let path = self.records.directory(id).join("hosts");
+        fs::write(&path, files::hosts_without(&fs::read_to_string(&path)?, address))
     }
 
     /// Takes away what a start made on the host, running or not. Everything is tried; every failure is told.
@@ -351,16 +355,10 @@ impl Launcher {
             Ok(Err(error)) => failures.push(full_text(&error)),
             Err(error) => failures.push(error.to_string()),
         }
-        let left: Vec<String> = self
-            .networks
-            .attachment(id.as_str())
-            .map(|attachment| attachment.endpoints.into_iter().map(|endpoint| endpoint.network).collect())
-            .unwrap_or_default();
         if let Err(error) = self.networks.detach(id.as_str()).await {
             failures.push(full_text(&error));
         }
         self.names.stop(id.as_str());
-        self.publish_names(left.iter().map(String::as_str));
         if let Err(error) = self.overlay.detach_all(id.as_str()).await {
             failures.push(full_text(&error));
         }
@@ -388,8 +386,8 @@ async fn open_kept(id: &ContainerId, netns: &File, shim: &mut Shim) -> Result<So
 
 /// What a container on networks that have names may ask; `None`: its networks have none.
 pub(crate) fn name_client(config: &ContainerConfig) -> Option<Client> {
-    let bridges: Vec<String> = named_networks(config).map(str::to_owned).collect();
-    if (config.overlays.is_empty() && bridges.is_empty()) || config.network_mode != NetworkMode::Networks {
+    let named = || config.networks.iter().map(|network| &network.name).filter(|name| *name != USUAL_NETWORK);
+    if config.network_mode != NetworkMode::Networks || (config.overlays.is_empty() && named().next().is_none()) {
         return None;
     }
     let leads_outside = config.overlays.iter().any(|endpoint| !endpoint.gateways.is_empty());
@@ -399,43 +397,10 @@ pub(crate) fn name_client(config: &ContainerConfig) -> Option<Client> {
         servers => Upstream::Servers(servers.to_vec()),
     };
     Some(Client {
-        networks: config.overlays.iter().map(|endpoint| endpoint.network.clone()).chain(bridges).collect(),
+        networks: config.overlays.iter().map(|endpoint| &endpoint.network).chain(named()).cloned().collect(),
         stack: config.name_scope.clone(),
         upstream,
     })
-}
-
-/// The bridges of a container on which its name server knows names: all but the one that containers are on that name none.
-fn named_networks(config: &ContainerConfig) -> impl Iterator<Item = &str> {
-    config.networks.iter().map(|network| network.name.as_str()).filter(|name| *name != USUAL_NETWORK)
-}
-
-/// What a container is called on all of its networks.
-fn own_names(id: &ContainerId, config: &ContainerConfig) -> Vec<String> {
-    let short = id.as_str().chars().take(SHORT_ID).collect();
-    config.name.iter().cloned().chain([short]).collect()
-}
-
-/// Who is on a bridge, in the name server's words.
-fn bridge_names(status: &NetworkStatus) -> NetworkNames {
-    let network = status.network.name.as_str();
-    let endpoints = status.containers.iter().map(|container| {
-        let at = container.attachment.endpoints.iter().position(|endpoint| endpoint.network == network);
-        let aliases = at.and_then(|at| container.aliases.get(at)).into_iter().flatten();
-        let mut names: Vec<String> = container.names.iter().chain(aliases).cloned().collect();
-        names.push(container.hostname.clone());
-        names.retain(|name| !name.is_empty());
-        names.dedup();
-        let addresses =
-            at.and_then(|at| container.attachment.endpoints.get(at)).map(|endpoint| endpoint.address.addr());
-        EndpointNames { names, addresses: addresses.into_iter().collect(), member: None }
-    });
-    NetworkNames {
-        network: network.to_owned(),
-        subnets: vec![status.network.subnet.into()],
-        endpoints: endpoints.collect(),
-        services: Vec::new(),
-    }
 }
 
 /// The filter of a container's system calls, before it is compiled.
@@ -461,6 +426,12 @@ pub(crate) fn full_text(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The resolver file of a container that has a name server of ours.
+fn served_resolver_file(config: &ContainerConfig) -> String {
+    let own = ResolverOverrides { search: config.dns_search.clone(), options: config.dns_options.clone() };
+    container_resolver_file(&ResolverFile::parse(&host_resolv_conf()), &own)
 }
 
 /// The host's resolver settings; behind systemd-resolved the real ones, because its own address is the host's alone.

@@ -29,8 +29,8 @@ pub use config::{
     TerminalSize, Ulimit,
 };
 pub use errors::{
-    AttachError, ChangeError, ConnectError, CreateError, DescribeError, ExecError, KillError, OpenError, PauseError,
-    RecordError, RemoveError, RenameError, RestartError, StartError, StopError, WaitError,
+    AttachError, ChangeError, CreateError, DescribeError, ExecError, KillError, OpenError, PauseError, RecordError,
+    RemoveError, RenameError, RestartError, StartError, StopError, WaitError,
 };
 pub use exec::{Exec, ExecConfig, ExecId, ExecIdError, ExecState};
 pub use execute::{ExecCommand, ExecOutcome};

@@ -49,8 +49,6 @@ impl Engine {
         for failure in self.volumes().sweep() {
             tracing::warn!(failure, "a volume is still mounted");
         }
-        let bridges = self.inner.launcher.networks.list();
-        self.inner.launcher.publish_names(bridges.iter().map(|status| status.network.name.as_str()));
         for (record, shim, pid, _) in &mut live {
             let Some(client) = name_client(&record.config) else { continue };
             let served = match std::fs::File::open(format!("/proc/{pid}/ns/net")) {
@@ -64,6 +62,10 @@ impl Engine {
                     "the container has no name server"
                 );
             }
+        }
+        for (record, _, pid, _) in &live {
+            let failures = self.settle(record, *pid).await;
+            report(&record.id, &failures);
         }
         for (record, shim, pid, started_at) in live {
             let state = ContainerState::Running { pid, started_at: started_at / 1_000_000 };

@@ -96,6 +96,9 @@ impl Engine {
             locked(&slot.data).record = Arc::new(back);
             return Err(RenameError::Record { id: id.clone(), source });
         }
+        if let Err(error) = self.networks().rename(id.as_str(), name) {
+            tracing::warn!(container = %id, error = crate::container::text_of(&error), "its networks know its former name");
+        }
         self.tell(id, EventKind::Renamed { before });
         Ok(())
     }

@@ -41,30 +41,26 @@ pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(subnet.network()).saturating_add(1))
 }
 
-/// The next free address after `last`, starting again at the front. An address that was given back is thereby the last
-/// to be given out again, so that nothing that still remembers its former owner reaches the new one.
+/// The next free address of `range`, a part of the subnet, after `last`, starting again at the front. An address that was
+/// given back is thereby the last to be given out again, so that nothing that still remembers its former owner reaches the
+/// new one.
 #[must_use]
-pub fn choose_address(subnet: Ipv4Net, taken: &BTreeSet<Ipv4Addr>, last: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let first = u32::from(subnet.network()).saturating_add(2);
-    let end = u32::from(subnet.broadcast());
+pub fn choose_address(
+    subnet: Ipv4Net,
+    range: Ipv4Net,
+    taken: &BTreeSet<Ipv4Addr>,
+    last: Option<Ipv4Addr>,
+) -> Option<Ipv4Addr> {
+    let first = u32::from(range.network()).max(u32::from(subnet.network()).saturating_add(1));
+    let end = u32::from(range.broadcast()).saturating_add(1).min(u32::from(subnet.broadcast())).max(first);
     let start = last.map_or(first, |last| u32::from(last).saturating_add(1)).clamp(first, end);
     (start..end).chain(first..start).map(Ipv4Addr::from).find(|address| !taken.contains(address))
 }
 
-/// The next free address of a part of a subnet after `last`, as [`choose_address`].
+/// Whether an interface in the subnet can have this address.
 #[must_use]
-pub fn choose_in_range(
-    range: Ipv4Net,
-    subnet: Ipv4Net,
-    taken: &BTreeSet<Ipv4Addr>,
-    last: Option<Ipv4Addr>,
-) -> Option<Ipv4Addr> {
-    let (first, end) = (u64::from(u32::from(range.network())), u64::from(u32::from(range.broadcast())) + 1);
-    let start = last.map_or(first, |last| u64::from(u32::from(last)) + 1);
-    let start = if (first..end).contains(&start) { start } else { first };
-    let all = (start..end).chain(first..start).filter_map(|bits| u32::try_from(bits).ok()).map(Ipv4Addr::from);
-    let mut usable = all.filter(|address| ![subnet.network(), subnet.broadcast()].contains(address));
-    usable.find(|address| !taken.contains(address))
+pub fn is_host(subnet: Ipv4Net, address: Ipv4Addr) -> bool {
+    subnet.contains(&address) && address != subnet.network() && address != subnet.broadcast()
 }
 
 /// The link-layer address of an interface with this address: locally administered, so that the same address always
@@ -73,12 +69,6 @@ pub fn choose_in_range(
 pub const fn link_address(address: Ipv4Addr) -> [u8; 6] {
     let [first, second, third, fourth] = address.octets();
     [0x02, 0x53, first, second, third, fourth]
-}
-
-/// As six pairs of hexadecimal digits.
-#[must_use]
-pub fn format_link_address(address: [u8; 6]) -> String {
-    address.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// The name of the host's end of the link to the interface with this address: unique as the address is.
@@ -108,30 +98,21 @@ mod tests {
     }
 
     #[test]
-    fn a_range_gives_all_its_addresses_and_no_other() {
-        let (subnet, range) = (net("10.0.0.0/24"), net("10.0.0.0/30"));
-        let mut taken = BTreeSet::from([Ipv4Addr::new(10, 0, 0, 1)]);
-        for expected in [2, 3] {
-            let address = choose_in_range(range, subnet, &taken, None).unwrap();
-            assert_eq!(address.octets()[3], expected);
-            taken.insert(address);
-        }
-        assert_eq!(choose_in_range(range, subnet, &taken, None), None);
-    }
-
-    #[test]
     fn an_address_given_back_is_given_out_last() {
         let subnet = net("10.0.0.0/29");
-        let mut taken = BTreeSet::new();
+        let mut taken = BTreeSet::from([gateway(subnet)]);
         let mut last = None;
         let mut seen = Vec::new();
         for _ in 0..7 {
-            last = choose_address(subnet, &taken, last);
+            last = choose_address(subnet, subnet, &taken, last);
             seen.push(last.unwrap().octets()[3]);
         }
         assert_eq!(seen, [2, 3, 4, 5, 6, 2, 3]);
         taken.extend((2..=6).map(|host| Ipv4Addr::new(10, 0, 0, host)));
-        assert_eq!(choose_address(subnet, &taken, last), None);
+        assert_eq!(choose_address(subnet, subnet, &taken, last), None);
+        let range = net("10.0.0.4/30");
+        assert_eq!(choose_address(subnet, range, &BTreeSet::new(), None), Some(Ipv4Addr::new(10, 0, 0, 4)));
+        assert_eq!(choose_address(subnet, range, &taken, None), None, "the last address is the broadcast");
     }
 
     proptest! {
@@ -157,8 +138,9 @@ mod tests {
         fn an_address_is_free_inside_and_neither_gateway_nor_broadcast(hosts in prop::collection::btree_set(0u32..64, 0..64), last in 0u32..64) {
             let subnet = net("10.1.2.0/26");
             let at = |host: u32| Ipv4Addr::from(u32::from(subnet.network()) + host);
-            let taken: BTreeSet<Ipv4Addr> = hosts.iter().map(|&host| at(host)).collect();
-            match choose_address(subnet, &taken, Some(at(last))) {
+            let mut taken: BTreeSet<Ipv4Addr> = hosts.iter().map(|&host| at(host)).collect();
+            taken.insert(gateway(subnet));
+            match choose_address(subnet, subnet, &taken, Some(at(last))) {
                 Some(address) => {
                     prop_assert!(subnet.contains(&address) && !taken.contains(&address));
                     prop_assert!(address != gateway(subnet) && address != subnet.broadcast() && address != subnet.network());

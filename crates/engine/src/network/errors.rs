@@ -43,28 +43,42 @@ pub enum NetworkError {
         /// Where.
         pools: String,
     },
-    /// There is one of that name.
+    /// There is one already.
     #[error("network with name {name} already exists")]
     Exists {
         /// The network.
         name: String,
     },
-    /// Its addresses are somebody else's.
-    #[error("Pool overlaps with other one on this address space: {subnet} for the network `{name}` meets {other}")]
-    SubnetTaken {
+    /// There is none.
+    #[error("network {name} not found")]
+    Missing {
+        /// What was asked for.
+        name: String,
+    },
+    /// Another network has the bridge.
+    #[error("the bridge {bridge} that network `{name}` asks for is another network's")]
+    BridgeTaken {
+        /// The network.
+        name: String,
+        /// The bridge.
+        bridge: String,
+    },
+    /// Its addresses are in use elsewhere.
+    #[error(
+        "invalid pool request: Pool overlaps with other one on this address space: {subnet} for the network `{name}` meets {other}, which another network or a route of this host has"
+    )]
+    Overlap {
         /// The network.
         name: String,
         /// What was asked for.
         subnet: Ipv4Net,
         /// What it meets.
-        other: String,
+        other: Ipv4Net,
     },
-    /// What was asked for makes no sense.
-    #[error("the network `{name}` cannot be made: {problem}")]
-    Spec {
-        /// The network.
-        name: String,
-        /// What is wrong.
+    /// The settings make no sense.
+    #[error("invalid network config: {problem}")]
+    Settings {
+        /// What is wrong, with the value.
         problem: String,
     },
     /// Containers are on it.
@@ -116,18 +130,6 @@ pub enum AttachError {
         /// The container.
         id: String,
     },
-    /// An address that it cannot have.
-    #[error("container {id} cannot have {address} on the network `{network}`: {problem}")]
-    Address {
-        /// The container.
-        id: String,
-        /// The network.
-        network: String,
-        /// What was asked for.
-        address: Ipv4Addr,
-        /// Why not.
-        problem: &'static str,
-    },
     /// One network twice.
     #[error("container {id} names the network `{network}` twice")]
     NetworkTwice {
@@ -151,6 +153,48 @@ pub enum AttachError {
         subnet: Ipv4Net,
         /// How many addresses it gave out.
         count: usize,
+    },
+    /// The address is another's.
+    #[error("Address already in use: {address} on the network `{network}`")]
+    AddressTaken {
+        /// The network.
+        network: String,
+        /// What was asked for.
+        address: Ipv4Addr,
+    },
+    /// The address is none of the network's.
+    #[error(
+        "invalid endpoint settings: no configured subnet contains IP address {address}: the network `{network}` has {subnet}"
+    )]
+    OutsideSubnet {
+        /// The network.
+        network: String,
+        /// Its subnet.
+        subnet: Ipv4Net,
+        /// What was asked for.
+        address: Ipv4Addr,
+    },
+    /// It has no networks at all yet.
+    #[error("container {id} is not attached: start it first")]
+    NotAttached {
+        /// The container.
+        id: String,
+    },
+    /// It is on the network.
+    #[error("endpoint with name {id} already exists in network {network}")]
+    Connected {
+        /// The container.
+        id: String,
+        /// The network.
+        network: String,
+    },
+    /// It is not on the network.
+    #[error("container {id} is not connected to network {network}")]
+    NotConnected {
+        /// The container.
+        id: String,
+        /// The network.
+        network: String,
     },
     /// A port cannot be published beside those of others.
     #[error(transparent)]

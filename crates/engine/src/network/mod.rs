@@ -8,7 +8,10 @@
 mod addressing;
 mod errors;
 mod forwarding;
+mod joining;
 pub(crate) mod kernel;
+mod making;
+mod names;
 mod networks;
 mod ports;
 mod records;
@@ -20,11 +23,12 @@ pub use errors::{AttachError, Failure, Failures, NetworkError, OpenError};
 pub use forwarding::SettingError;
 pub(crate) use kernel::inside as in_namespace;
 pub use kernel::{KernelError, Refusal};
+pub use names::USUAL_NETWORK;
 pub use networks::{Adopted, Networks};
 pub use ports::PortError;
 pub use records::RecordError;
 pub use request::{
-    Attachment, ContainerRecord, Endpoint, NetworkConfig, NetworkConfigError, NetworkEndpoint, NetworkRecord,
-    NetworkRequest, NetworkSpec, NetworkStatus, PortBinding, Protocol,
+    Attachment, ContainerRecord, Endpoint, MacAddress, MacAddressError, NetworkConfig, NetworkConfigError,
+    NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus, PortBinding, Protocol,
 };
 pub use reservation::ReservationError;

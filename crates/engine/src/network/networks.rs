@@ -8,22 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::{IpNet, Ipv4Net};
+use sha2::{Digest as _, Sha256};
 
 use super::addressing;
 use super::errors::{AttachError, Failure, Failures, NetworkError, OpenError, all_or};
 use super::forwarding;
 use super::kernel::{self, KernelError, LinkPlan};
+use super::names;
 use super::ports;
 use super::records::Records;
 use super::request::{
-    Attachment, ContainerRecord, Endpoint, NetworkConfig, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSpec,
-    NetworkStatus, PortBinding,
+    Attachment, ContainerRecord, Endpoint, MacAddress, NetworkConfig, NetworkEndpoint, NetworkRecord, NetworkRequest,
+    NetworkSettings, NetworkStatus, PortBinding,
 };
 use super::reservation::{ReservationError, Reservations};
 use super::ruleset::{Ruleset, ruleset};
+use crate::dns::{Directory, Layer};
 
 /// So many bridges an engine can have: their numbers are told from the addresses in link names by their length.
 const MOST_NETWORKS: u16 = 9999;
@@ -31,30 +35,32 @@ const MOST_NETWORKS: u16 = 9999;
 /// The networks of this host.
 #[derive(Debug)]
 pub struct Networks {
-    config: NetworkConfig,
-    records: Records,
+    pub(super) config: NetworkConfig,
+    pub(super) records: Records,
     state: Mutex<State>,
     /// Held while a network is made or removed, so that two callers do not choose the same subnet.
-    shaping: tokio::sync::Mutex<()>,
+    pub(super) shaping: tokio::sync::Mutex<()>,
     /// The ruleset that the kernel has.
     applied: tokio::sync::Mutex<Option<Ruleset>>,
+    /// Where the names of containers are published, once somebody asks for that.
+    directory: OnceLock<Arc<Directory>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    networks: BTreeMap<String, NetworkRecord>,
-    containers: BTreeMap<String, Entry>,
+pub(super) struct State {
+    pub(super) networks: BTreeMap<String, NetworkRecord>,
+    pub(super) containers: BTreeMap<String, Entry>,
     /// The address given out last, by network.
-    last: BTreeMap<String, Ipv4Addr>,
+    pub(super) last: BTreeMap<String, Ipv4Addr>,
     reservations: Reservations,
     warnings: Vec<String>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    record: ContainerRecord,
+pub(super) struct Entry {
+    pub(super) record: ContainerRecord,
     /// Its links are made, so that its ports can be served.
-    linked: bool,
+    pub(super) linked: bool,
 }
 
 /// What adopting found.
@@ -76,7 +82,10 @@ impl Networks {
         let records = Records::open(root)?;
         let remembered = records.load()?;
         let mut state = State { warnings: remembered.warnings, ..State::default() };
-        for network in remembered.networks {
+        for mut network in remembered.networks {
+            if network.id.is_empty() {
+                network.id = usual_id(&network.name);
+            }
             state.networks.insert(network.name.clone(), network);
         }
         for record in remembered.containers {
@@ -91,7 +100,24 @@ impl Networks {
             state: Mutex::new(state),
             shaping: tokio::sync::Mutex::default(),
             applied: tokio::sync::Mutex::default(),
+            directory: OnceLock::new(),
         })
+    }
+
+    /// Publishes the names of containers in this directory from now on. Only the first call has an effect.
+    pub fn publish_in(&self, directory: Arc<Directory>) {
+        if self.directory.set(directory).is_ok() {
+            self.publish();
+        }
+    }
+
+    /// Publishes the names as they are now.
+    pub(super) fn publish(&self) {
+        let Some(directory) = self.directory.get() else { return };
+        // Under the lock, so that an older state is never published after a newer one.
+        let state = self.lock();
+        let containers: Vec<&ContainerRecord> = state.containers.values().map(|entry| &entry.record).collect();
+        directory.replace(Layer::Host, names::names(state.networks.values(), &containers));
     }
 
     /// What a person should know of: records that could not be read, ports that others took, firewalls in the way.
@@ -100,7 +126,7 @@ impl Networks {
         self.lock().warnings.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Every change of the state is a single assignment or insertion, so a panic elsewhere leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,6 +157,7 @@ impl Networks {
             bridges.push(self.ensure_network(&network.name).await?);
         }
         let record = self.decide(id, request)?;
+        self.publish();
         let made = self.make_links(&record, netns, &bridges).await;
         let made = match made {
             Ok(()) => {
@@ -159,20 +186,23 @@ impl Networks {
         let mut record = ContainerRecord {
             id: id.to_owned(),
             hostname: request.hostname.clone(),
-            names: request.names.clone(),
+            name: request.name.clone(),
             attachment: Attachment::default(),
             links: Vec::new(),
+            sysctls: Vec::new(),
             aliases: request.networks.iter().map(|network| network.aliases.clone()).collect(),
             ready: true,
         };
         for (index, network) in request.networks.iter().enumerate() {
-            let (endpoint, address) = state.choose_endpoint(id, network, index)?;
+            let (endpoint, address) = state.choose_endpoint(network, format!("eth{index}"))?;
             record.links.push(addressing::link_name(&self.config.prefix, address));
             record.attachment.endpoints.push(endpoint);
+            record.sysctls.push(network.sysctls.clone());
             state.last.insert(network.name.clone(), address);
         }
-        ports::check(&request.ports, state.containers.values().map(|entry| &entry.record))?;
-        let held = state.hold_ports(&request.ports).map_err(AttachError::from).and_then(|ports| {
+        let wanted = state.ports_wanted(&record, &request.ports);
+        ports::check(&wanted, state.containers.values().map(|entry| &entry.record))?;
+        let held = state.hold_ports(&wanted).map_err(AttachError::from).and_then(|ports| {
             record.attachment.ports = ports;
             self.records.put_container(&record).map_err(|source| AttachError::Record { id: id.to_owned(), source })
         });
@@ -186,33 +216,36 @@ impl Networks {
 
     async fn make_links(&self, record: &ContainerRecord, netns: &File, bridges: &[u32]) -> Result<(), KernelError> {
         let endpoints = record.attachment.endpoints.iter().zip(&record.links).zip(bridges);
-        // The first network that leads outside has the default route.
-        let outside = {
-            let state = self.lock();
-            let leads = |endpoint: &Endpoint| {
-                state.networks.get(&endpoint.network).is_some_and(|network| !network.spec.internal)
-            };
-            record.attachment.endpoints.iter().position(leads)
-        };
         for (index, ((endpoint, link), &bridge)) in endpoints.enumerate() {
-            let (IpNet::V4(address), IpAddr::V4(gateway)) = (endpoint.address, endpoint.gateway) else { continue };
-            let plan = LinkPlan {
-                host: link.clone(),
-                interface: endpoint.interface.clone(),
-                address: address.addr(),
-                subnet: address,
-                gateway: (Some(index) == outside).then_some(gateway),
-                mtu: self
-                    .lock()
-                    .networks
-                    .get(&endpoint.network)
-                    .and_then(|network| network.spec.mtu)
-                    .unwrap_or(self.config.mtu),
-            };
+            let Some(plan) = self.link_plan(record, index) else { continue };
             kernel::make_link(netns, &plan).await?;
-            kernel::join_bridge(link, bridge).await?;
+            kernel::join_bridge(link, bridge, self.is_isolated(&endpoint.network)).await?;
         }
         Ok(())
+    }
+
+    pub(super) fn is_isolated(&self, network: &str) -> bool {
+        self.lock().networks.get(network).is_some_and(|network| network.settings.isolated)
+    }
+
+    /// What is to be made for one interface of a container.
+    pub(super) fn link_plan(&self, record: &ContainerRecord, index: usize) -> Option<LinkPlan> {
+        let endpoint = record.attachment.endpoints.get(index)?;
+        let mtu = self.lock().networks.get(&endpoint.network).and_then(|network| network.settings.mtu);
+        let (IpNet::V4(address), IpAddr::V4(gateway)) = (endpoint.address, endpoint.gateway) else { return None };
+        let leads = record.leading().is_some_and(|leading| leading.network == endpoint.network);
+        let file = |name: &str| format!("net/{}", name.replace('.', "/").replace("IFNAME", &endpoint.interface));
+        let sysctls = record.sysctls.get(index).into_iter().flatten();
+        Some(LinkPlan {
+            host: record.links.get(index)?.clone(),
+            interface: endpoint.interface.clone(),
+            address: address.addr(),
+            subnet: address,
+            mac: endpoint.mac.parse().unwrap_or(MacAddress(addressing::link_address(address.addr()))),
+            sysctls: sysctls.map(|(name, value)| (file(name), value.clone())).collect(),
+            gateway: leads.then_some(gateway),
+            mtu: mtu.unwrap_or(self.config.mtu),
+        })
     }
 
     /// Takes a container off its networks: first its published ports, then its links, then its record. One that is not
@@ -244,6 +277,7 @@ impl Networks {
                 }
                 Err(error) => failures.push(error.into()),
             }
+            self.publish();
         }
         all_or(|| format!("could not take container {id} off its networks"), failures)
     }
@@ -281,29 +315,8 @@ impl Networks {
         known.ok_or_else(|| NetworkError::Name { name: name.to_owned() })
     }
 
-    /// Makes a network as it is asked for.
-    ///
-    /// # Errors
-    /// When there is one of that name, its addresses are somebody else's, it makes no sense, or the kernel refuses.
-    pub async fn make_network(&self, name: &str, spec: NetworkSpec) -> Result<NetworkRecord, NetworkError> {
-        let network = {
-            let _shaping = self.shaping.lock().await;
-            if self.lock().networks.contains_key(name) {
-                return Err(NetworkError::Exists { name: name.to_owned() });
-            }
-            self.decide_network(name, spec, true).await?
-        };
-        if let Err(error) = self.make_bridge(&network).await {
-            if let Err(left) = self.remove_network(name).await {
-                tracing::warn!(network = name, %left, "an attempt to make a network left something behind");
-            }
-            return Err(error);
-        }
-        Ok(network)
-    }
-
     /// The index of the bridge of a network that exists now.
-    async fn ensure_network(&self, name: &str) -> Result<u32, NetworkError> {
+    pub(super) async fn ensure_network(&self, name: &str) -> Result<u32, NetworkError> {
         let kernel_refused = |source| NetworkError::Kernel { name: name.to_owned(), source };
         let known = self.lock().networks.get(name).cloned();
         if let Some(network) = known {
@@ -316,17 +329,17 @@ impl Networks {
         let known = self.lock().networks.get(name).cloned();
         let network = match known {
             Some(network) => network,
-            None => self.decide_network(name, NetworkSpec::default(), false).await?,
+            None => self.decide_network(name, usual_id(name), &NetworkSettings::default()).await?,
         };
         self.make_bridge(&network).await
     }
 
-    async fn make_bridge(&self, network: &NetworkRecord) -> Result<u32, NetworkError> {
+    pub(super) async fn make_bridge(&self, network: &NetworkRecord) -> Result<u32, NetworkError> {
         let name = &network.name;
         let setting = |source| NetworkError::Setting { name: name.clone(), source };
         let kernel_refused = |source| NetworkError::Kernel { name: name.clone(), source };
         forwarding::enable_forwarding().map_err(setting)?;
-        let index = kernel::ensure_bridge(network, network.spec.mtu.unwrap_or(self.config.mtu))
+        let index = kernel::ensure_bridge(network, network.settings.mtu.unwrap_or(self.config.mtu))
             .await
             .map_err(kernel_refused)?;
         forwarding::route_loopback(&network.bridge).map_err(setting)?;
@@ -344,9 +357,14 @@ impl Networks {
         Ok(())
     }
 
-    async fn decide_network(&self, name: &str, spec: NetworkSpec, made: bool) -> Result<NetworkRecord, NetworkError> {
+    /// Chooses what was not asked for and writes it down. The caller holds `shaping`.
+    pub(super) async fn decide_network(
+        &self,
+        name: &str,
+        id: String,
+        settings: &NetworkSettings,
+    ) -> Result<NetworkRecord, NetworkError> {
         check_network_name(name)?;
-        check_spec(name, &spec)?;
         let (bridges, mut taken): (Vec<String>, Vec<Ipv4Net>) = {
             let state = self.lock();
             state.networks.values().map(|network| (network.bridge.clone(), network.subnet)).unzip()
@@ -354,25 +372,33 @@ impl Networks {
         let routes = kernel::host_routes(&bridges)
             .await
             .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
-        taken.extend(routes);
-        if let Some(subnet) = spec.subnet
-            && let Some(other) = taken.iter().find(|other| addressing::overlap(**other, subnet))
-        {
-            return Err(NetworkError::SubnetTaken { name: name.to_owned(), subnet, other: other.to_string() });
-        }
-        let subnet =
-            spec.subnet.or_else(|| addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken));
-        let free = (0..=MOST_NETWORKS)
-            .map(|number| format!("{}{number}", self.config.prefix))
-            .find(|candidate| !bridges.contains(candidate));
-        let bridge = match &spec.bridge {
+        let found_bridge = match &settings.bridge {
             Some(bridge) if bridges.contains(bridge) => {
-                let problem = format!("the link `{bridge}` is another network's");
-                return Err(NetworkError::Spec { name: name.to_owned(), problem });
+                return Err(NetworkError::BridgeTaken { name: name.to_owned(), bridge: bridge.clone() });
             }
-            Some(bridge) => Some(bridge.clone()),
-            None => free,
+            Some(bridge) => {
+                let index = kernel::link_index(bridge).await;
+                index.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?.is_some()
+            }
+            None => false,
         };
+        // The routes of a bridge that is there are those of the network to be.
+        if !found_bridge {
+            taken.extend(routes);
+        }
+        let subnet = match settings.subnet {
+            Some(subnet) => match taken.iter().find(|other| addressing::overlap(**other, subnet)) {
+                Some(&other) => return Err(NetworkError::Overlap { name: name.to_owned(), subnet, other }),
+                None => Some(subnet),
+            },
+            None => addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken),
+        };
+        let free = || {
+            (0..=MOST_NETWORKS)
+                .map(|number| format!("{}{number}", self.config.prefix))
+                .find(|candidate| !bridges.contains(candidate))
+        };
+        let bridge = settings.bridge.clone().or_else(free);
         let (Some(subnet), Some(bridge)) = (subnet, bridge) else {
             let pools: Vec<String> = self.config.pools.iter().map(Ipv4Net::to_string).collect();
             return Err(NetworkError::NoSubnet {
@@ -381,16 +407,12 @@ impl Networks {
                 pools: pools.join(", "),
             });
         };
-        let created_at =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
         let network = NetworkRecord {
-            name: name.to_owned(),
-            bridge,
-            subnet,
-            gateway: spec.gateway.unwrap_or_else(|| addressing::gateway(subnet)),
-            spec,
-            created_at: u64::try_from(created_at).unwrap_or(u64::MAX),
-            made,
+            id,
+            created_at: now(),
+            found_bridge,
+            settings: settings.clone(),
+            ..NetworkRecord::new(name, &bridge, subnet, settings.gateway.unwrap_or_else(|| addressing::gateway(subnet)))
         };
         self.records.put_network(&network).map_err(|source| NetworkError::Record { name: name.to_owned(), source })?;
         self.lock().networks.insert(name.to_owned(), network.clone());
@@ -417,9 +439,11 @@ impl Networks {
         let removed = async {
             self.apply().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
             self.open_firewalls().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
-            kernel::delete_link(&network.bridge)
-                .await
-                .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
+            if !network.found_bridge {
+                kernel::delete_link(&network.bridge)
+                    .await
+                    .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
+            }
             self.records
                 .remove_network(&network.bridge)
                 .map_err(|source| NetworkError::Record { name: name.to_owned(), source })
@@ -428,6 +452,7 @@ impl Networks {
         if removed.is_err() {
             self.lock().networks.insert(name.to_owned(), network);
         }
+        self.publish();
         removed
     }
 
@@ -526,7 +551,7 @@ impl Networks {
                 Ok(index) => {
                     let links: Vec<String> = self.lock().links_on(&network.name);
                     for link in links {
-                        match kernel::join_bridge(&link, index).await {
+                        match kernel::join_bridge(&link, index, network.settings.isolated).await {
                             Ok(()) => {}
                             Err(error) => failures.push(error.into()),
                         }
@@ -548,7 +573,7 @@ impl Networks {
     }
 
     /// Replaces the ruleset unless the kernel has it. Callers that come while one works find theirs done.
-    async fn apply(&self) -> Result<(), KernelError> {
+    pub(super) async fn apply(&self) -> Result<(), KernelError> {
         let mut applied = self.applied.lock().await;
         let wanted = self.wanted();
         if applied.as_ref() == Some(&wanted) {
@@ -592,15 +617,19 @@ impl Networks {
             }
             Err(error) => failures.push(error.into()),
         }
-        let (bridges, containers): (Vec<String>, Vec<String>) = {
+        let (networks, containers): (Vec<NetworkRecord>, Vec<String>) = {
             let mut state = self.lock();
-            let bridges = std::mem::take(&mut state.networks).into_values().map(|network| network.bridge).collect();
+            let networks = std::mem::take(&mut state.networks).into_values().collect();
             let containers = std::mem::take(&mut state.containers).into_keys().collect();
             state.release_ports();
-            (bridges, containers)
+            (networks, containers)
         };
-        for bridge in bridges {
-            failures.extend(self.records.remove_network(&bridge).err().map(Failure::from));
+        for network in networks {
+            // Those with names of our own are gone already.
+            if network.settings.bridge.is_some() && !network.found_bridge {
+                failures.extend(kernel::delete_link(&network.bridge).await.err().map(Failure::from));
+            }
+            failures.extend(self.records.remove_network(&network.bridge).err().map(Failure::from));
         }
         for id in containers {
             failures.extend(self.records.remove_container(&id).err().map(Failure::from));
@@ -609,8 +638,18 @@ impl Networks {
     }
 }
 
+/// The id of a network that is made because it is named: always the same for a name.
+fn usual_id(name: &str) -> String {
+    hex::encode(Sha256::digest(format!("network\0{name}")))
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl State {
-    fn on_network<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a ContainerRecord> {
+    pub(super) fn on_network<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a ContainerRecord> {
         self.containers
             .values()
             .map(|entry| &entry.record)
@@ -626,20 +665,18 @@ impl State {
             .collect()
     }
 
-    fn choose_endpoint(
+    pub(super) fn choose_endpoint(
         &self,
-        id: &str,
-        asked: &NetworkEndpoint,
-        index: usize,
+        wanted: &NetworkEndpoint,
+        interface: String,
     ) -> Result<(Endpoint, Ipv4Addr), AttachError> {
-        let network = asked.name.as_str();
+        let network = wanted.name.as_str();
         let Some(record) = self.networks.get(network) else {
             return Err(NetworkError::Name { name: network.to_owned() }.into());
         };
         let mut taken: BTreeSet<Ipv4Addr> = self
             .on_network(network)
             .flat_map(|container| &container.attachment.endpoints)
-            .filter(|endpoint| endpoint.network == network)
             .filter_map(|endpoint| match endpoint.address {
                 IpNet::V4(net) => Some(net.addr()),
                 IpNet::V6(_) => None,
@@ -647,41 +684,42 @@ impl State {
             .collect();
         let count = taken.len();
         taken.insert(record.gateway);
-        let address = match asked.address {
-            Some(address) => {
-                let wrong =
-                    |problem| AttachError::Address { id: id.to_owned(), network: network.to_owned(), address, problem };
-                let subnet = record.subnet;
-                if !subnet.contains(&address) || [subnet.network(), subnet.broadcast()].contains(&address) {
-                    return Err(wrong("it is none of the network's addresses"));
-                }
-                if taken.contains(&address) {
-                    return Err(wrong("it is in use"));
-                }
-                address
+        taken.extend(record.settings.auxiliary.values());
+        let last = self.last.get(network).copied();
+        let range = record.settings.range.unwrap_or(record.subnet);
+        let address = match wanted.address {
+            Some(address) if !addressing::is_host(record.subnet, address) => {
+                return Err(AttachError::OutsideSubnet { network: network.to_owned(), subnet: record.subnet, address });
             }
-            None => {
-                taken.extend(record.spec.reserved.values());
-                let last = self.last.get(network).copied();
-                let range = record.spec.range.unwrap_or(record.subnet);
-                let free = match record.spec.range {
-                    None => addressing::choose_address(range, &taken, last),
-                    // A part of the subnet has neither a gateway nor a broadcast address of its own.
-                    Some(range) => addressing::choose_in_range(range, record.subnet, &taken, last),
-                };
-                free.ok_or_else(|| AttachError::NoAddress { network: network.to_owned(), subnet: range, count })?
+            Some(address) if taken.contains(&address) => {
+                return Err(AttachError::AddressTaken { network: network.to_owned(), address });
             }
+            Some(address) => address,
+            None => match addressing::choose_address(record.subnet, range, &taken, last) {
+                Some(address) => address,
+                None => return Err(AttachError::NoAddress { network: network.to_owned(), subnet: range, count }),
+            },
         };
+        let mac = wanted.mac.unwrap_or(MacAddress(addressing::link_address(address)));
         // The chosen address is within the subnet, whose length is therefore a valid one.
         let with_length = Ipv4Net::new_assert(address, record.subnet.prefix_len());
         let endpoint = Endpoint {
             network: network.to_owned(),
-            interface: format!("eth{index}"),
+            interface,
             address: IpNet::V4(with_length),
             gateway: IpAddr::V4(record.gateway),
-            mac: kernel::container_link_address(address),
+            mac: mac.to_string(),
+            priority: wanted.priority,
+            internal: record.settings.internal,
         };
         Ok((endpoint, address))
+    }
+
+    /// Ports that name no address are published where the network has them.
+    fn ports_wanted(&self, record: &ContainerRecord, wanted: &[PortBinding]) -> Vec<PortBinding> {
+        let network = record.leading().and_then(|leading| self.networks.get(&leading.network));
+        let default = network.and_then(|network| network.settings.published_at).map(IpAddr::V4);
+        wanted.iter().map(|binding| PortBinding { host_ip: binding.host_ip.or(default), ..binding.clone() }).collect()
     }
 
     fn hold_ports(&mut self, wanted: &[PortBinding]) -> Result<Vec<PortBinding>, ReservationError> {
@@ -722,41 +760,7 @@ fn check_request(id: &str, request: &NetworkRequest) -> Result<(), AttachError> 
     Ok(())
 }
 
-/// Whether a network can be made as it is asked for, as far as that shows by itself.
-fn check_spec(name: &str, spec: &NetworkSpec) -> Result<(), NetworkError> {
-    let wrong = |problem: String| Err(NetworkError::Spec { name: name.to_owned(), problem });
-    let Some(subnet) = spec.subnet else {
-        if spec.gateway.is_some() || spec.range.is_some() || !spec.reserved.is_empty() {
-            return wrong("a gateway, a range and reserved addresses need a subnet".to_owned());
-        }
-        return Ok(());
-    };
-    if subnet.prefix_len() > 30 || subnet.prefix_len() < 8 || subnet.trunc() != subnet {
-        return wrong(format!("{subnet} is no subnet of a length from 8 to 30"));
-    }
-    let ends = [subnet.network(), subnet.broadcast()];
-    if let Some(gateway) = spec.gateway.filter(|gateway| !subnet.contains(gateway) || ends.contains(gateway)) {
-        return wrong(format!("no matching subnet for gateway {gateway}"));
-    }
-    if let Some(range) = spec.range.filter(|range| !subnet.contains(range)) {
-        return wrong(format!("the range {range} is not within {subnet}"));
-    }
-    if let Some((what, address)) = spec.reserved.iter().find(|(_, address)| !subnet.contains(*address)) {
-        return wrong(format!("no matching subnet for the reserved address {what}={address}"));
-    }
-    if let Some(mtu) = spec.mtu.filter(|mtu| !(576..=65_535).contains(mtu)) {
-        return wrong(format!("an MTU of {mtu} bytes is not possible"));
-    }
-    let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
-    if let Some(bridge) = spec.bridge.as_ref().filter(|bridge| {
-        bridge.is_empty() || bridge.len() > 15 || !bridge.chars().all(plain) || bridge.starts_with('.')
-    }) {
-        return wrong(format!("`{bridge}` cannot be the name of a link: 1 to 15 letters, digits, `-`, `_` and `.`"));
-    }
-    Ok(())
-}
-
-fn check_network_name(name: &str) -> Result<(), NetworkError> {
+pub(super) fn check_network_name(name: &str) -> Result<(), NetworkError> {
     let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
     if name.is_empty() || name.len() > 128 || !name.chars().all(plain) {
         return Err(NetworkError::Name { name: name.chars().take(140).collect() });

@@ -36,12 +36,14 @@ pub enum PortError {
         binding: PortBinding,
     },
     /// Another container has it.
-    #[error("port {port}/{protocol} is taken by container {owner}")]
+    #[error("Bind for {address}:{port} failed: port is already allocated ({protocol}, by container {owner})")]
     Taken {
         /// On the host.
         port: u16,
         /// Which protocol.
         protocol: Protocol,
+        /// At which address of the host.
+        address: Ipv4Addr,
         /// The other container's id.
         owner: String,
     },
@@ -107,6 +109,7 @@ pub fn check<'a>(
                 return Err(PortError::Taken {
                     port: binding.host_port,
                     protocol: binding.protocol,
+                    address: port.address,
                     owner: other.id.clone(),
                 });
             }
@@ -149,7 +152,8 @@ mod tests {
         ContainerRecord {
             id: id.to_owned(),
             hostname: String::new(),
-            names: Vec::new(),
+            name: String::new(),
+            sysctls: Vec::new(),
             attachment: Attachment { endpoints: Vec::new(), ports },
             links: Vec::new(),
             aliases: Vec::new(),
@@ -161,7 +165,10 @@ mod tests {
     fn a_port_is_had_by_one_container_unless_all_share_it() {
         let one = [container("one", vec![binding(None, 8080, false)])];
         let refusal = check(&[binding(None, 8080, true)], one.iter()).unwrap_err();
-        assert_eq!(refusal.to_string(), "port 8080/tcp is taken by container one");
+        assert_eq!(
+            refusal.to_string(),
+            "Bind for 0.0.0.0:8080 failed: port is already allocated (tcp, by container one)"
+        );
         check(&[binding(Some("10.0.0.1"), 8080, false)], one.iter()).unwrap_err();
         check(&[PortBinding { protocol: Protocol::Udp, ..binding(None, 8080, false) }], one.iter()).unwrap();
         let shared = [container("one", vec![binding(None, 8080, true)])];

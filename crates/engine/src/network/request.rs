@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 /// The longest prefix of link names: with the eight hexadecimal digits of an address it must fit IFNAMSIZ.
 pub const LONGEST_PREFIX: usize = 7;
+
+/// The kernel's limit, IFNAMSIZ with its final zero.
+pub const LONGEST_LINK_NAME: usize = 15;
 
 /// How the networks of one engine are made. Two engines in different network namespaces may have the same; two in one
 /// namespace need different prefixes and tables.
@@ -176,7 +180,7 @@ impl fmt::Display for PortBinding {
 }
 
 /// One network that a container is to be on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkEndpoint {
     /// The network's name; one that does not exist yet is made.
@@ -184,54 +188,72 @@ pub struct NetworkEndpoint {
     /// Further names of the container there.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// The address that it has there; one that is free otherwise.
+    /// Its address there; `None`: a free one.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
+    /// The link-layer address of its interface; `None`: one that follows from the address.
+    #[serde(default)]
+    pub mac: Option<MacAddress>,
+    /// The network with the highest has the default route and serves the published ports; among equals the first by name.
+    #[serde(default)]
+    pub priority: i64,
+    /// Settings of the interface under `/proc/sys/net`, with `IFNAME` in place of its name: `ipv4.conf.IFNAME.log_martians`.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
 }
 
-/// A network as somebody asks for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NetworkSpec {
-    /// Its addresses; one of the pools' that is free otherwise.
-    pub subnet: Option<Ipv4Net>,
-    /// The bridge's own address; the first of the subnet otherwise.
-    pub gateway: Option<Ipv4Addr>,
-    /// Those of the subnet's addresses that containers get; all otherwise.
-    pub range: Option<Ipv4Net>,
-    /// Addresses that no container gets, by what has them.
-    pub reserved: BTreeMap<String, Ipv4Addr>,
-    /// No way leads out of it, and nothing is published from it.
-    pub internal: bool,
-    /// Whether what leaves it has the host's address.
-    pub masquerade: bool,
-    /// Of its links, in bytes; the engine's otherwise.
-    pub mtu: Option<u32>,
-    /// The name of its link on the host; one of the engine's otherwise.
-    pub bridge: Option<String>,
-    /// For people.
-    pub labels: BTreeMap<String, String>,
-    /// As they were given, for those who ask.
-    pub options: BTreeMap<String, String>,
-    /// For people: means nothing here.
-    pub attachable: bool,
+/// The link-layer address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct MacAddress(pub [u8; 6]);
+
+/// A text that is no link-layer address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no link-layer address: expected six pairs of hexadecimal digits with colons, such as 02:42:ac:11:00:02"
+)]
+pub struct MacAddressError {
+    /// What was given.
+    pub text: String,
 }
 
-impl Default for NetworkSpec {
-    fn default() -> Self {
-        Self {
-            subnet: None,
-            gateway: None,
-            range: None,
-            reserved: BTreeMap::new(),
-            internal: false,
-            masquerade: true,
-            mtu: None,
-            bridge: None,
-            labels: BTreeMap::new(),
-            options: BTreeMap::new(),
-            attachable: false,
+impl FromStr for MacAddress {
+    type Err = MacAddressError;
+
+    fn from_str(text: &str) -> Result<Self, MacAddressError> {
+        let refuse = || MacAddressError { text: text.chars().take(80).collect() };
+        let separator = if text.contains('-') { '-' } else { ':' };
+        let pairs: Vec<&str> = text.split(separator).collect();
+        let mut bytes = [0; 6];
+        if pairs.len() != bytes.len() {
+            return Err(refuse());
         }
+        for (byte, pair) in bytes.iter_mut().zip(pairs) {
+            let plain = pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit());
+            *byte = u8::from_str_radix(pair, 16).ok().filter(|_| plain).ok_or_else(refuse)?;
+        }
+        // Interfaces have addresses of one station, not of a group.
+        if bytes[0] & 1 == 1 { Err(refuse()) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl TryFrom<String> for MacAddress {
+    type Error = MacAddressError;
+
+    fn try_from(text: String) -> Result<Self, MacAddressError> {
+        text.parse()
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(address: MacAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&self.0.map(|byte| format!("{byte:02x}")).join(":"))
     }
 }
 
@@ -239,7 +261,7 @@ impl Default for NetworkSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkRequest {
-    /// In order: the first has the default route and serves the published ports. Empty: only a loopback interface.
+    /// In the order of the interfaces. Empty: only a loopback interface.
     #[serde(default)]
     pub networks: Vec<NetworkEndpoint>,
     /// What the host publishes.
@@ -248,12 +270,12 @@ pub struct NetworkRequest {
     /// A network between hosts publishes the ports: here they are only held, so that nobody else takes them.
     #[serde(default)]
     pub held_only: bool,
-    /// The container's host name, under which its networks know it.
+    /// The container's host name.
     #[serde(default)]
     pub hostname: String,
-    /// Its further names on all of its networks: its own and the beginning of its identifier.
+    /// The container's name, under which its networks know it.
     #[serde(default)]
-    pub names: Vec<String>,
+    pub name: String,
 }
 
 /// A container's interface on one network.
@@ -270,6 +292,12 @@ pub struct Endpoint {
     pub gateway: IpAddr,
     /// As six pairs of hexadecimal digits with colons.
     pub mac: String,
+    /// As in [`NetworkEndpoint::priority`].
+    #[serde(default)]
+    pub priority: i64,
+    /// Its network leads nowhere, so it has no default route.
+    #[serde(default)]
+    pub internal: bool,
 }
 
 /// What a container got.
@@ -282,10 +310,64 @@ pub struct Attachment {
     pub ports: Vec<PortBinding>,
 }
 
+impl Attachment {
+    /// The interface that has the default route: of the highest priority, among equals the first by its network's name.
+    #[must_use]
+    pub fn leading(&self) -> Option<&Endpoint> {
+        let leads = self.endpoints.iter().filter(|endpoint| !endpoint.internal);
+        leads.min_by(|one, other| (other.priority, &one.network).cmp(&(one.priority, &other.network)))
+    }
+}
+
+/// What whoever makes a network may say about it. The default is what a network gets that is made because a container
+/// names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkSettings {
+    /// `None`: a free one of the pools.
+    pub subnet: Option<Ipv4Net>,
+    /// The part of the subnet that addresses are drawn from.
+    pub range: Option<Ipv4Net>,
+    /// `None`: the first address of the subnet.
+    pub gateway: Option<Ipv4Addr>,
+    /// Addresses that no container gets, and what has them.
+    #[serde(alias = "reserved")]
+    pub auxiliary: BTreeMap<String, Ipv4Addr>,
+    /// The bridge's name. A bridge that is there is used, and stays when the network goes.
+    pub bridge: Option<String>,
+    /// In bytes; `None`: as the engine is configured.
+    pub mtu: Option<u32>,
+    /// Its containers reach nothing but each other and the host.
+    pub internal: bool,
+    /// Its containers do not reach each other.
+    pub isolated: bool,
+    /// What leaves the host keeps the containers' own addresses.
+    pub keeps_source: bool,
+    /// Where ports are published that name no address.
+    pub published_at: Option<Ipv4Addr>,
+    /// Whether single containers may join it; of no meaning on one host, kept for who asks.
+    pub attachable: bool,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// The driver's options as they were given, kept for who asks.
+    pub options: BTreeMap<String, String>,
+}
+
 /// One network of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct NetworkRecord {
+    /// 64 hexadecimal digits. Records of older engines have none and get the one that follows from the name.
+    #[serde(default)]
+    pub id: String,
+    /// Milliseconds since the Unix epoch; 0 is not known.
+    #[serde(default)]
+    pub created_at: u64,
+    /// What was asked for.
+    #[serde(default, alias = "spec")]
+    pub settings: NetworkSettings,
+    /// The bridge was there before the network.
+    #[serde(default)]
+    pub found_bridge: bool,
     /// As users name it.
     pub name: String,
     /// The link on the host.
@@ -294,33 +376,43 @@ pub struct NetworkRecord {
     pub subnet: Ipv4Net,
     /// The bridge's own address.
     pub gateway: Ipv4Addr,
-    /// As it was asked for.
-    #[serde(default)]
-    pub spec: NetworkSpec,
-    /// Milliseconds since the Unix epoch; 0 where it is not known.
-    #[serde(default)]
-    pub created_at: u64,
-    /// Somebody made it, and not the first container on it.
-    #[serde(default)]
-    pub made: bool,
+}
+
+impl NetworkRecord {
+    /// A network that nobody asked anything of.
+    #[must_use]
+    pub fn new(name: &str, bridge: &str, subnet: Ipv4Net, gateway: Ipv4Addr) -> Self {
+        Self {
+            id: String::new(),
+            created_at: 0,
+            settings: NetworkSettings::default(),
+            found_bridge: false,
+            name: name.to_owned(),
+            bridge: bridge.to_owned(),
+            subnet,
+            gateway,
+        }
+    }
 }
 
 /// What is kept of one container, on disk and in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ContainerRecord {
     /// The engine's id of the container.
     pub id: String,
     /// Its host name.
     #[serde(default)]
     pub hostname: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
     /// What it got.
     pub attachment: Attachment,
     /// The names of the host's ends of its links, in the order of the endpoints.
     pub links: Vec<String>,
-    /// Its names on all of its networks.
+    /// Settings of its interfaces, in the order of the endpoints.
     #[serde(default)]
-    pub names: Vec<String>,
+    pub sysctls: Vec<Vec<(String, String)>>,
     /// Its further names, in the order of the endpoints.
     #[serde(default)]
     pub aliases: Vec<Vec<String>>,
@@ -329,13 +421,19 @@ pub struct ContainerRecord {
 }
 
 impl ContainerRecord {
+    /// The interface that has the default route.
+    #[must_use]
+    pub fn leading(&self) -> Option<&Endpoint> {
+        self.attachment.leading()
+    }
+
     /// The address that serves its published ports.
     #[must_use]
     pub fn serving_address(&self) -> Option<Ipv4Addr> {
-        self.attachment.endpoints.iter().find_map(|endpoint| match endpoint.address {
+        match self.leading()?.address {
             IpNet::V4(net) => Some(net.addr()),
             IpNet::V6(_) => None,
-        })
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::request::Protocol;
 #[derive(Debug, thiserror::Error)]
 pub enum ReservationError {
     /// Another process of the host has it.
-    #[error("port {}/{} is taken by another process of this host", port.port, port.protocol)]
+    #[error("failed to bind host port {}:{}/{}: address already in use by another process of this host", port.address, port.port, port.protocol)]
     InUse {
         /// The port.
         port: HostPort,

@@ -66,6 +66,8 @@ pub enum Condition {
     OutputInterface(String),
     /// It leaves through another link.
     OutputInterfaceNot(String),
+    /// It came in through another link.
+    InputInterfaceNot(String),
     /// It comes from this subnet.
     Source(Ipv4Net),
     /// It goes to this subnet.
@@ -138,11 +140,10 @@ pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerR
         vec![Rule { conditions: vec![Condition::DestinationIsLocal], action: Action::Goto(PUBLISHED_CHAIN.to_owned()) }]
     };
     let base = |name: &str, hook, rules| Chain { name: name.to_owned(), hook: Some(hook), rules };
-    chains.push(base("loopback-guard", Hook::RawPrerouting, networks.iter().flat_map(guard_rules).collect()));
+    chains.push(base("loopback-guard", Hook::RawPrerouting, guard_rules(networks)));
     chains.push(base("prerouting", Hook::TranslatePrerouting, to_published()));
     chains.push(base("output", Hook::TranslateOutput, to_published()));
-    let masqueraded = networks.iter().filter(|network| !network.spec.internal).flat_map(masquerade_rules);
-    chains.push(base("postrouting", Hook::TranslatePostrouting, masqueraded.collect()));
+    chains.push(base("postrouting", Hook::TranslatePostrouting, networks.iter().flat_map(masquerade_rules).collect()));
     chains.push(base("forward", Hook::FilterForward, forward_rules(networks)));
     Ruleset { table: table.to_owned(), chains, published: elements }
 }
@@ -170,49 +171,57 @@ fn port_rules(protocol: Protocol, by_address: Backends) -> Vec<Rule> {
     rules
 }
 
-/// Nothing on a network may speak to or as the loopback addresses of the host.
-fn guard_rules(network: &NetworkRecord) -> [Rule; 2] {
-    [Condition::Destination(LOOPBACK), Condition::Source(LOOPBACK)].map(|loopback| Rule {
-        conditions: vec![Condition::InputInterface(network.bridge.clone()), loopback],
-        action: Action::Drop,
-    })
+/// Nobody but the host speaks to its loopback addresses: a port that is published there would otherwise answer whoever on a
+/// link sends to them, because destinations are translated before anything looks whether they can come from there. And
+/// nothing on a network speaks as them.
+fn guard_rules(networks: &[NetworkRecord]) -> Vec<Rule> {
+    if networks.is_empty() {
+        return Vec::new();
+    }
+    let drop = |from, loopback| Rule { conditions: vec![from, loopback], action: Action::Drop };
+    let to = drop(Condition::InputInterfaceNot("lo".to_owned()), Condition::Destination(LOOPBACK));
+    let as_them =
+        |network: &NetworkRecord| drop(Condition::InputInterface(network.bridge.clone()), Condition::Source(LOOPBACK));
+    [to].into_iter().chain(networks.iter().map(as_them)).collect()
 }
 
 fn masquerade_rules(network: &NetworkRecord) -> Vec<Rule> {
     let onto_bridge = Condition::OutputInterface(network.bridge.clone());
     // To the world, and to containers of other networks by published ports.
-    let outside = vec![Condition::Source(network.subnet), Condition::OutputInterfaceNot(network.bridge.clone())];
-    let within = [
+    let outwards = vec![Condition::Source(network.subnet), Condition::OutputInterfaceNot(network.bridge.clone())];
+    let leaves = (!network.settings.keeps_source && !network.settings.internal).then_some(outwards);
+    let stays = [
         // By a published port to a container of the same network, perhaps to itself: the answer must come back
         // through the host to be translated.
         vec![onto_bridge.clone(), Condition::Source(network.subnet), Condition::DestinationTranslated],
         // From the host by 127.0.0.1.
         vec![onto_bridge, Condition::Source(LOOPBACK)],
     ];
-    let all = network.spec.masquerade.then_some(outside).into_iter().chain(within);
-    all.map(|conditions| Rule { conditions, action: Action::Masquerade }).collect()
+    leaves.into_iter().chain(stays).map(|conditions| Rule { conditions, action: Action::Masquerade }).collect()
 }
 
 fn forward_rules(networks: &[NetworkRecord]) -> Vec<Rule> {
     let accept = |conditions| Rule { conditions, action: Action::Accept };
+    let drop = |conditions| Rule { conditions, action: Action::Drop };
     let mut rules = Vec::new();
-    // An internal network has traffic within itself alone, whatever else would let it pass.
-    for network in networks.iter().filter(|network| network.spec.internal) {
-        let (in_by, out_by) =
-            (Condition::InputInterface(network.bridge.clone()), Condition::OutputInterface(network.bridge.clone()));
-        rules.push(accept(vec![in_by.clone(), out_by.clone()]));
-        rules.extend([in_by, out_by].map(|by| Rule { conditions: vec![by], action: Action::Drop }));
+    // Before everything else: not even published ports and their answers lead into an internal network or out of it.
+    for network in networks.iter().filter(|network| network.settings.internal) {
+        let bridge = || network.bridge.clone();
+        rules.push(drop(vec![Condition::InputInterface(bridge()), Condition::OutputInterfaceNot(bridge())]));
+        rules.push(drop(vec![Condition::OutputInterface(bridge()), Condition::InputInterfaceNot(bridge())]));
     }
     rules.extend([accept(vec![Condition::Established]), accept(vec![Condition::DestinationTranslated])]);
-    for network in networks.iter().filter(|network| !network.spec.internal) {
+    // Containers that shall not reach each other are told apart by their bridge's ports; here it is for hosts whose bridges
+    // hand their packets to this table.
+    for network in networks.iter().filter(|network| !network.settings.isolated) {
         rules.push(accept(vec![
             Condition::InputInterface(network.bridge.clone()),
             Condition::OutputInterface(network.bridge.clone()),
         ]));
     }
     // What is left and goes to a container comes from another network or from outside past its published ports.
-    for network in networks.iter().filter(|network| !network.spec.internal) {
-        rules.push(Rule { conditions: vec![Condition::OutputInterface(network.bridge.clone())], action: Action::Drop });
+    for network in networks {
+        rules.push(drop(vec![Condition::OutputInterface(network.bridge.clone())]));
     }
     rules
 }
@@ -221,6 +230,7 @@ impl fmt::Display for Condition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InputInterface(name) => write!(formatter, "iifname \"{name}\""),
+            Self::InputInterfaceNot(name) => write!(formatter, "iifname != \"{name}\""),
             Self::OutputInterface(name) => write!(formatter, "oifname \"{name}\""),
             Self::OutputInterfaceNot(name) => write!(formatter, "oifname != \"{name}\""),
             Self::Source(net) => write!(formatter, "ip saddr {net}"),
@@ -298,19 +308,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::network::request::{Attachment, Endpoint, NetworkSpec, PortBinding};
+    use crate::network::request::{Attachment, Endpoint, PortBinding};
 
     fn network(name: &str, bridge: &str, subnet: &str) -> NetworkRecord {
         let subnet: Ipv4Net = subnet.parse().unwrap();
-        NetworkRecord {
-            name: name.to_owned(),
-            bridge: bridge.to_owned(),
-            subnet,
-            gateway: subnet.hosts().next().unwrap(),
-            spec: NetworkSpec::default(),
-            created_at: 0,
-            made: false,
-        }
+        NetworkRecord::new(name, bridge, subnet, subnet.hosts().next().unwrap())
     }
 
     fn container(
@@ -329,7 +331,8 @@ mod tests {
         ContainerRecord {
             id: id.to_owned(),
             hostname: String::new(),
-            names: Vec::new(),
+            name: String::new(),
+            sysctls: Vec::new(),
             attachment: Attachment {
                 endpoints: vec![Endpoint {
                     network: "default".to_owned(),
@@ -337,6 +340,8 @@ mod tests {
                     address: address.parse().unwrap(),
                     gateway: "172.30.0.1".parse().unwrap(),
                     mac: String::new(),
+                    priority: 0,
+                    internal: false,
                 }],
                 ports: ports.iter().map(binding).collect(),
             },
@@ -358,6 +363,16 @@ mod tests {
             container("any", "172.30.0.7/23", true, &[(Some("0.0.0.0"), 9000, 91, Protocol::Tcp)]),
         ];
         insta::assert_snapshot!(ruleset("stack", &networks, &containers));
+    }
+
+    #[test]
+    fn networks_that_keep_apart() {
+        let mut internal = network("inner", "stack0", "172.30.0.0/23");
+        internal.settings.internal = true;
+        let mut isolated = network("each-alone", "stack1", "172.30.2.0/23");
+        isolated.settings.isolated = true;
+        isolated.settings.keeps_source = true;
+        insta::assert_snapshot!(ruleset("stack", &[internal, isolated], &[]));
     }
 
     #[test]

@@ -28,12 +28,15 @@ fn a_port_is_refused_where_another_has_it_and_free_again_afterwards() {
         let other = Machine::new();
         let attempt = async |ports: &[_]| networks.attach("two", &other.netns, &request(&["default"], ports)).await;
         let taken = attempt(&[port(9000, false), port(8080, true)]).await.unwrap_err();
-        assert_eq!(text(&taken), "port 8080/tcp is taken by container one");
+        assert_eq!(text(&taken), "Bind for 0.0.0.0:8080 failed: port is already allocated (tcp, by container one)");
         // By a process of the host, on one address or on all.
         for at in [Ipv4Addr::UNSPECIFIED, HOST] {
             let listener = TcpListener::bind((at, 8081)).unwrap();
             let taken = attempt(&[port(9000, false), port(8081, false)]).await.unwrap_err();
-            assert_eq!(text(&taken), "port 8081/tcp is taken by another process of this host");
+            assert_eq!(
+                text(&taken),
+                "failed to bind host port 0.0.0.0:8081/tcp: address already in use by another process of this host"
+            );
             drop(listener);
         }
         // The refusals left nothing: the first port of each request, and the addresses.

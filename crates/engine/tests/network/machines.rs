@@ -197,14 +197,14 @@ pub fn port(host_port: u16, shared: bool) -> PortBinding {
 
 pub fn request(names: &[&str], ports: &[PortBinding]) -> NetworkRequest {
     NetworkRequest {
-        names: Vec::new(),
         networks: names
             .iter()
-            .map(|name| NetworkEndpoint { name: (*name).to_owned(), aliases: Vec::new(), address: None })
+            .map(|name| NetworkEndpoint { name: (*name).to_owned(), aliases: Vec::new(), ..NetworkEndpoint::default() })
             .collect(),
         ports: ports.to_vec(),
         held_only: false,
         hostname: String::new(),
+        name: String::new(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! Pure. The networks of a container, its names and its ports.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use bollard_stubs::models::{ContainerCreateBody, EndpointSettings, HostConfig};
 use stack_engine::container::{ContainerId, NetworkMode};
-use stack_engine::network::{NetworkEndpoint, PortBinding, Protocol};
+use stack_engine::network::{MacAddress, NetworkEndpoint, NetworkRecord, PortBinding, Protocol};
 
 use super::isolation::other;
 use super::{Creation, CreationError, World, invalid};
@@ -31,9 +31,6 @@ pub(super) fn apply(
     }
     // The document's order is not kept, so that it is at least always the same.
     endpoints.sort_by(|one, other| one.0.cmp(&other.0));
-    for (_, settings) in &endpoints {
-        refuse(settings)?;
-    }
     let mut links = Vec::new();
     for text in host.links.iter().flatten().chain(endpoints.iter().flat_map(|(_, own)| own.links.iter().flatten())) {
         links.push(link(world, text)?);
@@ -114,17 +111,79 @@ fn names(creation: &mut Creation, host: &HostConfig) -> Result<(), CreationError
     Ok(())
 }
 
-/// What an endpoint may ask of its network that networks here cannot give.
-fn refuse(settings: &EndpointSettings) -> Result<(), CreationError> {
+/// A network as one endpoint asks for it. `known` is the network where it is made already.
+pub fn endpoint(
+    name: &str,
+    settings: &EndpointSettings,
+    known: Option<&NetworkRecord>,
+) -> Result<NetworkEndpoint, CreationError> {
     let without = |is_set: bool, field: &str| super::without(is_set, &format!("NetworkingConfig.{field}"));
-    let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    if let Some(addresses) = &settings.ipam_config {
-        let local = addresses.link_local_ips.as_ref().is_some_and(|all| !all.is_empty());
-        without(text(&addresses.ipv6_address) || local, "IPAMConfig")?;
+    let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let aliases = settings.aliases.clone().unwrap_or_default();
+    if name == USUAL && !aliases.is_empty() {
+        return Err(CreationError::Rule(
+            "network-scoped alias is supported only for containers in user defined networks",
+        ));
     }
-    without(text(&settings.mac_address), "MacAddress")?;
-    without(settings.driver_opts.as_ref().is_some_and(|options| !options.is_empty()), "DriverOpts")?;
-    without(settings.gw_priority.unwrap_or(0) != 0, "GwPriority")
+    let addresses = settings.ipam_config.clone().unwrap_or_default();
+    without(text(&addresses.ipv6_address).is_some(), "IPAMConfig.IPv6Address")?;
+    without(addresses.link_local_ips.is_some_and(|all| !all.is_empty()), "IPAMConfig.LinkLocalIPs")?;
+    let address = match text(&addresses.ipv4_address) {
+        Some(address) => Some(
+            address
+                .parse()
+                .map_err(|_| invalid("endpoint settings: IPv4 address", address, "expected four numbers with dots"))?,
+        ),
+        None => None,
+    };
+    if address.is_some() && name == USUAL {
+        return Err(CreationError::Rule("user specified IP address is supported on user defined networks only"));
+    }
+    if address.is_some() && known.is_some_and(|known| known.settings.subnet.is_none()) {
+        return Err(CreationError::Rule(
+            "user specified IP address is supported only when connecting to networks with user configured subnets",
+        ));
+    }
+    let mac = match text(&settings.mac_address) {
+        Some(mac) => Some(
+            mac.parse::<MacAddress>().map_err(|_| invalid("MAC address", mac, "expected such as 02:42:ac:11:00:02"))?,
+        ),
+        None => None,
+    };
+    let mut sysctls = Vec::new();
+    for (key, value) in settings.driver_opts.iter().flatten() {
+        match key.as_str() {
+            "com.docker.network.endpoint.sysctls" => sysctls = interface_sysctls(value)?,
+            other => without(true, &format!("DriverOpts.{other}"))?,
+        }
+    }
+    let priority = settings.gw_priority.unwrap_or(0);
+    Ok(NetworkEndpoint { name: name.to_owned(), aliases, address, mac, priority, sysctls })
+}
+
+/// `net.ipv4.conf.IFNAME.log_martians=1,…`: settings of the interface and of nothing else.
+fn interface_sysctls(text: &str) -> Result<Vec<(String, String)>, CreationError> {
+    let refuse = || {
+        invalid(
+            "endpoint sysctl",
+            text,
+            "expected net.ipv4, net.ipv6 or net.mpls settings of IFNAME with commas, such as net.ipv4.conf.IFNAME.log_martians=1",
+        )
+    };
+    let mut all = Vec::new();
+    for setting in text.split(',').filter(|setting| !setting.is_empty()) {
+        let (name, value) = setting.split_once('=').ok_or_else(refuse)?;
+        let parts: Vec<&str> = name.split('.').collect();
+        let plain = |part: &&str| {
+            !part.is_empty() && part.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        };
+        match parts.as_slice() {
+            ["net", "ipv4" | "ipv6" | "mpls", "conf" | "neigh", "IFNAME", last] if plain(last) => {}
+            _ => return Err(refuse()),
+        }
+        all.push((parts.get(1..).unwrap_or_default().join("."), value.to_owned()));
+    }
+    Ok(all)
 }
 
 /// The networks to be on, that of the mode first.
@@ -147,46 +206,20 @@ fn networks(
         }
     };
     let first = find(mode)?;
-    let mut all = vec![NetworkEndpoint { name: first, aliases: Vec::new(), address: None }];
+    let mut all = vec![NetworkEndpoint { name: first, ..NetworkEndpoint::default() }];
     for (name, settings) in endpoints {
         let name = find(name)?;
-        let aliases = settings.aliases.clone().unwrap_or_default();
-        if name == USUAL && !aliases.is_empty() {
-            return Err(CreationError::Rule(
-                "network-scoped alias is supported only for containers in user defined networks",
-            )
-            .into());
-        }
-        let address = fixed_address(settings)?;
-        if name == USUAL && address.is_some() {
-            return Err(
-                CreationError::Rule("user specified IP address is supported on user defined networks only").into()
-            );
-        }
         if ["host", "none"].contains(&name.as_str()) {
             return Err(invalid("NetworkingConfig", name, "it cannot be beside other networks").into());
         }
+        let record = world.bridges.iter().find(|network| network.name == name);
+        let wanted = endpoint(&name, settings, record)?;
         match all.iter_mut().find(|endpoint| endpoint.name == name) {
-            Some(endpoint) => (endpoint.aliases, endpoint.address) = (aliases, address),
-            None => all.push(NetworkEndpoint { name, aliases, address }),
+            Some(endpoint) => *endpoint = wanted,
+            None => all.push(wanted),
         }
     }
     Ok(all)
-}
-
-/// How a container is on a network that it is put on later.
-pub fn endpoint(name: String, settings: &EndpointSettings) -> Result<NetworkEndpoint, CreationError> {
-    refuse(settings)?;
-    let address = fixed_address(settings)?;
-    Ok(NetworkEndpoint { name, aliases: settings.aliases.clone().unwrap_or_default(), address })
-}
-
-/// The address that an endpoint asks for.
-fn fixed_address(settings: &EndpointSettings) -> Result<Option<Ipv4Addr>, CreationError> {
-    let asked = settings.ipam_config.as_ref().and_then(|addresses| addresses.ipv4_address.as_deref());
-    let text = asked.filter(|text| !text.is_empty());
-    text.map(|text| text.parse().map_err(|_| invalid("IPv4 address", text, "expected one such as 10.0.0.7")))
-        .transpose()
 }
 
 /// `NAME` or `NAME:ALIAS`.

@@ -9,11 +9,12 @@ use nlink::netlink::addr::Ipv4Address;
 use nlink::netlink::link::{BridgeLink, BridgePortConfig, VethLink};
 use nlink::netlink::netfilter::ConntrackFilter;
 use nlink::netlink::route::Ipv4Route;
+use nlink::netlink::types::route::RouteScope;
 use nlink::netlink::{Connection, Netfilter, Route};
 
 use super::{KernelError, inside, refused};
-use crate::network::addressing::{format_link_address, link_address};
-use crate::network::request::NetworkRecord;
+use crate::network::addressing::link_address;
+use crate::network::request::{MacAddress, NetworkRecord};
 
 /// A link between a bridge of the host and a container, ready to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub struct LinkPlan {
     pub address: Ipv4Addr,
     /// Its subnet.
     pub subnet: Ipv4Net,
+    /// The container's link-layer address.
+    pub mac: MacAddress,
+    /// Files below `/proc/sys` and what is written there in the container's namespace.
+    pub sysctls: Vec<(String, String)>,
     /// Where the default route goes, on the link that has it.
     pub gateway: Option<Ipv4Addr>,
     /// In bytes.
@@ -145,7 +150,7 @@ pub async fn make_link(netns: &File, plan: &LinkPlan) -> Result<(), KernelError>
     let link = VethLink::new(plan.host.as_str(), plan.interface.as_str())
         .mtu(plan.mtu)
         .peer_mtu(plan.mtu)
-        .peer_address(link_address(plan.address))
+        .peer_address(plan.mac.0)
         .peer_netns_fd(netns);
     host.add_link(link).await.map_err(refused(what))?;
     let configured = configure(netns, &inside_connection, plan).await;
@@ -169,13 +174,42 @@ async fn configure(netns: &File, connection: &Connection<Route>, plan: &LinkPlan
         .await
         .map_err(refused(|| format!("give the container's {interface} the address {}", plan.address)))?;
     connection.set_link_up_by_index(index).await.map_err(refused(|| format!("set the container's {interface} up")))?;
-    if let Some(gateway) = plan.gateway {
-        connection
-            .add_route(Ipv4Route::default_route().gateway(gateway).dev_index(index))
-            .await
-            .map_err(refused(|| format!("give the container a default route by {gateway}")))?;
+    for (name, value) in &plan.sysctls {
+        let path = format!("/proc/sys/{name}");
+        inside(netns, || std::fs::write(&path, value))
+            .map_err(refused(|| format!("write `{value}` to {path} in the container's network namespace")))?;
     }
-    Ok(())
+    match plan.gateway {
+        Some(gateway) => lead_by(connection, index, gateway).await,
+        None => Ok(()),
+    }
+}
+
+async fn lead_by(connection: &Connection<Route>, index: u32, gateway: Ipv4Addr) -> Result<(), KernelError> {
+    connection
+        .add_route(Ipv4Route::default_route().gateway(gateway).dev_index(index))
+        .await
+        .map_err(refused(|| format!("give the container a default route by {gateway}")))
+}
+
+/// Makes the default route of a container lead through an interface of it, or through none.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn set_default_route(netns: &File, route: Option<(&str, Ipv4Addr)>) -> Result<(), KernelError> {
+    let connection = open_in(netns)?;
+    connection
+        // Nowhere stands for any scope: which gateway it has now does not matter.
+        .del_route_if_exists(Ipv4Route::default_route().scope(RouteScope::Nowhere))
+        .await
+        .map_err(refused(|| "take the container's default route away".to_owned()))?;
+    let Some((interface, gateway)) = route else { return Ok(()) };
+    let index = index_of(&connection, interface).await?.ok_or_else(|| {
+        refused(|| format!("find the container's interface {interface}"))(std::io::Error::from(
+            std::io::ErrorKind::NotFound,
+        ))
+    })?;
+    lead_by(&connection, index, gateway).await
 }
 
 /// The networks have IPv4 addresses alone; without this each interface would look for IPv6 routers and neighbours.
@@ -188,11 +222,12 @@ fn disable_ipv6(netns: &File, interface: &str) -> Result<(), KernelError> {
     }
 }
 
-/// Makes the host's end of a link a port of a bridge and sets it up: from here on packets flow.
+/// Makes the host's end of a link a port of a bridge and sets it up: from here on packets flow. Isolated ports reach the
+/// bridge itself, and not each other.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn join_bridge(link: &str, bridge_index: u32) -> Result<(), KernelError> {
+pub async fn join_bridge(link: &str, bridge_index: u32, isolated: bool) -> Result<(), KernelError> {
     let connection = connect()?;
     let what = |step: &str| format!("{step} the link {link}");
     let Some(index) = index_of(&connection, link).await? else {
@@ -202,7 +237,7 @@ pub async fn join_bridge(link: &str, bridge_index: u32) -> Result<(), KernelErro
     // With bridge-nf-call-iptables a container that reaches itself by its published port is sent back on the port it
     // came from, which a bridge does only in hairpin mode.
     connection
-        .set_bridge_port_by_index(index, BridgePortConfig::new().hairpin(true))
+        .set_bridge_port_by_index(index, BridgePortConfig::new().hairpin(true).isolated(isolated))
         .await
         .map_err(refused(|| what("set hairpin mode on")))?;
     connection.set_link_up_by_index(index).await.map_err(refused(|| what("set up")))
@@ -229,10 +264,4 @@ pub async fn forget_connections(address: Ipv4Addr) -> Result<(), KernelError> {
         .flush_conntrack_matching(&filter)
         .await
         .map_err(refused(|| format!("forget the connections to {address}")))
-}
-
-/// The link-layer address that [`make_link`] gives the container's end.
-#[must_use]
-pub fn container_link_address(address: Ipv4Addr) -> String {
-    format_link_address(link_address(address))
 }

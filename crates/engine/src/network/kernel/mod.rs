@@ -12,8 +12,8 @@ use std::os::fd::AsFd;
 
 pub use firewall::{close_firewalls, open_firewalls};
 pub use links::{
-    LinkPlan, container_link_address, delete_link, ensure_bridge, forget_connections, host_routes, join_bridge,
-    link_index, loopback_up, make_link, open_in, own_links,
+    LinkPlan, delete_link, ensure_bridge, forget_connections, host_routes, join_bridge, link_index, loopback_up,
+    make_link, open_in, own_links, set_default_route,
 };
 pub use nftables::{apply, remove_table, table_differs};
 

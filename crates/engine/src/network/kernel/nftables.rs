@@ -159,6 +159,7 @@ fn lower(table: &str, chain: &str, rule: &ruleset::Rule) -> Result<Rule, nlink::
     for condition in &rule.conditions {
         lowered = match condition {
             Condition::InputInterface(name) => lowered.match_iif(name),
+            Condition::InputInterfaceNot(name) => lowered.match_iif_not(name),
             Condition::OutputInterface(name) => lowered.match_oif(name),
             Condition::OutputInterfaceNot(name) => lowered.match_oif_not(name),
             Condition::Source(net) => lowered.match_saddr_v4(net.network(), net.prefix_len()),

@@ -1,0 +1,129 @@
+//! Networks that are made by hand, with settings of their own.
+
+use ipnet::Ipv4Net;
+
+use super::addressing;
+use super::errors::NetworkError;
+use super::networks::Networks;
+use super::request::{LONGEST_LINK_NAME, NetworkRecord, NetworkSettings};
+
+impl Networks {
+    /// Makes a network with these settings.
+    ///
+    /// # Errors
+    /// When there is one of this name, the settings make no sense or meet what the host has, or what did not work; nothing is
+    /// left of the attempt then.
+    pub async fn make_network(&self, name: &str, settings: &NetworkSettings) -> Result<NetworkRecord, NetworkError> {
+        check(settings).map_err(|problem| NetworkError::Settings { problem })?;
+        let network = {
+            let _shaping = self.shaping.lock().await;
+            if self.lock().networks.contains_key(name) {
+                return Err(NetworkError::Exists { name: name.to_owned() });
+            }
+            let network = self.decide_network(name, hex::encode(rand::random::<[u8; 32]>()), settings).await?;
+            self.publish();
+            network
+        };
+        if let Err(error) = self.make_bridge(&network).await {
+            if let Err(left) = self.remove_network(name).await {
+                tracing::warn!(%left, name, "an attempt to make a network left something behind");
+            }
+            return Err(error);
+        }
+        Ok(network)
+    }
+}
+
+/// The first thing that makes no sense, in the words of Docker where it has some.
+fn check(settings: &NetworkSettings) -> Result<(), String> {
+    if let Some(bridge) = &settings.bridge {
+        let plain = |character: char| character.is_ascii_graphic() && !matches!(character, '/' | ':');
+        if bridge.is_empty()
+            || bridge.len() > LONGEST_LINK_NAME
+            || !bridge.chars().all(plain)
+            || bridge.starts_with('.')
+        {
+            return Err(format!(
+                "the bridge name `{bridge}` is not possible: expected 1 to {LONGEST_LINK_NAME} characters without `/`, `:` and spaces"
+            ));
+        }
+    }
+    if let Some(mtu) = settings.mtu
+        && !(68..=65535).contains(&mtu)
+    {
+        return Err(format!("an MTU of {mtu} bytes is not possible: expected 68 to 65535"));
+    }
+    let Some(subnet) = settings.subnet else {
+        if settings.range.is_some() || settings.gateway.is_some() || !settings.auxiliary.is_empty() {
+            return Err("an ip-range, a gateway or an auxiliary address needs a subnet that it is part of".to_owned());
+        }
+        return Ok(());
+    };
+    if subnet != subnet.trunc() {
+        return Err(format!("invalid subnet {subnet}: it should be {}", subnet.trunc()));
+    }
+    if !(1..=30).contains(&subnet.prefix_len()) {
+        return Err(format!("invalid subnet {subnet}: it has no room for a gateway and a container; use /1 to /30"));
+    }
+    if let Some(range) = settings.range {
+        check_range(subnet, range)?;
+    }
+    let inside = |what: &str, address| {
+        if addressing::is_host(subnet, address) {
+            Ok(())
+        } else {
+            Err(format!("invalid {what} {address}: parent subnet {subnet} doesn't contain this address"))
+        }
+    };
+    if let Some(gateway) = settings.gateway {
+        inside("gateway", gateway)?;
+    }
+    for address in settings.auxiliary.values() {
+        inside("auxiliary address", *address)?;
+    }
+    Ok(())
+}
+
+fn check_range(subnet: Ipv4Net, range: Ipv4Net) -> Result<(), String> {
+    if range != range.trunc() {
+        return Err(format!("invalid ip-range {range}: it should be {}", range.trunc()));
+    }
+    if range.prefix_len() < subnet.prefix_len() {
+        return Err(format!("invalid ip-range {range}: CIDR block is bigger than its parent subnet {subnet}"));
+    }
+    if !subnet.contains(&range) {
+        return Err(format!("invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_make_no_sense() {
+        let settings = |subnet: &str, range: &str, gateway: &str| NetworkSettings {
+            subnet: subnet.parse().ok(),
+            range: range.parse().ok(),
+            gateway: gateway.parse().ok(),
+            ..NetworkSettings::default()
+        };
+        check(&settings("", "", "")).unwrap();
+        check(&settings("10.9.0.0/16", "10.9.4.0/24", "10.9.255.254")).unwrap();
+        for (wrong, text) in [
+            (settings("", "10.9.0.0/24", ""), "needs a subnet"),
+            (settings("10.9.0.1/24", "", ""), "invalid subnet 10.9.0.1/24: it should be 10.9.0.0/24"),
+            (settings("10.9.0.0/31", "", ""), "no room"),
+            (settings("10.9.0.0/24", "10.8.0.0/25", ""), "doesn't contain ip-range"),
+            (settings("10.9.0.0/24", "10.9.0.0/23", ""), "bigger than its parent"),
+            (settings("10.9.0.0/24", "10.9.0.3/25", ""), "it should be 10.9.0.0/25"),
+            (settings("10.9.0.0/24", "", "10.9.0.255"), "invalid gateway 10.9.0.255"),
+            (NetworkSettings { bridge: Some("a/b".to_owned()), ..settings("", "", "") }, "bridge name `a/b`"),
+            (NetworkSettings { mtu: Some(1), ..settings("", "", "") }, "MTU of 1 bytes"),
+        ] {
+            let refusal = check(&wrong).unwrap_err();
+            assert!(refusal.contains(text), "{refusal}");
+        }
+    }
+}
