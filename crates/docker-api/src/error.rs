@@ -68,6 +68,9 @@ pub enum ApiError {
     /// Its log cannot be read.
     #[error("configured logging driver does not support reading")]
     LogNotReadable,
+    /// What a container has changed could not be read.
+    #[error("the changes of the container could not be read")]
+    Changes(#[source] std::io::Error),
     /// No image has this name.
     #[error("No such image: {name}")]
     NoSuchImage {
@@ -328,6 +331,7 @@ impl ApiError {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
+            Self::Changes(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::PageNotFound | Self::NoSuchContainer { .. } | Self::NoSuchImage { .. } => StatusCode::NOT_FOUND,
             Self::NotSupported { .. } | Self::LogNotReadable => StatusCode::NOT_IMPLEMENTED,
             Self::NoManager => StatusCode::SERVICE_UNAVAILABLE,

@@ -10,7 +10,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
     (
         "GET",
         &[
-            "containers/{}/changes",
             "containers/{}/export",
             "containers/{}/archive",
             "images/search",

@@ -5,12 +5,14 @@
 
 mod adoption;
 mod changes;
+mod difference;
 mod execs;
 mod networking;
 mod streams;
 mod verdict;
 
 pub use changes::ContainerChange;
+pub use difference::Difference;
 pub use networking::ConnectError;
 use verdict::VerdictFile;
 

@@ -14,4 +14,4 @@ pub mod seccomp;
 pub mod snapshot;
 pub mod volume;
 
-pub use engine::{ConnectError, ContainerChange, ContainersConfig, Engine, EngineConfig, RemoveOptions};
+pub use engine::{ConnectError, ContainerChange, ContainersConfig, Difference, Engine, EngineConfig, RemoveOptions};

@@ -51,6 +51,7 @@ pub fn routes() -> Router<Daemon> {
         .route("/containers/{id}/kill", post(containers::kill))
         .route("/containers/{id}/stats", get(usage::stats))
         .route("/containers/{id}/top", get(usage::top))
+        .route("/containers/{id}/changes", get(usage::changes))
         .route("/system/df", get(usage::disk))
         .route("/containers/{id}/pause", post(containers::pause))
         .route("/containers/{id}/unpause", post(containers::unpause))

@@ -8,9 +8,11 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
+use bollard_stubs::models::{ChangeType, FilesystemChange};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
+use stack_engine::Difference;
 use stack_engine::container::{Container, ContainerId, ContainerState};
 
 use super::Name;
@@ -178,4 +180,24 @@ fn container_row(container: &Container, own: u64) -> Value {
         "Status": crate::encode::container::status_text(container, now() / 1_000_000),
         "Mounts": [],
     })
+}
+
+/// `GET /containers/{id}/changes`: what a container has changed in its file system. Nothing is `null`, as with Docker.
+pub async fn changes(
+    State(daemon): State<Daemon>,
+    Name(name): Name,
+) -> Result<Json<Option<Vec<FilesystemChange>>>, ApiError> {
+    let container = daemon.container(&name)?;
+    let found = daemon.engine.differences(&container.id).await.ok_or(ApiError::NoSuchContainer { name })?;
+    let found = found.map_err(ApiError::Changes)?;
+    let change = |(path, difference): (std::path::PathBuf, Difference)| FilesystemChange {
+        // Docker has texts for paths, too: what is no text has marks in its place.
+        path: path.to_string_lossy().into_owned(),
+        kind: match difference {
+            Difference::Changed => ChangeType::_0,
+            Difference::Added => ChangeType::_1,
+            Difference::Deleted => ChangeType::_2,
+        },
+    };
+    Ok(Json((!found.is_empty()).then(|| found.into_iter().map(change).collect())))
 }

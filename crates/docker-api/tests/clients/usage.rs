@@ -69,3 +69,33 @@ fn what_lies_on_the_disk_is_told() {
         run(&served, &["volume", "rm", "data"]).await;
     });
 }
+
+#[test]
+fn what_a_container_has_changed_is_told() {
+    served("docker-api-changes", async |served| {
+        let changes = async |name: &str, options: &[&str], line: &str| {
+            let mut arguments = vec!["run", "--name", name];
+            arguments.extend(options);
+            arguments.extend(["made:1", "sh", "-c", line]);
+            run(&served, &arguments).await;
+            run(&served, &["diff", name]).await
+        };
+        assert_eq!(changes("none", &[], "true").await, "", "what its start makes is no change of its own");
+        assert_eq!(served.get("/containers/none/changes").await, serde_json::Value::Null);
+        // In a directory of the image, one of its own, and a link to a directory that the host has, too.
+        let line = "B=/t/busybox; echo > /bin/new; $B rm /bin/seq; $B ln -s /etc /link; echo > /own; $B mv /own /mine; \
+                    $B mkdir /made; echo > /made/file; echo > /gone; $B rm /gone; $B chmod 700 /bin/sleep";
+        let seen = changes("one", &["-v", "/bin/busybox:/t/busybox:ro"], line).await;
+        let wanted =
+            "C /bin\nA /bin/new\nD /bin/seq\nC /bin/sh\nA /link\nA /made\nA /made/file\nA /mine\nA /t\nA /t/busybox\n";
+        assert_eq!(seen, wanted);
+        // A directory that is made anew hides the image's.
+        let line = "B=/t/busybox; $B mv /bin /old; $B mkdir /bin; echo > /bin/sh";
+        let seen = changes("two", &["-v", "/bin/busybox:/t/busybox:ro"], line).await;
+        for wanted in ["C /bin\n", "C /bin/sh\n", "D /bin/seq\n", "A /old\n", "A /old/sh\n"] {
+            assert!(seen.contains(wanted), "{wanted} in {seen}");
+        }
+        assert_eq!(served.refused(Method::GET, "/containers/absent/changes").await.0, 404);
+        run(&served, &["rm", "none", "one", "two"]).await;
+    });
+}
