@@ -4,14 +4,11 @@ use hyper::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
-use super::served::{Served, has_docker, served, until};
+use super::served::{Served, served, until};
 use super::support::PATIENCE;
 
 #[test]
 fn docker_exec_in_its_everyday_forms() {
-    if !has_docker() {
-        return;
-    }
     served("interactive-exec", async |served| {
         served.fine(&["run", "-d", "--name", "web", "-e", "OWN=1", "box:1", "sleep", "600"]).await;
         assert_eq!(served.fine(&["exec", "web", "echo", "hi"]).await, "hi\n");

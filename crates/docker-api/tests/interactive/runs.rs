@@ -1,12 +1,9 @@
 //! `docker run` and `docker create`, with pipes.
 
-use super::served::{has_docker, served};
+use super::served::served;
 
 #[test]
 fn docker_run_in_its_everyday_forms() {
-    if !has_docker() {
-        return;
-    }
     served("interactive-run", async |served| {
         assert_eq!(served.fine(&["run", "--rm", "box:1", "echo", "hi"]).await, "hi\n");
         let piped = served.docker_with(b"hi there\n", &["run", "-i", "--rm", "box:1", "cat"]).await;

@@ -318,12 +318,6 @@ where
     });
 }
 
-/// Whether there is a Docker CLI. Where there is none, requests alone show what the daemon does.
-pub fn has_docker() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join("docker").is_file())
-}
-
 /// Waits for something that becomes true by itself.
 pub async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let waiting = async {

@@ -1,12 +1,9 @@
 //! The Docker CLI at a terminal.
 
-use super::served::{has_docker, served, until};
+use super::served::{served, until};
 
 #[test]
 fn a_shell_at_a_terminal() {
-    if !has_docker() {
-        return;
-    }
     served("interactive-tty", async |served| {
         let mut terminal = served.terminal(&["run", "-it", "--name", "shell", "box:1"], (33, 101));
         terminal.shows("/ # ");
@@ -26,9 +23,6 @@ fn a_shell_at_a_terminal() {
 
 #[test]
 fn a_terminal_is_left_and_come_back_to() {
-    if !has_docker() {
-        return;
-    }
     served("interactive-detach", async |served| {
         let mut first = served.terminal(&["run", "-it", "--rm", "--name", "shell", "box:1"], (24, 80));
         first.shows("/ # ");
@@ -55,9 +49,6 @@ fn a_terminal_is_left_and_come_back_to() {
 
 #[test]
 fn a_command_at_a_terminal() {
-    if !has_docker() {
-        return;
-    }
     served("interactive-exec-tty", async |served| {
         served.fine(&["run", "-d", "--name", "web", "box:1", "sleep", "600"]).await;
         let mut shell = served.terminal(&["exec", "-it", "-e", "COLOUR=green", "-w", "/data", "web", "sh"], (31, 97));
@@ -74,9 +65,6 @@ fn a_command_at_a_terminal() {
 
 #[test]
 fn what_was_made_is_started_and_attached_to() {
-    if !has_docker() {
-        return;
-    }
     served("interactive-start", async |served| {
         served.fine(&["create", "-it", "--name", "shell", "box:1"]).await;
         for (round, code) in [("first", 3), ("second", 4)] {
