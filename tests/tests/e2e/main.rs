@@ -9,6 +9,7 @@ mod networks;
 mod removal;
 mod services;
 mod troubles;
+mod verbs;
 
 use stack_testkit::namespaced::{NamespacedCluster, Shape};
 use stack_testkit::root::busybox_tar_file;

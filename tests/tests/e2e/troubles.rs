@@ -125,6 +125,8 @@ fn a_registry_with_a_password_serves_every_host_by_digest() {
     login.stdin.take().expect("a pipe").write_all(b"open sesame\n").expect("written");
     assert!(login.wait().expect("ends").success());
 
+    // One host has it before anything needs it.
+    cluster.stack_ok(&["image", "pull", &reference, "--node", "node1"]);
     cluster.stack_ok(&["deploy", &file]);
     let tasks = cluster.wait_ready("pulled/app", 2);
     let images = cluster.json(&["image", "ls"]);
