@@ -318,9 +318,8 @@ impl Daemon {
                 Client::new(Endpoint::Controllers(vec![address]), Some(&identity))
             }),
             keep_controllers: Arc::new(move |controllers: &[SocketAddr]| {
-                let mut identity = (*keeping.identity()).clone();
-                identity.controllers = controllers.to_vec();
-                if let Err(error) = identity.save(&directory).and_then(|()| keeping.replace(identity)) {
+                let controllers = controllers.to_vec();
+                if let Err(error) = keeping.change(&directory, |identity| identity.controllers = controllers) {
                     tracing::warn!(error = %chain(&error), "the controllers' addresses are not kept");
                 }
             }),

@@ -11,6 +11,7 @@ use stack_api::views::{LogLine, TaskView};
 use stack_api::{Client, routes};
 use stack_model::TaskId;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::arguments::LogsArguments;
 use crate::commands::list::task_name;
@@ -137,18 +138,27 @@ async fn follow(
 ) -> Result<(), Failure> {
     let (sender, mut lines) = mpsc::channel::<Line>(1024);
     let mut followed: BTreeSet<TaskId> = BTreeSet::new();
+    let mut followers = JoinSet::new();
     let mut look = tokio::time::interval(LOOK_FOR_TASKS);
     let mut first = true;
     loop {
         tokio::select! {
             Some(line) = lines.recv() => print(&line, arguments)?,
+            Some(_) = followers.join_next() => {}
             _ = look.tick() => {
                 let tasks = match tasks_of(client, selection).await {
                     Ok(tasks) => tasks,
                     Err(failure) if first => return Err(failure),
-                    // The cluster is between leaders, or the stack is gone; what is followed goes on.
+                    Err(failure) if failure.code == ExitCode::NotFound => Vec::new(),
+                    // The cluster is between leaders; what is followed goes on.
                     Err(_) => continue,
                 };
+                if !first && tasks.is_empty() && followers.is_empty() && is_gone(client, selection).await {
+                    while let Ok(line) = lines.try_recv() {
+                        print(&line, arguments)?;
+                    }
+                    return Ok(());
+                }
                 for task in tasks {
                     if !followed.insert(task.id) {
                         continue;
@@ -156,7 +166,7 @@ async fn follow(
                     let (client, sender) = (client.clone(), sender.clone());
                     // A task that appears later is shown from its first line.
                     let query = if first { query.clone() } else { LogQuery { tail: None, ..query.clone() } };
-                    tokio::spawn(async move { follow_task(&client, &task, query, &sender).await });
+                    followers.spawn(async move { follow_task(&client, &task, query, &sender).await });
                 }
                 first = false;
             }
@@ -165,20 +175,69 @@ async fn follow(
     }
 }
 
+/// Whether there will be no more output: the stack is removed, or the task is no longer known.
+async fn is_gone(client: &Client, selection: &Selection) -> bool {
+    match selection {
+        Selection::Query(TaskQuery { stack: Some(stack), .. }) => {
+            let found =
+                client.get::<serde::de::IgnoredAny>(routes::STACK, &[stack], QUICK).await.map_err(Failure::from);
+            found.is_err_and(|failure| failure.code == ExitCode::NotFound)
+        }
+        Selection::Query(_) => false,
+        Selection::Task(_) => {
+            tasks_of(client, selection).await.is_err_and(|failure| failure.code == ExitCode::NotFound)
+        }
+    }
+}
+
+/// Where the output of a task was left, so that after a break of the connection no line is shown twice and none is
+/// left out. Lines may have the same time: those that were read at once do.
+#[derive(Debug, Default)]
+struct Place {
+    /// Of the last line that was shown, in nanoseconds since the Unix epoch.
+    last_time: u64,
+    /// How many lines of that time were shown.
+    shown: usize,
+    /// How many of them may come again, while lines that were shown may come again at all.
+    again: Option<usize>,
+}
+
+impl Place {
+    /// A new connection, which begins at the last line's millisecond.
+    fn comes_again(&mut self) {
+        self.again = (self.last_time > 0).then_some(self.shown);
+    }
+
+    /// Whether the line is a new one.
+    fn is_new(&mut self, time: u64) -> bool {
+        match self.again {
+            Some(_) if time < self.last_time => return false,
+            Some(left) if time == self.last_time && left > 0 => {
+                self.again = Some(left - 1);
+                return false;
+            }
+            _ => self.again = None,
+        }
+        self.shown = if time == self.last_time { self.shown + 1 } else { 1 };
+        self.last_time = time;
+        true
+    }
+}
+
 /// Follows one task over breaks of the connection, without a gap and without a line twice.
 async fn follow_task(client: &Client, task: &TaskView, mut query: LogQuery, sender: &mpsc::Sender<Line>) {
-    let mut last_time = 0;
+    let mut place = Place::default();
     loop {
         let outcome = async {
             let mut stream = client.stream(routes::TASK_LOGS, &[&task.id.to_string()], Some(&query)).await?;
             let mut buffer = BytesMut::new();
+            place.comes_again();
             while let Some(chunk) = stream.next().await {
                 buffer.extend_from_slice(&chunk?);
                 while let Some(line) = take_line(&mut buffer)? {
-                    if line.time_nanoseconds <= last_time {
+                    if !place.is_new(line.time_nanoseconds) {
                         continue;
                     }
-                    last_time = line.time_nanoseconds;
                     let line = Line { name: task_name(task), node: task.node_name.clone(), line };
                     if sender.send(line).await.is_err() {
                         return Ok(());
@@ -194,8 +253,8 @@ async fn follow_task(client: &Client, task: &TaskView, mut query: LogQuery, send
             Err(failure) => tracing::debug!("{}", chain(&failure)),
         }
         tokio::time::sleep(LOOK_FOR_TASKS).await;
-        if last_time > 0 {
-            query.since = Some(last_time / 1_000_000);
+        if place.last_time > 0 {
+            query.since = Some(place.last_time / 1_000_000);
             query.tail = None;
         }
     }
@@ -220,4 +279,41 @@ fn print(line: &Line, arguments: &LogsArguments) -> Result<(), Failure> {
     text.push_str(&line.line.line);
     output::data(&text);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Place;
+
+    fn shown(place: &mut Place, times: &[u64]) -> Vec<u64> {
+        times.iter().copied().filter(|&time| place.is_new(time)).collect()
+    }
+
+    #[test]
+    fn lines_of_one_time_are_all_shown() {
+        let mut place = Place::default();
+        place.comes_again();
+        assert_eq!(shown(&mut place, &[5, 5, 5, 6]), [5, 5, 5, 6]);
+    }
+
+    #[test]
+    fn after_a_break_what_was_shown_is_left_out_and_nothing_else() {
+        let mut place = Place::default();
+        place.comes_again();
+        assert_eq!(shown(&mut place, &[3, 5, 5]), [3, 5, 5]);
+        place.comes_again();
+        assert_eq!(shown(&mut place, &[3, 5, 5, 5, 7]), [5, 7]);
+        place.comes_again();
+        place.comes_again();
+        assert_eq!(shown(&mut place, &[7, 7]), [7]);
+        place.comes_again();
+        assert_eq!(shown(&mut place, &[7, 7, 8]), [8]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_hides_nothing_while_connected() {
+        let mut place = Place::default();
+        place.comes_again();
+        assert_eq!(shown(&mut place, &[9, 4, 4, 10]), [9, 4, 4, 10]);
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
@@ -193,6 +193,8 @@ pub struct Credentials {
     identity: RwLock<Arc<NodeIdentity>>,
     current: Arc<Current>,
     roots: Arc<RootCertStore>,
+    /// Held by who changes the identity: the file has one writer at a time.
+    changing: Mutex<()>,
 }
 
 /// The only TLS implementation used; named explicitly, so that no process-wide default is needed.
@@ -232,7 +234,12 @@ impl Credentials {
         let mut roots = RootCertStore::empty();
         roots.add(authority(&identity)?)?;
         let current = Arc::new(Current(RwLock::new(certified(&identity)?)));
-        Ok(Self { identity: RwLock::new(Arc::new(identity)), current, roots: Arc::new(roots) })
+        Ok(Self {
+            identity: RwLock::new(Arc::new(identity)),
+            current,
+            roots: Arc::new(roots),
+            changing: Mutex::new(()),
+        })
     }
 
     /// What this host is now.
@@ -241,12 +248,21 @@ impl Credentials {
         Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes a renewed certificate into use; new connections present it.
+    /// Changes this host's identity, in the file and in use; new connections present a renewed certificate. Changes
+    /// from several tasks are made one after the other, each to what the last one left.
     ///
     /// # Errors
-    /// When it is not a certificate of this node.
-    pub fn replace(&self, identity: NodeIdentity) -> Result<(), CredentialsError> {
+    /// See [`CredentialsError`]. What cannot be used is not kept, and what was not kept is not used.
+    pub fn change(
+        &self,
+        state_directory: &Path,
+        change: impl FnOnce(&mut NodeIdentity),
+    ) -> Result<(), CredentialsError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut identity = (*self.identity()).clone();
+        change(&mut identity);
         let key = certified(&identity)?;
+        identity.save(state_directory)?;
         *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = key;
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
         Ok(())
@@ -279,5 +295,62 @@ impl Credentials {
             .with_client_cert_resolver(Arc::<Current>::clone(&self.current));
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::authority::{Authority, Subject, new_key};
+
+    /// A worker's identity, certified just now.
+    fn identity() -> NodeIdentity {
+        let now = time::OffsetDateTime::now_utc();
+        let (authority, _) = Authority::create("test", now).unwrap();
+        let (key, request) = new_key().unwrap();
+        let node = NodeId::from_bits(7);
+        let subject = Subject::Node { id: node, role: NodeRole::Worker };
+        NodeIdentity {
+            cluster_id: "test".to_owned(),
+            node,
+            role: NodeRole::Worker,
+            raft_id: None,
+            certificate: authority.issue(&request, &subject, now, time::Duration::days(1)).unwrap(),
+            key: key.to_string(),
+            ca_certificate: authority.certificate_pem().to_owned(),
+            address: None,
+            controllers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn changes_from_several_tasks_are_all_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let credentials = Credentials::new(identity()).unwrap();
+        std::thread::scope(|scope| {
+            for host in 1..=8 {
+                let (credentials, place) = (&credentials, place.path());
+                scope.spawn(move || {
+                    let address = std::net::SocketAddr::from(([192, 0, 2, host], 7443));
+                    credentials.change(place, |identity| identity.controllers.push(address)).unwrap();
+                });
+            }
+        });
+        let kept = NodeIdentity::load(place.path()).unwrap().unwrap();
+        assert_eq!(kept.controllers.len(), 8);
+        assert_eq!(kept, *credentials.identity());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_not_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let first = identity();
+        let credentials = Credentials::new(first.clone()).unwrap();
+        credentials.change(place.path(), |identity| identity.cluster_id = "renamed".to_owned()).unwrap();
+        let foreign = identity();
+        credentials.change(place.path(), |identity| identity.key = foreign.key).unwrap_err();
+        let kept = NodeIdentity::load(place.path()).unwrap().unwrap();
+        assert_eq!(kept.key, first.key);
+        assert_eq!(kept, *credentials.identity());
     }
 }

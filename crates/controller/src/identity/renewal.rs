@@ -11,7 +11,7 @@ use stack_api::{Client, ClientError, Endpoint, routes};
 use tokio_util::sync::CancellationToken;
 
 use super::authority::{self, IssueError};
-use super::credentials::{Credentials, CredentialsError, NodeIdentity};
+use super::credentials::{Credentials, CredentialsError};
 
 /// A call to a controller has this long.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -53,16 +53,11 @@ pub async fn renew(credentials: &Credentials, state_directory: &std::path::Path)
     let request = CertificateRequest { name: None, certificate_request };
     let answer: CertificateResponse =
         client.call(routes::CERTIFICATE, &[], None::<&()>, Some(&request), TIMEOUT).await?;
-    let renewed = NodeIdentity {
-        certificate: answer.certificate,
-        key: key.to_string(),
-        controllers: answer.controllers,
-        ..(*identity).clone()
-    };
-    // What cannot be used is not kept; what was not kept is not used.
-    Credentials::new(renewed.clone())?;
-    renewed.save(state_directory)?;
-    credentials.replace(renewed)?;
+    credentials.change(state_directory, |identity| {
+        identity.certificate = answer.certificate;
+        identity.key = key.to_string();
+        identity.controllers = answer.controllers;
+    })?;
     Ok(())
 }
 
