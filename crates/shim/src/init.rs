@@ -41,6 +41,8 @@ fn supervise(child: Pid) -> ! {
     // its closing is how the shim learns that the program runs.
     let _ = all.thread_block();
     let _ = syscalls::close_from(3);
+    // One that ended before the signals were blocked has told nobody.
+    reap(child);
     loop {
         let Ok(signal) = all.wait() else { continue };
         if signal == Signal::SIGCHLD {
