@@ -14,19 +14,16 @@ use crate::syscalls;
 
 /// Forks: the child runs the program and returns only if it cannot; this process never returns.
 pub fn run(prepared: &Prepared) -> Failure {
+    // Blocked before there is a child: process 1 would lose the signal of one that ends at once, and a SIGTERM that comes
+    // early. Blocking cannot fail with a valid set.
+    let _ = SigSet::all().thread_block();
     match syscalls::fork() {
         Ok(None) => {
             // SAFETY: a new process group for the terminal's sake; failing is no harm.
             let _ = unsafe { libc::setpgid(0, 0) };
-            // SAFETY: gives the terminal, if there is one, to that group; SIGTTOU is ignored meanwhile by blocking it.
-            unsafe {
-                let mut set: libc::sigset_t = std::mem::zeroed();
-                libc::sigemptyset(&raw mut set);
-                libc::sigaddset(&raw mut set, libc::SIGTTOU);
-                libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-                libc::tcsetpgrp(0, libc::getpid());
-                libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
-            }
+            // SAFETY: gives the terminal, if there is one, to that group; SIGTTOU is among what is blocked.
+            let _ = unsafe { libc::tcsetpgrp(0, libc::getpid()) };
+            let _ = SigSet::empty().thread_set_mask();
             process::execute(prepared)
         }
         Ok(Some(child)) => supervise(Pid::from_raw(child)),
@@ -37,12 +34,9 @@ pub fn run(prepared: &Prepared) -> Failure {
 fn supervise(child: Pid) -> ! {
     syscalls::set_name(c"init");
     let all = SigSet::all();
-    // Blocking cannot fail with a valid set, and closing cannot fail with a valid range. The shim's socket goes with it:
-    // its closing is how the shim learns that the program runs.
-    let _ = all.thread_block();
+    // Closing cannot fail with a valid range. The shim's socket goes with it: its closing is how the shim learns that the
+    // program runs.
     let _ = syscalls::close_from(3);
-    // One that ended before the signals were blocked has told nobody.
-    reap(child);
     loop {
         let Ok(signal) = all.wait() else { continue };
         if signal == Signal::SIGCHLD {
