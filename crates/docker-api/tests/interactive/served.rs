@@ -282,6 +282,10 @@ impl Terminal {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // What it wrote last may still be on its way; the terminal ends with its last user.
+                while let Ok(bytes) = self.heard.recv_timeout(std::time::Duration::from_secs(1)) {
+                    self.shown.push_str(&String::from_utf8_lossy(&bytes));
+                }
                 return status.code().unwrap_or(-1);
             }
             assert!(Instant::now() < deadline, "it does not end: {}", self.shown);
