@@ -297,6 +297,13 @@ impl Daemon {
             let (networks, host, stop) = (networks.clone(), Arc::clone(&host), self.stop.clone());
             self.tasks.spawn(async move { networks.run(host, stop).await });
         }
+        self.tasks.spawn(stack_agent::images::collect(
+            self.engine.clone(),
+            ledger.clone(),
+            self.configuration.state_directory.clone(),
+            self.configuration.images,
+            self.stop.clone(),
+        ));
         let reconciler = Reconciler {
             host,
             ledger: ledger.clone(),

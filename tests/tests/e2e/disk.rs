@@ -46,6 +46,21 @@ pub fn fill(cluster: &NamespacedCluster, host: &str) -> Filler {
     Filler(path)
 }
 
+/// Fills a host's small disk until so much of it is used, in per cent.
+pub fn fill_to(cluster: &NamespacedCluster, host: &str, percent: u64) -> Filler {
+    let state = cluster.host_directory(host).join("state");
+    let path = state.join("filler");
+    let mut file = std::fs::File::create(&path).expect("made");
+    let used = || {
+        let disk = nix::sys::statvfs::statvfs(&state).expect("a disk");
+        100 - disk.blocks_free() * 100 / disk.blocks()
+    };
+    while used() < percent {
+        file.write_all(&vec![1; 65536]).expect("there is room");
+    }
+    Filler(path)
+}
+
 impl Filler {
     /// There is room again.
     pub fn remove(self) {

@@ -188,6 +188,52 @@ fn a_full_disk_is_said_and_heals_when_there_is_room() {
     cluster.down();
 }
 
+#[test]
+fn images_that_nothing_uses_go_when_the_disk_fills() {
+    let registry = stack_testkit::registry::Registry::start().expect("a registry");
+    let forwarder = Forwarder::start(registry.address().parse().expect("an address"));
+    let flag = format!("gateway:{}", forwarder.port);
+    // Above half of the disk, and what was unused for two seconds.
+    let flags = [
+        "--insecure-registry",
+        &flag,
+        "--set",
+        "images.collect_above_percent=50",
+        "--set",
+        "images.collect_unused_for=\"2s\"",
+    ];
+    let cluster = cluster(1, 1, &flags);
+    disk::give_small_disk(&cluster, "node1");
+    let reference = |name: &str| format!("{}:{}/team/{name}:1", gateway(&cluster), forwarder.port);
+    for (name, label) in [("kept", "1"), ("old", "2")] {
+        let labels = serde_json::json!({"Labels": {"which": label}});
+        registry.put_image(&format!("team/{name}"), "1", &stack_testkit::root::busybox_tar(), &labels).expect("taken");
+        let path = cluster.file(&format!("{name}.yml"), &stack_file(name, &reference(name), ""));
+        cluster.stack_ok(&["deploy", &path]);
+    }
+    let images = || {
+        let all = cluster.json(&["image", "ls"]);
+        let all = all.as_array().cloned().unwrap_or_default();
+        let names = all.iter().flat_map(|image| image["references"].as_array().cloned().unwrap_or_default());
+        names.filter_map(|name| name.as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    cluster.stack_ok(&["rm", "old"]);
+    assert!(images().contains(&reference("old")), "{:?}", images());
+
+    let filler = disk::fill_to(&cluster, "node1", 60);
+    cluster.wait("the unused image to go", || {
+        let images = images();
+        if images.contains(&reference("old")) { Err(images) } else { Ok(()) }
+    });
+    // What is used stays, and what was loaded.
+    let left = images();
+    assert!(left.contains(&reference("kept")), "{left:?}");
+    assert!(left.iter().any(|name| name.contains("busybox")), "{left:?}");
+    cluster.wait_ready("kept/app", 1);
+    filler.remove();
+    cluster.down();
+}
+
 fn gateway(cluster: &NamespacedCluster) -> std::net::Ipv4Addr {
     let address = cluster.host("node1").address.octets();
     std::net::Ipv4Addr::new(address[0], address[1], address[2], 1)
