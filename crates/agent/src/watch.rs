@@ -20,10 +20,10 @@ use stack_model::{NodeDescription, NodeId, Report};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, SharedLedger};
 use crate::metrics::AgentMetrics;
 use crate::networks::Networks;
-use crate::reconcile::{Contact, SharedLedger};
+use crate::reconcile::Contact;
 
 /// The longest pause between two tries to reach a controller.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -191,7 +191,7 @@ impl Session {
             };
             let generation = assignment.generation;
             let networks = assignment.networks.clone();
-            let accepted = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).accept(assignment);
+            let accepted = self.ledger.change(|ledger| ledger.accept(assignment)).await;
             match accepted {
                 Ok(is_news) => {
                     after = Some(generation);
@@ -240,7 +240,7 @@ impl Session {
             known = news.networks.clone();
             self.networks.hear(&news.networks, news.documents, news.revision);
             let wanted = self.networks.wanted();
-            self.ledger.lock().unwrap_or_else(PoisonError::into_inner).set_networks(wanted);
+            self.ledger.change(|ledger| ledger.set_networks(wanted)).await;
             // What cannot be done is not acknowledged; whoever waits for it gives up in time.
             let done = in_force.wait_for(|state| state.revision >= news.revision);
             let _ = tokio::time::timeout(LONGEST_PAUSE, done).await;

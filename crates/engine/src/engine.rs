@@ -65,6 +65,13 @@ pub struct ContainersConfig {
     pub shim: PathBuf,
     /// The control group above the containers'. Relative: below the groups of this process.
     pub cgroup_parent: PathBuf,
+    /// How long the shim of a container that ran may take to answer an engine that has just come.
+    pub shim_patience: Duration,
+}
+
+impl ContainersConfig {
+    /// The usual [`shim_patience`](Self::shim_patience).
+    pub const SHIM_PATIENCE: Duration = Duration::from_secs(30);
 }
 
 /// The whole engine.
@@ -102,7 +109,7 @@ struct Inner {
     events: broadcast::Sender<Event>,
     history: Mutex<VecDeque<Event>>,
     metrics: Metrics,
-    warnings: Vec<String>,
+    warnings: Mutex<Vec<String>>,
 }
 
 /// One container in memory.
@@ -232,7 +239,7 @@ impl Engine {
         let overlay = Arc::new(Overlay::open(OverlayConfig::default())?);
         let names = Arc::new(NameServers::new(NameServersConfig::default(), Arc::new(Directory::new())));
         networks.publish_in(Arc::clone(names.directory()));
-        let (known, warnings) = records.load()?;
+        let loaded = records.load()?;
         let launcher = Launcher {
             program,
             hierarchies,
@@ -253,17 +260,19 @@ impl Engine {
             events: broadcast::channel(1024).0,
             history: Mutex::default(),
             metrics: Metrics::new(),
-            warnings,
+            warnings: Mutex::new(loaded.warnings),
         };
         let engine = Self { inner: Arc::new(inner) };
-        engine.adopt(known).await;
+        let damaged = engine.end_damaged(loaded.damaged).await;
+        locked(&engine.inner.warnings).extend(damaged);
+        engine.adopt(loaded.records, config.shim_patience).await?;
         Ok(engine)
     }
 
     /// What could not be read when the engine was opened.
     #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.inner.warnings
+    pub fn warnings(&self) -> Vec<String> {
+        locked(&self.inner.warnings).clone()
     }
 
     /// The images.
