@@ -183,6 +183,19 @@ pub enum EventKind {
     },
     /// Its limits or its policy were changed.
     Updated,
+    /// Files of it were copied out.
+    Archived,
+    /// Files were copied into it.
+    Extracted,
+    /// Its whole file system was copied out.
+    Exported,
+    /// An image was made of it.
+    Committed {
+        /// The image's identifier.
+        image: String,
+        /// What the image was called.
+        name: String,
+    },
     /// A client is attached to its streams.
     Attached,
     /// A client has left them by its detach keys.
