@@ -1,6 +1,6 @@
 //! The engine as a [`Host`]: containers of tasks have the task's id as theirs, and a label that says so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::names;
 use crate::networks::{HostNetworks, Networks};
 use crate::overlay::{self, Underlay};
 use crate::plan::Step;
-use crate::translate::{Place, TASK_LABEL, container_config, external_volumes};
+use crate::translate::{DescribedVolume, Place, TASK_LABEL, container_config, described_volumes, external_volumes};
 
 /// A registry's credential in the engine's words.
 #[must_use]
@@ -133,6 +133,7 @@ impl EngineHost {
         let known = self.networks.wanted();
         let place = Place { node: self.node, node_name: &self.node_name, networks: &known.assigned };
         require_volumes(self.engine.volumes(), &external_volumes(task, assigned, place))?;
+        make_volumes(self.engine.volumes(), &described_volumes(task, assigned, place))?;
         let config = container_config(task, assigned, place);
         self.engine
             .create(Some(id), config)
@@ -167,6 +168,21 @@ fn require_volumes(volumes: &Volumes, names: &BTreeSet<String>) -> Result<(), St
                 return Err(StepFailure { message: full_text(&error), may_heal });
             }
         }
+    }
+    Ok(())
+}
+
+/// Makes the volumes that have labels or options, where they are not there. One that is there keeps its labels.
+fn make_volumes(volumes: &Volumes, described: &BTreeMap<String, DescribedVolume>) -> Result<(), StepFailure> {
+    for (name, described) in described {
+        if described.options.is_empty() && volumes.inspect(name).is_ok() {
+            continue;
+        }
+        volumes.create(name, &described.labels, &described.options).map_err(|error| StepFailure {
+            message: full_text(&error),
+            // Somebody may remove the one that is there.
+            may_heal: !matches!(error, VolumeError::Name { .. } | VolumeError::Options { .. }),
+        })?;
     }
     Ok(())
 }
@@ -266,8 +282,6 @@ impl Host for EngineHost {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
