@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use futures::{StreamExt, TryStreamExt};
 use stack_api::bodies::{ImageQuery, ImportQuery, LogQuery, PullRequest};
+use stack_api::examination::{ExamineRequest, HostExamination};
 use stack_api::routes::{self, Route};
 use stack_api::views::{ImageView, LogLine};
 use stack_api::{ErrorBody, ErrorCode};
@@ -22,6 +23,7 @@ use tokio_util::io::StreamReader;
 
 use stack_api::error::full_text;
 
+use crate::doctor::{self, Patient};
 use crate::engine_host::{credentials, log_query};
 
 /// An answer that is not a success.
@@ -46,7 +48,8 @@ impl IntoResponse for Refusal {
 }
 
 /// The routes of one host, each with the table's entry, for the caller to guard and mount.
-pub fn host_routes(engine: Engine) -> Vec<(Route, Router)> {
+pub fn host_routes(engine: Engine, patient: Patient) -> Vec<(Route, Router)> {
+    let examined = (engine.clone(), patient);
     let mount = |route: Route, handler: MethodRouter<Engine>| {
         (route, Router::new().route(route.path, handler).with_state(engine.clone()))
     };
@@ -58,7 +61,15 @@ pub fn host_routes(engine: Engine) -> Vec<(Route, Router)> {
         mount(routes::HOST_IMAGE_PULL, post(pull)),
         mount(routes::HOST_IMAGE_REMOVE, delete(remove)),
         mount(routes::HOST_TASK_LOGS, get(logs)),
+        (routes::HOST_EXAMINE, Router::new().route(routes::HOST_EXAMINE.path, post(examine)).with_state(examined)),
     ]
+}
+
+async fn examine(
+    State((engine, patient)): State<(Engine, Patient)>,
+    Json(request): Json<ExamineRequest>,
+) -> Json<HostExamination> {
+    Json(doctor::examine(&engine, &patient, request).await)
 }
 
 fn view(image: &Image) -> Result<ImageView, Refusal> {

@@ -40,6 +40,9 @@ use crate::routes::{self, Caller};
     crate::views::NetworkServiceView,
     crate::views::NetworkTaskView,
     crate::views::LogLine,
+    crate::examination::ExamineRequest,
+    crate::examination::HostExamination,
+    crate::examination::ExaminationView,
 )))]
 struct Schemas;
 

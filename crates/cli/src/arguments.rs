@@ -90,6 +90,8 @@ pub enum Command {
     /// The networks between hosts
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Examine the hosts and the ways between them: ports, packet sizes, clocks, kernels, disks
+    Doctor(ListArguments),
     /// Credentials of registries, for the whole cluster
     #[command(subcommand)]
     Registry(RegistryCommand),

@@ -57,6 +57,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Rm { stack, detach, timeout } => commands::deploy::remove(&session, &stack, detach, timeout).await,
         Command::Image(command) => commands::image::run(&session, command).await,
         Command::Network(command) => commands::network::run(&session, command).await,
+        Command::Doctor(arguments) => commands::doctor::run(&session, &arguments).await,
         Command::Registry(command) => commands::registry::run(&session, command).await,
         Command::Context(command) => commands::context::run(&session, command).await,
         Command::Dev(command) => commands::dev::run(command).await,
