@@ -37,6 +37,7 @@ use crate::routes::{self, Caller};
     crate::views::RegistryView,
     crate::views::NetworkView,
     crate::views::NetworkHostView,
+    crate::views::HostNetworksView,
     crate::views::NetworkServiceView,
     crate::views::NetworkTaskView,
     crate::views::LogLine,

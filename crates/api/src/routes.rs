@@ -109,6 +109,7 @@ routes! {
     HOST_IMAGE_PULL = "POST" "/v1/host/images/pull" Controller Some("PullRequest") => Some("ImageView"), "Pull an image on this host";
     HOST_IMAGE_REMOVE = "DELETE" "/v1/host/images" Controller None => Some("ImageView[]"), "Remove an image from this host";
     HOST_TASK_LOGS = "GET" "/v1/host/tasks/{task}/logs" Controller None => Some("LogLine"), "The output of a task on this host";
+    HOST_NETWORKS = "GET" "/v1/host/networks" Controller None => Some("HostNetworksView"), "What of the networks is in force on this host";
     HOST_EXAMINE = "POST" "/v1/host/examine" Controller Some("ExamineRequest") => Some("HostExamination"), "Examine this host and the ways to others";
     OPENAPI = "GET" "/v1/openapi.json" Anyone None => None, "This document";
     METRICS = "GET" "/metrics" Operator None => None, "Prometheus metrics";

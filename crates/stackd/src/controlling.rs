@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
+use stack_agent::Networks;
 use stack_agent::doctor::Patient;
 use stack_api::routes;
 use stack_controller::controller::{Controller, ControllerConfig, StartError};
@@ -35,6 +36,8 @@ pub struct Served {
     pub registry: Arc<Registry>,
     /// Who this host is.
     pub credentials: Arc<Credentials>,
+    /// What is known of the networks between hosts, and what of it is done.
+    pub networks: Networks,
 }
 
 impl Daemon {
@@ -47,7 +50,7 @@ impl Daemon {
             node: served.credentials.identity().node,
             state_directory: self.configuration.state_directory.clone(),
         };
-        for (route, part) in stack_agent::http::host_routes(self.engine.clone(), patient) {
+        for (route, part) in stack_agent::http::host_routes(self.engine.clone(), served.networks.clone(), patient) {
             router = router.merge(guard::protect(part, route.caller, store.clone()));
         }
         router = match controller {

@@ -89,3 +89,64 @@ fn what_a_firewall_keeps_from_the_cluster_is_found_and_named() {
     assert_eq!(found, ["node3: node", "node1 to node2: control"], "{view:#}");
     cluster.down();
 }
+
+#[test]
+fn what_has_not_converged_on_a_network_is_shown_with_its_reason() {
+    let cluster = cluster(2, 1, &[]);
+    let file = cluster.file(
+        "net.yml",
+        r#"name: net
+services:
+  app:
+    image: busybox:test
+    init: true
+    command: ["sleep", "1000000"]
+    stop_grace_period: 1s
+    deploy: {replicas: 2}
+"#,
+    );
+    cluster.stack_ok(&["deploy", &file]);
+    let inspect = || -> Value {
+        let text = cluster.stack_ok(&["network", "inspect", "net_default"]);
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let of = |view: &Value, host: &str| -> Value {
+        let hosts = view["hosts"].as_array().cloned().unwrap_or_default();
+        hosts.into_iter().find(|one| one["node"] == host).map_or(Value::Null, |one| one["convergence"].clone())
+    };
+    let is_in_force = |view: &Value, host: &str| of(view, host)["state"] == "in_force";
+    let all_in_force = || {
+        cluster.wait("both hosts to have converged", || {
+            let view = inspect();
+            if is_in_force(&view, "node1") && is_in_force(&view, "node2") { Ok(view) } else { Err(view) }
+        })
+    };
+    let view = all_in_force();
+
+    // Somebody else takes what the network needs on one host: its number, at our port.
+    let run = |command: &[&str]| {
+        let pid = cluster.host("node2").pid.expect("the daemon runs").to_string();
+        let output = Command::new("nsenter").args(["-t", &pid, "-n"]).args(command).output().expect("runs");
+        assert!(output.status.success(), "{command:?}: {}", text(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let links = run(&["ip", "-o", "link", "show", "type", "vxlan"]);
+    let tunnel = links.split(": ").nth(1).expect("a tunnel").to_owned();
+    let vni = view["vni"].to_string();
+    run(&["sh", "-c", &format!("ip link delete {tunnel} && ip link add theirs type vxlan id {vni} dstport 4792")]);
+    let view = cluster.wait("the host that is behind to say so", || {
+        let view = inspect();
+        if of(&view, "node2")["problem"].is_string() { Ok(view) } else { Err(view) }
+    });
+    assert_eq!(of(&view, "node2")["state"], "behind", "{view:#}");
+    assert!(is_in_force(&view, "node1"), "{view:#}");
+    run(&["ip", "link", "delete", "theirs"]);
+    all_in_force();
+
+    cluster.dev(&["kill", "node2"]);
+    cluster.wait("the host that is down to be unknown", || {
+        let view = inspect();
+        if of(&view, "node2")["state"] == "unknown" { Ok(()) } else { Err(view) }
+    });
+    cluster.down();
+}
