@@ -20,6 +20,7 @@ use stack_model::{NodeDescription, NodeId, Report};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::files::Files;
 use crate::ledger::LedgerError;
 use crate::metrics::AgentMetrics;
 use crate::networks::Networks;
@@ -73,12 +74,14 @@ pub struct Session {
     wake: Arc<Notify>,
     reports: watch::Receiver<Option<Report>>,
     networks: Networks,
+    files: Files,
     metrics: AgentMetrics,
 }
 
 impl Session {
     /// A session that has not begun.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "the parts of one host, each needed once")]
     pub fn new(
         config: SessionConfig,
         ledger: SharedLedger,
@@ -86,10 +89,11 @@ impl Session {
         wake: Arc<Notify>,
         reports: watch::Receiver<Option<Report>>,
         networks: Networks,
+        files: Files,
         metrics: AgentMetrics,
     ) -> Self {
         let known = Mutex::new(Known { controllers: config.controllers.clone(), current: None });
-        Self { config, known, ledger, contact, wake, reports, networks, metrics }
+        Self { config, known, ledger, contact, wake, reports, networks, files, metrics }
     }
 
     /// Runs until `stop`.
@@ -185,13 +189,22 @@ impl Session {
                 }
             };
             pause.reset();
-            let Some(assignment) = answer.assignment else {
+            let Some(mut assignment) = answer.assignment else {
                 self.contact.made();
                 continue;
             };
             let generation = assignment.generation;
             let networks = assignment.networks.clone();
-            let accepted = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).accept(assignment);
+            let contents = std::mem::take(&mut assignment.contents);
+            let accepted = {
+                let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+                let accepted = ledger.accept(assignment);
+                // Before anybody can look at the ledger and miss them.
+                if accepted.is_ok() {
+                    self.files.hear(ledger.assignment(), contents);
+                }
+                accepted
+            };
             match accepted {
                 Ok(is_news) => {
                     after = Some(generation);
