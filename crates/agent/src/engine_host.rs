@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stack_api::bodies::LogQuery;
 use stack_api::error::full_text;
-use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError};
+use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError, StopError};
 use stack_engine::dns::Layer;
 use stack_engine::image::Reference;
 use stack_engine::image::registry::{Credentials, PullError};
@@ -288,9 +288,11 @@ impl Host for EngineHost {
             Step::Pull { assigned, credential, .. } => self.pull(assigned, credential.as_ref()).await,
             Step::Create { task, assigned } => self.create(*task, assigned).await,
             Step::Start { task, container, .. } => self.start(*task, container).await,
-            Step::Stop { container, .. } => {
-                self.engine.stop(&container_id(container)?, None).await.map_err(|error| failed(&error))
-            }
+            Step::Stop { container, .. } => match self.engine.stop(&container_id(container)?, None).await {
+                // Somebody removed it meanwhile: it does not run.
+                Ok(()) | Err(StopError::Missing { .. }) => Ok(()),
+                Err(error) => Err(failed(&error)),
+            },
             Step::Remove { container, .. } => {
                 let id = container_id(container)?;
                 if self.engine.inspect(&id).is_none() {

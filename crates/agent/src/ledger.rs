@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stack_model::{Assignment, NodeId};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::memory::Memory;
 use crate::networks::HostNetworks;
@@ -129,6 +131,12 @@ impl Ledger {
         &self.memory
     }
 
+    /// Whether everything that is in force is on disk.
+    #[must_use]
+    pub const fn is_saved(&self) -> bool {
+        !(self.unsaved.assignment || self.unsaved.memory || self.unsaved.networks)
+    }
+
     /// What was last heard of the host's networks.
     #[must_use]
     pub const fn networks(&self) -> &HostNetworks {
@@ -207,6 +215,35 @@ impl Ledger {
     }
 }
 
+/// The ledger, shared by the session that fills it and the loop that works from it. A disk may take its time: neither
+/// waits for it on a thread that others need.
+#[derive(Debug, Clone)]
+pub struct SharedLedger(Arc<Mutex<Ledger>>);
+
+impl SharedLedger {
+    /// Shares a ledger.
+    #[must_use]
+    pub fn new(ledger: Ledger) -> Self {
+        Self(Arc::new(Mutex::new(ledger)))
+    }
+
+    /// To look at it, when whoever changes it is done.
+    pub async fn lock(&self) -> OwnedMutexGuard<Ledger> {
+        Arc::clone(&self.0).lock_owned().await
+    }
+
+    /// Changes it on a thread that may wait for the disk.
+    pub async fn change<R: Send + 'static>(&self, change: impl FnOnce(&mut Ledger) -> R + Send + 'static) -> R {
+        let mut ledger = self.lock().await;
+        let changed = tokio::task::spawn_blocking(move || change(&mut ledger)).await;
+        changed.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only when the whole runtime ends, which nobody here outlives.
+            Err(_cancelled) => std::panic::resume_unwind(Box::new("the runtime ends")),
+        })
+    }
+}
+
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -280,6 +317,21 @@ mod tests {
         assert_eq!(ledger.assignment().generation, 7);
         let foreign = Assignment { node: NodeId::from_bits(2), ..assignment(9) };
         assert!(matches!(ledger.accept(foreign), Err(LedgerError::ForeignNode { .. })));
+    }
+
+    #[tokio::test]
+    async fn while_the_disk_takes_its_time_everything_else_goes_on() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let ledger = SharedLedger::new(Ledger::open(directory.path(), NodeId::from_bits(1)).expect("opens"));
+        let (slow, disk) = std::sync::mpsc::channel();
+        let change = ledger.change(move |ledger| {
+            disk.recv().expect("the disk answers");
+            ledger.accept(assignment(7))
+        });
+        // One thread runs both: had the first waited on it, the second would never come to speak.
+        let (accepted, ()) = tokio::join!(change, async move { slow.send(()).expect("somebody waits") });
+        assert!(accepted.expect("newer"));
+        assert_eq!(ledger.lock().await.assignment().generation, 7);
     }
 
     #[test]

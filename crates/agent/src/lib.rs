@@ -8,6 +8,7 @@ pub mod engine_host;
 pub mod files;
 pub mod host;
 pub mod http;
+pub mod images;
 pub mod ledger;
 pub mod memory;
 pub mod metrics;

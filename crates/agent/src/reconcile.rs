@@ -2,9 +2,11 @@
 //! and a timer all start the same pass from whole state.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::FutureExt as _;
 use stack_model::{Assignment, Digest, Report, TaskId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -12,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, field};
 
 use crate::host::{Host, StepFailure};
-use crate::ledger::Ledger;
+use crate::ledger::SharedLedger;
 use crate::metrics::AgentMetrics;
 use crate::networks::Networks;
 use crate::pass::pass;
@@ -23,15 +25,14 @@ const START_WITHOUT_CONTROLLER: Duration = Duration::from_secs(5);
 /// Looks again though nothing happened, in case a wake-up was lost to somebody else's doing.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 
+const PANICKED: &str = "a defect in stackd interrupted this step (its log says where); it is tried again";
+
 /// The host's clock.
 #[must_use]
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
-
-/// The ledger, shared by the watch that fills it and the loop that works from it.
-pub type SharedLedger = Arc<Mutex<Ledger>>;
 
 /// Whether a controller was heard since the agent started.
 #[derive(Debug, Clone, Default)]
@@ -100,17 +101,17 @@ impl<H: Host> Reconciler<H> {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
                 Some(ended) = running.join_next(), if !running.is_empty() => {
-                    self.take_end(ended, &mut busy, &mut pulled);
+                    self.take_end(ended, &mut busy, &mut pulled).await;
                     // Whatever else has ended meanwhile belongs to the same pass.
                     while let Some(ended) = running.try_join_next() {
-                        self.take_end(ended, &mut busy, &mut pulled);
+                        self.take_end(ended, &mut busy, &mut pulled).await;
                     }
                 }
             }
         }
     }
 
-    fn take_end(
+    async fn take_end(
         &self,
         ended: Result<Ended, tokio::task::JoinError>,
         busy: &mut BTreeSet<TaskId>,
@@ -118,10 +119,9 @@ impl<H: Host> Reconciler<H> {
     ) {
         let ended = match ended {
             Ok(ended) => ended,
+            // Steps are never cancelled but by the end of everything, and a panic in one is an outcome of it.
             Err(error) => {
-                // A panic in a step is a defect; the task is tried again rather than forgotten for good.
                 tracing::error!(%error, "a step did not end as it should");
-                busy.clear();
                 return;
             }
         };
@@ -141,10 +141,13 @@ impl<H: Host> Reconciler<H> {
         if let Err(failure) = &ended.outcome {
             ended.span.in_scope(|| tracing::warn!(may_heal = failure.may_heal, "{failure}"));
         }
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut memory = ledger.memory().clone();
-        memory.end(&ended.step, ended.outcome, now());
-        ledger.set_memory(memory);
+        self.ledger
+            .change(move |ledger| {
+                let mut memory = ledger.memory().clone();
+                memory.end(&ended.step, ended.outcome, now());
+                ledger.set_memory(memory);
+            })
+            .await;
     }
 
     /// One pass: observe, plan, begin the steps, report. Answers when to look again.
@@ -159,7 +162,7 @@ impl<H: Host> Reconciler<H> {
         let now = now();
         let start_not_before =
             (!self.contact.was_made()).then(|| started + START_WITHOUT_CONTROLLER.into()).filter(|at| *at > now);
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let ledger = self.ledger.lock().await;
         let want = ledger.assignment();
         pulled.retain(|task, _| want.tasks.contains_key(task));
         let have_image: BTreeSet<TaskId> = pulled.keys().copied().collect();
@@ -167,8 +170,12 @@ impl<H: Host> Reconciler<H> {
         let decided = pass(want, &have, circumstances);
         let spans: Vec<Span> = decided.steps.iter().map(|step| span_of(step, want)).collect();
         self.metrics.tasks(want.tasks.len(), have.containers.len());
-        ledger.set_memory(decided.memory);
+        let is_news = decided.memory != *ledger.memory() || !ledger.is_saved();
         drop(ledger);
+        // Nobody else changes the memory.
+        if is_news {
+            self.ledger.change(|ledger| ledger.set_memory(decided.memory)).await;
+        }
 
         let ready = decided.report.tasks.iter().filter(|(_, status)| status.ready).map(|(task, _)| *task);
         self.networks.observe(ready.collect());
@@ -184,7 +191,10 @@ impl<H: Host> Reconciler<H> {
             let host = Arc::clone(&self.host);
             running.spawn(async move {
                 let begun = tokio::time::Instant::now();
-                let outcome = host.execute(&step).instrument(span.clone()).await;
+                let outcome = AssertUnwindSafe(host.execute(&step).instrument(span.clone())).catch_unwind().await;
+                // A defect, which must not keep the task from being tried again.
+                let outcome =
+                    outcome.unwrap_or_else(|_panic| Err(StepFailure { message: PANICKED.to_owned(), may_heal: true }));
                 let milliseconds = begun.elapsed().as_millis();
                 if outcome.is_ok() {
                     span.in_scope(|| tracing::info!(milliseconds, "done"));

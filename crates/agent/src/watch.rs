@@ -21,10 +21,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::files::Files;
-use crate::ledger::LedgerError;
+use crate::ledger::{Ledger, LedgerError, SharedLedger};
 use crate::metrics::AgentMetrics;
 use crate::networks::Networks;
-use crate::reconcile::{Contact, SharedLedger};
+use crate::reconcile::Contact;
 
 /// The longest pause between two tries to reach a controller.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -196,15 +196,16 @@ impl Session {
             let generation = assignment.generation;
             let networks = assignment.networks.clone();
             let contents = std::mem::take(&mut assignment.contents);
-            let accepted = {
-                let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let files = self.files.clone();
+            let accept = move |ledger: &mut Ledger| {
                 let accepted = ledger.accept(assignment);
                 // Before anybody can look at the ledger and miss them.
                 if accepted.is_ok() {
-                    self.files.hear(ledger.assignment(), contents);
+                    files.hear(ledger.assignment(), contents);
                 }
                 accepted
             };
+            let accepted = self.ledger.change(accept).await;
             match accepted {
                 Ok(is_news) => {
                     after = Some(generation);
@@ -253,7 +254,7 @@ impl Session {
             known = news.networks.clone();
             self.networks.hear(&news.networks, news.documents, news.revision);
             let wanted = self.networks.wanted();
-            self.ledger.lock().unwrap_or_else(PoisonError::into_inner).set_networks(wanted);
+            self.ledger.change(|ledger| ledger.set_networks(wanted)).await;
             // What cannot be done is not acknowledged; whoever waits for it gives up in time.
             let done = in_force.wait_for(|state| state.revision >= news.revision);
             let _ = tokio::time::timeout(LONGEST_PAUSE, done).await;

@@ -293,6 +293,8 @@ pub enum ImageSource {
         /// Of how many that were asked.
         asked: u32,
     },
+    /// It is what the stack runs already: its registry did not answer for it.
+    Deployed,
 }
 
 /// What `PUT /v1/stacks/{stack}` answers.

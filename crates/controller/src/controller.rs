@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control::Control;
 use crate::http::{self, Context, ImageResolver};
 use crate::identity::authority::{self, Authority, IssueError, Subject};
-use crate::identity::join::{JoinError, JoinTarget, join};
+use crate::identity::join::{Candidate, JoinError, JoinTarget, join};
 use crate::identity::{Credentials, CredentialsError, JoinToken, NodeIdentity};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
@@ -282,9 +282,11 @@ pub async fn join_cluster(state_directory: &Path, target: &JoinTarget) -> Result
     }
     remove_leftovers(state_directory)
         .map_err(|source| JoinClusterError::Directory { path: state_directory.to_owned(), source })?;
-    let identity = join(target).await?;
+    let candidate = Candidate::take(state_directory)?;
+    let identity = join(target, &candidate).await?;
     Credentials::new(identity.clone())?;
     identity.save(state_directory)?;
+    Candidate::forget(state_directory);
     Ok(identity)
 }
 

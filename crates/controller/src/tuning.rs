@@ -13,6 +13,10 @@ pub struct Tuning {
     pub election_max: Duration,
     /// A snapshot is made after so many entries.
     pub snapshot_after: u64,
+    /// A log of more bytes than this is cut: a snapshot is made, and what it covers is removed.
+    pub log_bytes: u64,
+    /// The log's size is looked at this often.
+    pub log_look: Duration,
     /// So many entries before a snapshot are kept for controllers that lag.
     pub keep_log: u64,
     /// Sending a snapshot to another controller may take this long.
@@ -38,6 +42,8 @@ impl Default for Tuning {
             election_min: Duration::from_millis(200),
             election_max: Duration::from_millis(350),
             snapshot_after: 10_000,
+            log_bytes: 128 * 1024 * 1024,
+            log_look: Duration::from_secs(5),
             keep_log: 500,
             snapshot_timeout: Duration::from_secs(60),
             node_heartbeat: Duration::from_millis(500),

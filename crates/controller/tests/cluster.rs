@@ -229,3 +229,35 @@ async fn the_leader_itself_can_be_removed() {
     assert_eq!(state.nodes.get(&hosts[one].identity.node).unwrap().labels.len(), 2);
     hosts[leads].kill().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_few_large_entries_is_cut() {
+    let small = Tuning { log_bytes: 32 * 1024 * 1024, log_look: Duration::from_millis(50), ..tuning() };
+    let mut host = Host::first(small).await;
+    let node = host.identity.node;
+    let segments = |host: &Host| {
+        let raft = std::fs::read_dir(host.path()).unwrap().filter_map(Result::ok);
+        let raft = raft.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("raft-")).unwrap();
+        let log = std::fs::read_dir(raft.join("log")).unwrap().filter_map(Result::ok);
+        log.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "log")).count()
+    };
+    let first = host.controller().store().raft_metrics().last_log_index.unwrap();
+    for number in 0..40 {
+        let mut large = stack("shop", "web:1", 1);
+        let service = large.spec.services.values_mut().next().unwrap();
+        service.container.environment.insert("LARGE".to_owned(), format!("{number}{}", "x".repeat(1_900_000)));
+        let deployed: DeployResponse = post(&host.local(), routes::DEPLOY, &["shop"], &large).await.unwrap();
+        assert!(deployed.changed);
+    }
+    let entries = host.controller().store().raft_metrics().last_log_index.unwrap() - first;
+    assert!(entries < host.tuning.snapshot_after, "the number of entries alone is no reason");
+    until("the log is small", async || (segments(&host) <= 2).then_some(())).await;
+    // What was cut off is in the snapshot.
+    let revision = host.controller().store().state().revision;
+    host.kill().await;
+    host.start().await;
+    until("it leads again", async || label(&host.local(), node, "after").await.ok()).await;
+    let state = host.controller().store().state();
+    assert!(state.revision > revision && state.stacks.len() == 1);
+    host.shutdown().await;
+}

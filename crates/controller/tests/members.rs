@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use stack_api::bodies::JoinRequest;
 use stack_api::routes::{self, Caller, Route};
 use stack_api::session::{
     AssignmentQuery, AssignmentResponse, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
@@ -16,12 +17,14 @@ use stack_api::session::{
 use stack_api::views::{DeployResponse, NodeView, StackStatus, TokensView, Written};
 use stack_api::{Client, ClientError, Endpoint, ErrorCode, Identity};
 use stack_controller::identity::authority::{Authority, Subject, new_key};
+use stack_controller::identity::join::{Candidate, join};
 use stack_controller::identity::{JoinError, renewal};
 use stack_controller::{Credentials, JoinClusterError, JoinTarget, NodeIdentity, join_cluster};
 use stack_model::{DesiredState, NodeId, NodeRole, Phase, Readiness, Report, TaskStatus, Timestamp};
 use support::{CALL, Host, description, leader, operator, post, stack, three, tuning, until};
 use tempfile::TempDir;
 use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Everything that this process logs.
 #[derive(Clone, Default)]
@@ -355,4 +358,82 @@ async fn tasks_go_to_nodes_that_are_heard_and_leave_those_that_fall_silent() {
     assert!(text.contains("stack_controller_raft_leader 1"), "{text}");
     assert!(text.contains("stack_controller_nodes{readiness=\"ready\"} 1"), "{text}");
     alive_beat.abort();
+}
+
+/// Somebody without a certificate, who knows the cluster's authority.
+fn stranger(host: &Host) -> rustls::ClientConfig {
+    let cluster = host.controller().store().state().identity.clone().unwrap();
+    let authority = Authority::load(&cluster.ca_certificate, &cluster.ca_key.0, &cluster.cluster_id).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.certificate().clone()).unwrap();
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_whose_answer_was_lost_makes_no_second_member() {
+    let host = Host::first(tuning()).await;
+    let tokens = host.tokens().await;
+    for token in [&tokens.worker, &tokens.controller] {
+        let before = host.controller().store().state().nodes.len();
+        let directory = tempfile::tempdir().unwrap();
+        let target = target("w", token, &host);
+        let lost = join(&target, &Candidate::take(directory.path()).unwrap()).await.unwrap();
+        let identity = join_cluster(directory.path(), &target).await.unwrap();
+        assert_eq!((identity.node, identity.raft_id), (lost.node, lost.raft_id));
+        assert_eq!(host.controller().store().state().nodes.len(), before + 1);
+        assert!(!directory.path().join("joining.json").exists());
+
+        // Nobody else becomes that member with the token alone.
+        let (_key, certificate_request) = new_key().unwrap();
+        let request = JoinRequest {
+            token: token.clone(),
+            node: identity.node,
+            certificate_request,
+            address: target.address,
+            description: description("thief"),
+            raft_id: identity.raft_id,
+        };
+        let nobody = reqwest::Client::builder()
+            .tls_backend_preconfigured(stranger(&host))
+            .no_proxy()
+            .resolve(routes::CONTROLLER_SERVER_NAME, host.address)
+            .build()
+            .unwrap();
+        let url = format!("https://{}:{}/v1/join", routes::CONTROLLER_SERVER_NAME, host.address.port());
+        let answer = nobody.post(url).json(&request).send().await.unwrap();
+        assert_eq!(answer.status(), 409);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_few_and_keep_no_member_out() {
+    let host = Host::first(tuning()).await;
+    let ours = operator(&host, "alice").await;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(stranger(&host)));
+    let mut strangers = Vec::new();
+    // Each is let in when it can read; one too many is shown the door.
+    let refused = loop {
+        assert!(strangers.len() <= 64, "there is no limit");
+        let stream = tokio::net::TcpStream::connect(host.address).await.unwrap();
+        let name = routes::CONTROLLER_SERVER_NAME.to_owned().try_into().unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        let asked = stream.write_all(b"GET /v1/nodes HTTP/1.1\r\nhost: stack\r\n\r\n").await;
+        let mut answer = [0; 12];
+        match (asked, stream.read_exact(&mut answer).await) {
+            (Ok(()), Ok(_)) => assert_eq!(&answer, b"HTTP/1.1 401"),
+            _ => break strangers.len(),
+        }
+        strangers.push(stream);
+    };
+    assert_eq!(refused, 64);
+    let client = Client::new(Endpoint::Controllers(vec![host.address]), Some(&ours)).unwrap();
+    assert_eq!(client.get::<Vec<NodeView>>(routes::NODES, &[], CALL).await.unwrap().len(), 1);
+    drop(strangers);
+    let token = host.tokens().await.worker;
+    let (directory, target) = (tempfile::tempdir().unwrap(), target("w", &token, &host));
+    until("there is room for a host that joins", async || join_cluster(directory.path(), &target).await.ok()).await;
 }

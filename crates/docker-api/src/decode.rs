@@ -28,6 +28,12 @@ pub enum DecodeError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A parameter that there must be.
+    #[error("bad parameter: {name} cannot be empty")]
+    Missing {
+        /// Which.
+        name: &'static str,
+    },
     /// A filter that there is not.
     #[error("invalid filter '{name}'")]
     Filter {

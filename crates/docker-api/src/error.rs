@@ -11,6 +11,8 @@ use stack_engine::container::{
     AttachError, ChangeError, CreateError, ExecError, KillError, PauseError, RemoveError, RenameError, RestartError,
     StartError, StopError, WaitError,
 };
+use stack_engine::copying::CopyError;
+use stack_engine::image::unpack::UnpackError;
 use stack_engine::image::{
     GetError, LoadError, ParseReferenceError, PullError, RecordError, RemoveError as ImageRemoveError, SaveError,
     SelectError, TagError,
@@ -268,6 +270,17 @@ pub enum ApiError {
     /// Keys that cannot be.
     #[error(transparent)]
     DetachKeys(#[from] DetachKeysError),
+    /// Nothing could be copied out of a container or into it.
+    #[error(transparent)]
+    Copy(CopyError),
+    /// Nothing has this path in a container.
+    #[error("Could not find the file {path} in container {name}")]
+    NoSuchPath {
+        /// What was asked for.
+        path: String,
+        /// Which container, as it was asked for.
+        name: String,
+    },
     /// Work of this program was cut short.
     #[error("the work was interrupted: the daemon ends")]
     Interrupted,
@@ -328,6 +341,15 @@ impl From<ImageRemoveError> for ApiError {
 }
 
 impl ApiError {
+    /// Why nothing was copied; containers are called what the client calls them.
+    pub fn copy(error: CopyError, name: &str) -> Self {
+        match error {
+            CopyError::Missing { .. } => Self::NoSuchContainer { name: name.to_owned() },
+            CopyError::NotFound { path, .. } => Self::NoSuchPath { path, name: name.to_owned() },
+            other => Self::Copy(other),
+        }
+    }
+
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -337,6 +359,24 @@ impl ApiError {
             Self::NoManager => StatusCode::SERVICE_UNAVAILABLE,
             Self::Version(_) | Self::Decode(_) | Self::AmbiguousContainer { .. } => StatusCode::BAD_REQUEST,
             Self::NotRunning { .. } => StatusCode::CONFLICT,
+            Self::NoSuchPath { .. } => StatusCode::NOT_FOUND,
+            Self::Copy(error) => match error {
+                CopyError::Missing { .. } | CopyError::NotFound { .. } => StatusCode::NOT_FOUND,
+                CopyError::ReadOnlyRoot | CopyError::ReadOnlyVolume => StatusCode::FORBIDDEN,
+                CopyError::ExtractionPoint | CopyError::NotADirectory { .. } | CopyError::User { .. } => {
+                    StatusCode::BAD_REQUEST
+                }
+                CopyError::Unpack(
+                    UnpackError::Archive(_) | UnpackError::Refused { .. } | UnpackError::OtherKind { .. },
+                ) => StatusCode::BAD_REQUEST,
+                CopyError::Unpack(UnpackError::Io { .. } | UnpackError::TooLarge { .. })
+                | CopyError::Path { .. }
+                | CopyError::MountSource { .. }
+                | CopyError::Volume { .. }
+                | CopyError::View { .. }
+                | CopyError::Pack(_)
+                | CopyError::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+            },
             Self::Image(error) => match error {
                 GetError::Select(SelectError::Missing { .. }) => StatusCode::NOT_FOUND,
                 GetError::Select(SelectError::Ambiguous { .. } | SelectError::BadName { .. }) => {

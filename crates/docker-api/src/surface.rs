@@ -7,19 +7,8 @@ use crate::error::ApiError;
 
 /// `{}` is one part of a path, `{..}` one or more.
 const NOT_YET: &[(&str, &[&str])] = &[
-    (
-        "GET",
-        &[
-            "containers/{}/export",
-            "containers/{}/archive",
-            "images/search",
-            "plugins",
-            "plugins/privileges",
-            "plugins/{..}/json",
-        ],
-    ),
-    ("HEAD", &["containers/{}/archive"]),
-    ("PUT", &["containers/{}/archive", "volumes/{}"]),
+    ("GET", &["images/search", "plugins", "plugins/privileges", "plugins/{..}/json"]),
+    ("PUT", &["volumes/{}"]),
     (
         "POST",
         &[

@@ -5,6 +5,8 @@
 
 mod adoption;
 mod changes;
+mod copies;
+mod copying;
 mod difference;
 mod execs;
 mod networking;
@@ -12,6 +14,7 @@ mod streams;
 mod verdict;
 
 pub use changes::ContainerChange;
+use copies::Copies;
 pub use difference::Difference;
 pub use networking::ConnectError;
 use verdict::VerdictFile;
@@ -62,6 +65,13 @@ pub struct ContainersConfig {
     pub shim: PathBuf,
     /// The control group above the containers'. Relative: below the groups of this process.
     pub cgroup_parent: PathBuf,
+    /// How long the shim of a container that ran may take to answer an engine that has just come.
+    pub shim_patience: Duration,
+}
+
+impl ContainersConfig {
+    /// The usual [`shim_patience`](Self::shim_patience).
+    pub const SHIM_PATIENCE: Duration = Duration::from_secs(30);
 }
 
 /// The whole engine.
@@ -99,7 +109,7 @@ struct Inner {
     events: broadcast::Sender<Event>,
     history: Mutex<VecDeque<Event>>,
     metrics: Metrics,
-    warnings: Vec<String>,
+    warnings: Mutex<Vec<String>>,
 }
 
 /// One container in memory.
@@ -112,6 +122,8 @@ struct Slot {
     writing: watch::Sender<bool>,
     /// Who attached before it was started.
     waiting: Waiting,
+    /// Who looks at its files.
+    copies: Copies,
 }
 
 struct Data {
@@ -167,6 +179,7 @@ impl Slot {
             state: watch::channel(state).0,
             writing: watch::channel(running).0,
             waiting: Waiting::default(),
+            copies: Copies::default(),
         }
     }
 
@@ -226,7 +239,7 @@ impl Engine {
         let overlay = Arc::new(Overlay::open(OverlayConfig::default())?);
         let names = Arc::new(NameServers::new(NameServersConfig::default(), Arc::new(Directory::new())));
         networks.publish_in(Arc::clone(names.directory()));
-        let (known, warnings) = records.load()?;
+        let loaded = records.load()?;
         let launcher = Launcher {
             program,
             hierarchies,
@@ -247,17 +260,19 @@ impl Engine {
             events: broadcast::channel(1024).0,
             history: Mutex::default(),
             metrics: Metrics::new(),
-            warnings,
+            warnings: Mutex::new(loaded.warnings),
         };
         let engine = Self { inner: Arc::new(inner) };
-        engine.adopt(known).await;
+        let damaged = engine.end_damaged(loaded.damaged).await;
+        locked(&engine.inner.warnings).extend(damaged);
+        engine.adopt(loaded.records, config.shim_patience).await?;
         Ok(engine)
     }
 
     /// What could not be read when the engine was opened.
     #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.inner.warnings
+    pub fn warnings(&self) -> Vec<String> {
+        locked(&self.inner.warnings).clone()
     }
 
     /// The images.
@@ -463,6 +478,8 @@ impl Engine {
         record.state = RecordedState::Started;
         slot.set(ContainerState::Starting);
         let mut notes = Vec::new();
+        // Its overlay is mounted once at a time.
+        let alone = slot.copies.end(copies::PATIENCE).await;
         let launched = self.launch(&slot, &mut record, &mut notes).await;
         locked(&slot.data).notes = notes;
         match launched {
@@ -471,6 +488,7 @@ impl Engine {
                 self.inner.metrics.start_seconds.observe(began.elapsed().as_secs_f64());
                 let Launched { pid, started_at, child } = launched;
                 slot.set(ContainerState::Running { pid, started_at: started_at / 1_000_000 });
+                drop(alone);
                 // Whoever came while it was being started.
                 slot.waiting.connect(self.inner.launcher.run_directory(id)).await;
                 self.tell(id, EventKind::Started);
@@ -491,6 +509,7 @@ impl Engine {
                 };
                 slot.waiting.dismiss();
                 self.record_end(&slot, status.clone()).await;
+                drop(alone);
                 self.remove_if_asked(&slot);
                 if again {
                     self.restart_by_policy(&slot, &status);
@@ -764,6 +783,7 @@ impl Engine {
             failures.push(crate::container::text_of(&error));
         }
         failures.extend(self.inner.launcher.clear(id, &record.cgroups).await);
+        let alone = slot.copies.end(copies::PATIENCE).await;
         if let Err(error) = self.inner.roots.remove(id.as_str()).await {
             failures.push(crate::container::text_of(&error));
         }
@@ -791,6 +811,7 @@ impl Engine {
             return Err(RemoveError::Left { id: id.clone(), failures });
         }
         locked(&self.inner.containers).remove(id);
+        drop(alone);
         slot.waiting.dismiss();
         self.tell_of(id, EventKind::Removed, subject_of(&record));
         Ok(())

@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod container;
 pub mod content;
+pub mod copying;
 pub mod dns;
 mod engine;
 pub mod image;

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use stack_engine::RemoveOptions;
 use stack_engine::container::{Attach, ContainerConfig, ContainerId, ContainerState, ExecConfig, ExecId, ExecState};
-use support::{PATIENCE, config, open, processes_with, shell, with_host};
+use support::{Host, PATIENCE, config, open, processes_with, shell, with_host};
 
 const PLACE: &str = "STACK_TEST_ENGINE_PLACE";
 const GROUP: &str = "STACK_TEST_ENGINE_GROUP";
@@ -77,23 +77,29 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// Where an engine was that was killed while its containers ran.
+async fn killed_engine(host: &Host) -> PathBuf {
+    let place: PathBuf = host.root.join("other");
+    std::fs::create_dir(&place).unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "engine_to_be_killed"])
+        .env(PLACE, &place)
+        .env(GROUP, &host.cgroup)
+        .spawn()
+        .unwrap();
+    let mut engine = Engine { child };
+    until("the engine is ready", || place.join("ready").exists()).await;
+    kill(Pid::from_raw(engine.child.id().try_into().unwrap()), Signal::SIGKILL).unwrap();
+    engine.child.wait().unwrap();
+    place
+}
+
 #[test]
 fn a_killed_engine_leaves_its_containers_running_and_the_next_one_knows_all() {
     with_host("adoption", async |host| {
-        let place: PathBuf = host.root.join("other");
-        std::fs::create_dir(&place).unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "engine_to_be_killed"])
-            .env(PLACE, &place)
-            .env(GROUP, &host.cgroup)
-            .spawn()
-            .unwrap();
-        let mut engine = Engine { child };
-        until("the engine is ready", || place.join("ready").exists()).await;
+        let place = killed_engine(&host).await;
         let shims = processes_with(place.to_str().unwrap()).len();
         assert!(shims >= 2, "{shims}");
-        kill(Pid::from_raw(engine.child.id().try_into().unwrap()), Signal::SIGKILL).unwrap();
-        engine.child.wait().unwrap();
         // Some of them end while there is no engine.
         let go = |name: &str, file: &str| {
             let shim = processes_with(&format!("containers/{name}"))[0];
@@ -144,6 +150,59 @@ fn a_killed_engine_leaves_its_containers_running_and_the_next_one_knows_all() {
         for (number, record) in records.into_iter().enumerate() {
             assert_eq!(record.unwrap().output, format!("number {number}\n"));
         }
+        for container in adopted.list() {
+            adopted.remove(&container.id, RemoveOptions { force: true, volumes: true }).await.unwrap();
+        }
+    });
+}
+
+/// A shim that is stopped takes connections and says nothing.
+#[test]
+fn a_shim_that_does_not_answer_holds_up_nobody_for_long_and_its_container_is_ended() {
+    with_host("silent", async |host| {
+        let place = killed_engine(&host).await;
+        let [silent] = processes_with("run/containers/waiter")[..] else { panic!("one shim") };
+        kill(Pid::from_raw(silent), Signal::SIGSTOP).unwrap();
+        let mut short = config(&place, &host.cgroup);
+        short.shim_patience = std::time::Duration::from_secs(3);
+        let adopted = open(&place, short).await;
+        let id = |name: &str| name.parse::<ContainerId>().unwrap();
+        let ContainerState::Exited(status) = adopted.inspect(&id("waiter")).unwrap().state else {
+            panic!("{:?}", adopted.inspect(&id("waiter")).unwrap().state);
+        };
+        assert!(status.error.as_ref().is_some_and(|text| text.contains("did not answer for 3 s")), "{status:?}");
+        until("its shim is gone", || processes_with("run/containers/waiter").is_empty()).await;
+        assert!(matches!(adopted.inspect(&id("talker")).unwrap().state, ContainerState::Running { .. }));
+        // It can be started again.
+        adopted.start(&id("waiter")).await.unwrap();
+        for container in adopted.list() {
+            adopted.remove(&container.id, RemoveOptions { force: true, volumes: true }).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_container_whose_record_is_damaged_is_ended_and_its_things_are_kept() {
+    with_host("damaged", async |host| {
+        let place = killed_engine(&host).await;
+        let record = place.join("state/containers/talker/record.json");
+        std::fs::write(&record, "{ torn").unwrap();
+        let adopted = open(&place, config(&place, &host.cgroup)).await;
+        let id = |name: &str| name.parse::<ContainerId>().unwrap();
+        assert!(adopted.inspect(&id("talker")).is_none());
+        until("its processes are gone", || processes_with("run/containers/talker").is_empty()).await;
+        let warnings = adopted.warnings();
+        let warning = warnings.iter().find(|warning| warning.contains("talker")).unwrap();
+        assert!(warning.contains("cannot be understood") && warning.contains("containers-damaged"), "{warning}");
+        let aside: Vec<_> = std::fs::read_dir(place.join("state/containers-damaged")).unwrap().collect();
+        let kept = aside.into_iter().next().unwrap().unwrap().path();
+        assert_eq!(std::fs::read_to_string(kept.join("record.json")).unwrap(), "{ torn");
+        assert!(kept.join("logs").is_dir());
+        assert!(matches!(adopted.inspect(&id("waiter")).unwrap().state, ContainerState::Running { .. }));
+        // Its name is free.
+        adopted.create(Some(id("talker")), shell("true")).await.unwrap();
+        adopted.start(&id("talker")).await.unwrap();
+        assert_eq!(adopted.wait(&id("talker")).await.unwrap().code, 0);
         for container in adopted.list() {
             adopted.remove(&container.id, RemoveOptions { force: true, volumes: true }).await.unwrap();
         }

@@ -61,9 +61,8 @@ impl LogWriter {
             return;
         }
         if self.append().is_err() {
-            // A full disk must not stop the container. What is lost is counted; the file is looked at anew next time.
+            // A full disk must not stop the container. What is lost is counted, and the next output tries again.
             self.lost = self.lost.saturating_add(u64::try_from(self.batch.len()).unwrap_or(u64::MAX));
-            self.open = None;
         }
         self.batch.clear();
     }
@@ -75,10 +74,25 @@ impl LogWriter {
             None => open_last(&files.directory)?,
         };
         if open.length >= files.max_bytes {
-            open = open_next(files, open.number)?;
+            match open_next(files, open.number) {
+                Ok(next) => open = next,
+                Err(error) => {
+                    // Kept: to find the end of a file again costs reading all of it.
+                    self.open = Some(open);
+                    return Err(error);
+                }
+            }
         }
-        open.file.write_all(&self.batch)?;
-        open.length = open.length.saturating_add(u64::try_from(self.batch.len()).unwrap_or(0));
+        match open.file.write_all(&self.batch) {
+            Ok(()) => open.length = open.length.saturating_add(u64::try_from(self.batch.len()).unwrap_or(0)),
+            Err(error) => {
+                // Part of it may be there. A file that cannot be cut is looked at anew.
+                if open.file.set_len(open.length).is_ok() {
+                    self.open = Some(open);
+                }
+                return Err(error);
+            }
+        }
         self.open = Some(open);
         Ok(())
     }
@@ -116,14 +130,20 @@ fn open_last(directory: &Path) -> io::Result<Open> {
     Ok(Open { file, number, length: whole })
 }
 
+/// Goes on with the next file. The oldest go first: that may be what makes room for it.
 fn open_next(files: &LogFiles, after: u64) -> io::Result<Open> {
     let number = after + 1;
-    let path = files.directory.join(file_name(number));
-    let file = OpenOptions::new().append(true).create_new(true).open(path)?;
     let all = numbers(&files.directory)?;
-    let surplus = all.len().saturating_sub(usize::try_from(files.max_files.max(1)).unwrap_or(usize::MAX));
+    let kept = usize::try_from(files.max_files.max(1)).unwrap_or(usize::MAX) - 1;
+    let surplus = all.len().saturating_sub(kept.max(1));
     for old in &all[..surplus] {
         fs::remove_file(files.directory.join(file_name(*old)))?;
+    }
+    let path = files.directory.join(file_name(number));
+    let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+    if kept == 0 {
+        // What stays goes at the next turn.
+        let _ = fs::remove_file(files.directory.join(file_name(after)));
     }
     Ok(Open { file, number, length: 0 })
 }
@@ -190,6 +210,51 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         writer(place.path(), 1 << 20, 2).take(Stream::Stdout, &mut b"next\n".to_vec(), false, 2);
         assert_eq!(outputs(place.path()), [b"whole\n".to_vec(), b"next\n".to_vec()]);
+    }
+
+    #[test]
+    fn a_full_disk_loses_whole_lines_only_and_the_file_is_not_read_again() {
+        let place = tempfile::tempdir().unwrap();
+        let nothing: Option<&str> = None;
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(nothing, place.path(), Some("tmpfs"), flags, Some("size=64k")).unwrap();
+        let _mounted = Mounted(place.path());
+        let mut log = writer(place.path(), 1 << 20, 2);
+        let line = [b"x".repeat(999), b"\n".to_vec()].concat();
+        log.take(Stream::Stdout, &mut b"first\n".to_vec(), false, 1);
+        while log.lost == 0 {
+            log.take(Stream::Stdout, &mut line.clone(), false, 2);
+        }
+        let open = log.open.as_ref().expect("the file stays open");
+        assert_eq!(open.length, fs::metadata(place.path().join(file_name(1))).unwrap().len());
+        // Whole records alone, also while there is no room.
+        let kept = outputs(place.path());
+        assert!(kept.len() > 10 && kept[1..].iter().all(|output| *output == line), "{}", kept.len());
+        // Room comes from elsewhere.
+        let path = place.path().join(file_name(1));
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        log.open.as_mut().unwrap().length = 0;
+        log.take(Stream::Stdout, &mut b"again\n".to_vec(), false, 3);
+        assert_eq!(outputs(place.path()), [b"again\n".to_vec()]);
+    }
+
+    struct Mounted<'a>(&'a Path);
+
+    impl Drop for Mounted<'_> {
+        fn drop(&mut self) {
+            let _ = nix::mount::umount2(self.0, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+
+    #[test]
+    fn a_log_of_one_file_is_begun_anew() {
+        let place = tempfile::tempdir().unwrap();
+        let mut log = writer(place.path(), 200, 1);
+        for number in 0..50 {
+            log.take(Stream::Stderr, &mut format!("line {number}\n").into_bytes(), false, number);
+        }
+        assert_eq!(numbers(place.path()).unwrap().len(), 1);
+        assert_eq!(outputs(place.path()).last().unwrap(), b"line 49\n");
     }
 
     #[test]

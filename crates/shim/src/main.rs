@@ -6,16 +6,13 @@
 
 mod connection;
 mod container;
-mod copy_up;
 mod exec;
 mod failing;
-mod identity;
 mod init;
 mod log_writer;
 mod mounts;
 mod peer;
 mod process;
-mod root_path;
 mod run;
 mod supervisor;
 mod syscalls;

@@ -4,20 +4,20 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{AtFlags, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mknodat, umask};
+use stack_shim::copy_up;
 use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Propagation, Root};
+use stack_shim::mount_calls::{FilesystemContext, c_string, clone_tree, mount_setattr, move_mount, openat2, overlay};
 use stack_shim::protocol::{Failure, FailureKind};
+use stack_shim::root_path::{self, Links, Make};
 
-use crate::copy_up;
 use crate::failing::{During, failing, failure};
 use crate::peer::Peers;
-use crate::root_path::{self, Links, Make};
-use crate::syscalls::{FilesystemContext, c_string, clone_tree, mount_setattr, move_mount, openat2};
 
 /// The source of a bind mount, held since before the host's mounts were left.
 pub struct Source {
@@ -99,35 +99,6 @@ pub fn mount_root(root: &Root) -> Result<OwnedFd, Failure> {
     // Opened anew, so that it is the mount's root and not the directory below.
     let opened = File::open(&root.mountpoint).during(step)?;
     Ok(opened.into())
-}
-
-fn overlay(root: &Root) -> io::Result<OwnedFd> {
-    let bytes = |path: &std::path::Path| c_string(path.as_os_str().as_encoded_bytes());
-    let context = FilesystemContext::open("overlay")?;
-    context.set("source", c"overlay")?;
-    for (index, lower) in root.lower.iter().enumerate() {
-        match context.set("lowerdir+", &bytes(lower)?) {
-            // Before Linux 6.8 there is no such option.
-            Err(_) if index == 0 => return overlay_by_old_call(root),
-            result => result?,
-        }
-    }
-    context.set("upperdir", &bytes(&root.upper)?)?;
-    context.set("workdir", &bytes(&root.work)?)?;
-    context.mount(0)
-}
-
-/// The same by mount(2), whose options must fit one page: the layers are named by descriptors to keep them short.
-fn overlay_by_old_call(root: &Root) -> io::Result<OwnedFd> {
-    let opened: Vec<File> = root.lower.iter().map(File::open).collect::<io::Result<_>>()?;
-    let (upper, work) = (File::open(&root.upper)?, File::open(&root.work)?);
-    let name = |file: &File| format!("/proc/self/fd/{}", file.as_raw_fd());
-    let lower = opened.iter().map(name).collect::<Vec<_>>().join(":");
-    let options = format!("lowerdir={lower},upperdir={},workdir={}", name(&upper), name(&work));
-    mount(Some("overlay"), &root.mountpoint, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
-    let tree = clone_tree(None, &c_string(root.mountpoint.as_os_str().as_encoded_bytes())?, false)?;
-    umount2(&root.mountpoint, MntFlags::MNT_DETACH)?;
-    Ok(tree)
 }
 
 /// Mounts everything of the launch document below `root` except the terminal, and makes the devices and links.

@@ -6,12 +6,13 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use stack_shim::identity::{self, Identity};
 use stack_shim::launch::Process;
+use stack_shim::mount_calls;
 use stack_shim::protocol::{Failure, FailureKind};
+use stack_shim::root_path::{self, Links, Make};
 
 use crate::failing::{During, failure};
-use crate::identity::{self, Identity};
-use crate::root_path::{self, Links, Make};
 use crate::syscalls;
 
 /// A passwd or group file that is longer is cut: it comes from an image.
@@ -80,7 +81,7 @@ pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, F
     let strings = |texts: &[String]| -> Result<Vec<CString>, Failure> {
         texts
             .iter()
-            .map(|text| syscalls::c_string(text.as_str()))
+            .map(|text| mount_calls::c_string(text.as_str()))
             .collect::<io::Result<_>>()
             .during(|| "read the command and environment".to_owned())
     };
@@ -192,7 +193,7 @@ pub fn execute(prepared: &Prepared) -> Failure {
         refusal = run(name, prepared);
     } else {
         for directory in &prepared.search {
-            let Ok(path) = syscalls::c_string(format!("{directory}/{shown}")) else { continue };
+            let Ok(path) = mount_calls::c_string(format!("{directory}/{shown}")) else { continue };
             match run(&path, prepared) {
                 nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR => {}
                 // Another directory may have one that can be run; if none has, this is what is said.

@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 
 use nix::sys::stat::{Mode, mkdirat};
 
-use crate::syscalls::{c_string, openat2};
+use crate::mount_calls::{c_string, openat2};
 
 /// How symbolic links on the way are treated.
 #[derive(Clone, Copy, PartialEq, Eq)]

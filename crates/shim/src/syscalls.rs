@@ -1,6 +1,6 @@
 //! System calls that have no safe wrapper yet, each checked and turned into `io::Result`.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -13,11 +13,6 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
     let fd = libc::c_int::try_from(checked(result)?).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us, and nothing else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// A C string of `text`, which must have no NUL byte.
-pub fn c_string(text: impl Into<Vec<u8>>) -> io::Result<CString> {
-    CString::new(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it has a NUL byte"))
 }
 
 /// Forks into new namespaces (`CLONE_NEW*`) and, where given, a version 2 cgroup. `None` in the child.
@@ -54,124 +49,6 @@ pub fn fork() -> io::Result<Option<i32>> {
     // SAFETY: the process has one thread, so no lock is held in the child.
     let pid = checked(libc::c_long::from(unsafe { libc::fork() }))?;
     Ok(if pid == 0 { None } else { Some(i32::try_from(pid).map_err(io::Error::other)?) })
-}
-
-/// openat2(2). `resolve` is made of `RESOLVE_*`; the descriptor is closed on exec.
-pub fn openat2(directory: BorrowedFd<'_>, path: &CStr, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
-    // SAFETY: all zeros is a valid `open_how`.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = u64::from((flags | libc::O_CLOEXEC).unsigned_abs());
-    how.mode = if flags & libc::O_CREAT == 0 { 0 } else { 0o644 };
-    how.resolve = resolve;
-    for _ in 0..64 {
-        // SAFETY: `path` and `how` outlive the call.
-        let result = owned(unsafe {
-            libc::syscall(
-                libc::SYS_openat2,
-                directory.as_raw_fd(),
-                path.as_ptr(),
-                &raw const how,
-                size_of::<libc::open_how>(),
-            )
-        });
-        match result {
-            // A rename elsewhere made the kernel unsure about `..`: it asks to try again.
-            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
-            result => return result,
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::EAGAIN))
-}
-
-/// A detached copy of the mount at `path`, or at `directory` itself when `path` is empty.
-pub fn clone_tree(directory: Option<BorrowedFd<'_>>, path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
-    let recursively = if recursive { libc::AT_RECURSIVE.unsigned_abs() } else { 0 };
-    let empty = if path.is_empty() { libc::AT_EMPTY_PATH.unsigned_abs() } else { 0 };
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | recursively | empty;
-    let directory = directory.map_or(libc::AT_FDCWD, |fd| fd.as_raw_fd());
-    // SAFETY: `path` outlives the call.
-    owned(unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) })
-}
-
-/// Attaches a detached mount on what `target` refers to.
-pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
-    // SAFETY: both paths are static empty strings.
-    checked(unsafe {
-        libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), c"".as_ptr(), target.as_raw_fd(), c"".as_ptr(), flags)
-    })?;
-    Ok(())
-}
-
-/// Changes attributes and propagation (`MS_PRIVATE`, `MS_SLAVE`, or 0 to leave it) of a mount.
-pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: `attributes` outlives the call.
-    checked(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    })?;
-    Ok(())
-}
-
-/// A file system that is being configured, see fsopen(2).
-pub struct FilesystemContext(OwnedFd);
-
-impl FilesystemContext {
-    /// Starts with the kind's defaults.
-    pub fn open(kind: &str) -> io::Result<Self> {
-        let kind = c_string(kind)?;
-        // SAFETY: `kind` outlives the call.
-        owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) }).map(Self)
-    }
-
-    fn configure(&self, command: libc::c_uint, key: Option<&CStr>, value: Option<&CStr>, extra: i32) -> io::Result<()> {
-        let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
-        // SAFETY: the strings outlive the call, and null is allowed where the command takes none.
-        checked(unsafe {
-            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, pointer(key), pointer(value), extra)
-        })
-        .map_err(|error| self.explained(&error))?;
-        Ok(())
-    }
-
-    /// An error with what the file system said about it, which is often more than a number.
-    fn explained(&self, error: &io::Error) -> io::Error {
-        let mut message = [0u8; 512];
-        // SAFETY: `message` is writable for its length.
-        let length = unsafe { libc::read(self.0.as_raw_fd(), message.as_mut_ptr().cast(), message.len()) };
-        match usize::try_from(length) {
-            Ok(length) if length > 2 => {
-                let said = String::from_utf8_lossy(&message[2..length]).trim().to_owned();
-                io::Error::new(error.kind(), format!("{error} ({said})"))
-            }
-            _ => io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO)),
-        }
-    }
-
-    /// Sets an option that has a value.
-    pub fn set(&self, key: &str, value: &CStr) -> io::Result<()> {
-        self.configure(libc::FSCONFIG_SET_STRING, Some(&c_string(key)?), Some(value), 0)
-    }
-
-    /// Sets an option that has none.
-    pub fn flag(&self, key: &str) -> io::Result<()> {
-        self.configure(libc::FSCONFIG_SET_FLAG, Some(&c_string(key)?), None, 0)
-    }
-
-    /// Makes the file system and a detached mount of it with `MOUNT_ATTR_*` bits.
-    pub fn mount(self, attributes: u64) -> io::Result<OwnedFd> {
-        self.configure(libc::FSCONFIG_CMD_CREATE, None, None, 0)?;
-        // SAFETY: no pointers.
-        owned(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attributes) })
-    }
 }
 
 /// Marks every descriptor from `first` on to be closed on exec.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
+use stack_agent::images::ImageCollection;
 
 /// Where the settings are unless told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/stack/stackd.toml";
@@ -66,8 +67,18 @@ struct File {
     log_format: Option<LogFormat>,
     labels: BTreeMap<String, String>,
     network: Network,
+    images: Images,
     heartbeat: Option<String>,
     node_timeout: Option<String>,
+}
+
+/// When images are removed that nothing uses.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Images {
+    collect_above_percent: Option<u8>,
+    collect_down_to_percent: Option<u8>,
+    collect_unused_for: Option<String>,
 }
 
 /// The networks of this host.
@@ -101,6 +112,8 @@ pub struct Configuration {
     pub registry: stack_engine::image::RegistryConfig,
     /// How networks are made.
     pub network: stack_engine::network::NetworkConfig,
+    /// When images are removed that nothing uses.
+    pub images: ImageCollection,
     /// How the log is written.
     pub log_format: LogFormat,
     /// `engine.labels.*`.
@@ -129,6 +142,20 @@ pub enum ConfigurationError {
         path: PathBuf,
         /// Where and what.
         source: Box<toml::de::Error>,
+    },
+    /// A share of the disk is wrong.
+    #[error(
+        "{}: `images.collect_above_percent` is {above} and `images.collect_down_to_percent` is {down_to}: expected \
+         at most 100 (which never collects), and the second not above the first",
+        path.display()
+    )]
+    Percent {
+        /// In which file.
+        path: PathBuf,
+        /// The first.
+        above: u8,
+        /// The second.
+        down_to: u8,
     },
     /// A span of time is wrong.
     #[error("{}: `{name}` is `{value}`: expected a time such as `500ms`", path.display())]
@@ -185,6 +212,18 @@ impl Configuration {
             mtu: file.network.mtu.unwrap_or(defaults.mtu),
             subnet_length: defaults.subnet_length,
         };
+        let defaults = ImageCollection::default();
+        let above = file.images.collect_above_percent.unwrap_or(defaults.above_percent);
+        let down_to = file.images.collect_down_to_percent.unwrap_or(defaults.down_to_percent.min(above));
+        if above > 100 || down_to > above {
+            return Err(ConfigurationError::Percent { path: path.to_owned(), above, down_to });
+        }
+        let unused_for = time("images.collect_unused_for", file.images.collect_unused_for)?;
+        let images = ImageCollection {
+            above_percent: above,
+            down_to_percent: down_to,
+            unused_for: unused_for.unwrap_or(defaults.unused_for),
+        };
         let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), stack_api::DEFAULT_PORT);
         Ok(Self {
             state_directory: arguments.state_dir.or(file.state_dir).unwrap_or_else(|| "/var/lib/stack".into()),
@@ -196,6 +235,7 @@ impl Configuration {
             cgroup_parent: file.cgroup_parent,
             registry,
             network,
+            images,
             log_format: arguments.log_format.or(file.log_format).unwrap_or_default(),
             labels: file.labels,
             heartbeat: time("heartbeat", file.heartbeat)?,
@@ -240,5 +280,18 @@ mod tests {
         assert!(error.contains("stat_dir") && error.contains("line 2"), "{error}");
         let error = read("node_timeout = \"soon\"", &[]).expect_err("refused").to_string();
         assert!(error.contains("node_timeout") && error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn images_are_collected_as_the_file_says() {
+        let text = "[images]\ncollect_above_percent = 70\ncollect_unused_for = \"1h\"";
+        let images = read(text, &[]).expect("settings").images;
+        let wanted = ImageCollection { above_percent: 70, down_to_percent: 70, unused_for: Duration::from_secs(3600) };
+        assert_eq!(images, wanted);
+        assert_eq!(read("", &[]).expect("settings").images, ImageCollection::default());
+        for wrong in ["collect_above_percent = 101", "collect_down_to_percent = 86"] {
+            let error = read(&format!("[images]\n{wrong}"), &[]).expect_err("refused").to_string();
+            assert!(error.contains("collect_above_percent"), "{error}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,14 +15,14 @@ use prometheus_client::registry::Registry;
 use stack_agent::Networks;
 use stack_agent::engine_host::EngineHost;
 use stack_agent::files::Files;
-use stack_agent::ledger::Ledger;
+use stack_agent::ledger::{Ledger, SharedLedger};
 use stack_agent::metrics::AgentMetrics;
 use stack_agent::reconcile::{Contact, Reconciler};
 use stack_agent::watch::{Session, SessionConfig};
 pub use stack_api::error::full_text as chain;
-use stack_api::{Client, Endpoint, routes};
-use stack_controller::controller::{Controller, ControllerConfig};
-use stack_controller::http::{guard, listener};
+use stack_api::{Client, Endpoint};
+use stack_controller::controller::Controller;
+use stack_controller::http::listener;
 use stack_controller::identity::{Credentials, NodeIdentity, renewal};
 use stack_controller::tuning::Tuning;
 use stack_docker_api::DaemonInfo;
@@ -34,10 +34,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::configuration::Configuration;
+use crate::controlling::Served;
 use crate::description;
 use crate::membership;
-use crate::metrics;
-use crate::resolver::EngineResolver;
 use crate::switch::Switch;
 
 /// What ends the daemon, for the log.
@@ -49,10 +48,12 @@ pub struct Daemon {
     pub configuration: Configuration,
     /// One attempt to become a member at a time.
     pub membership: Mutex<()>,
-    engine: Engine,
+    /// The container engine.
+    pub engine: Engine,
     local: Switch,
     member: Mutex<Option<Member>>,
-    stop: CancellationToken,
+    /// Ends everything.
+    pub stop: CancellationToken,
     tasks: TaskTracker,
     /// Why the daemon must end, from whichever part of it cannot go on.
     fatal: mpsc::Sender<String>,
@@ -61,6 +62,8 @@ pub struct Daemon {
 struct Member {
     credentials: Arc<Credentials>,
     controller: Option<Arc<Controller>>,
+    /// Why a host that is a controller has none now.
+    controller_failure: Option<String>,
 }
 
 /// Runs the daemon until it is told to end.
@@ -84,6 +87,7 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
             run: configuration.run_directory.clone(),
             shim: configuration.shim.clone(),
             cgroup_parent: configuration.cgroup_parent.clone().map_or_else(|| "/stack".into(), Into::into),
+            shim_patience: ContainersConfig::SHIM_PATIENCE,
         },
         registry: configuration.registry.clone(),
         network: configuration.network.clone(),
@@ -196,7 +200,21 @@ impl Daemon {
         Ok(())
     }
 
-    fn set_local_routes(self: &Arc<Self>, member: Router, controller: Option<Router>) {
+    /// The controller was started, or cannot go on.
+    pub async fn set_controller(&self, controller: Option<Arc<Controller>>, failure: Option<String>) {
+        if let Some(member) = self.member.lock().await.as_mut() {
+            member.controller = controller;
+            member.controller_failure = failure;
+        }
+    }
+
+    /// Why this host, which is a controller, has none now.
+    pub async fn controller_failure(&self) -> Option<String> {
+        self.member.lock().await.as_ref().and_then(|member| member.controller_failure.clone())
+    }
+
+    /// Sets what the local socket answers for a member.
+    pub fn set_local_routes(self: &Arc<Self>, member: Router, controller: Option<Router>) {
         self.local.set(membership::routes(self, member, controller));
     }
 
@@ -207,32 +225,30 @@ impl Daemon {
             TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
         let node = identity.node;
         let credentials = Arc::new(Credentials::new(identity.clone())?);
-        let controller = match identity.raft_id {
-            Some(_) => Some(Arc::new(
-                Controller::start(ControllerConfig {
-                    state_directory: self.configuration.state_directory.clone(),
-                    credentials: Arc::clone(&credentials),
-                    tuning: self.tuning(),
-                    resolver: Arc::new(EngineResolver(self.engine.clone())),
-                })
-                .await?,
-            )),
-            None => None,
-        };
-        let store = controller.as_ref().map(|controller| controller.store().clone());
         let mut registry = Registry::default();
         self.engine.register_metrics(&mut registry);
         let agent_metrics = AgentMetrics::default();
         agent_metrics.register(&mut registry);
-        let metrics = metrics::route(registry, controller.clone());
-        let mut router = guard::protect(metrics.clone(), routes::METRICS.caller, store.clone());
-        for (route, part) in stack_agent::http::host_routes(self.engine.clone()) {
-            router = router.merge(guard::protect(part, route.caller, store.clone()));
+        let served =
+            Served { network: Switch::default(), registry: Arc::new(registry), credentials: Arc::clone(&credentials) };
+        let (controller, controller_failure) = match identity.raft_id {
+            None => (None, None),
+            Some(_) => match self.start_controller(&credentials).await {
+                Ok(controller) => (Some(controller), None),
+                Err(error) => (None, Some(chain(&error))),
+            },
+        };
+        if let Some(reason) = &controller_failure {
+            tracing::error!(reason, "the controller of this host does not start; trying again");
         }
-        self.set_local_routes(metrics, controller.as_ref().map(|controller| controller.router()));
-        if let Some(controller) = &controller {
-            router = router.merge(controller.router());
-            self.end_with_controller(controller);
+        self.serve_member(&served, controller.as_ref());
+        let router = served.network.router();
+        let keeping = (controller.clone(), controller_failure.clone());
+        *self.member.lock().await =
+            Some(Member { credentials: Arc::clone(&credentials), controller, controller_failure });
+        if identity.raft_id.is_some() {
+            let (controller, failure) = keeping;
+            self.tasks.spawn(Arc::clone(self).keep_controller(served, controller, failure));
         }
         let (serving, stop, fatal) = (Arc::clone(&credentials), self.stop.clone(), self.fatal.clone());
         self.tasks.spawn(async move {
@@ -243,20 +259,7 @@ impl Daemon {
         self.start_agent(node, &identity, &credentials, agent_metrics).await?;
         let directory = self.configuration.state_directory.clone();
         self.tasks.spawn(renewal::keep_renewed(Arc::clone(&credentials), directory, self.stop.clone()));
-        *self.member.lock().await = Some(Member { credentials, controller });
         Ok(())
-    }
-
-    fn end_with_controller(&self, controller: &Arc<Controller>) {
-        let (controller, stop, fatal) = (Arc::clone(controller), self.stop.clone(), self.fatal.clone());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                reason = controller.failed() => {
-                    let _ = fatal.send(format!("the controller's log cannot be written: {reason}")).await;
-                }
-            }
-        });
     }
 
     async fn start_agent(
@@ -269,11 +272,11 @@ impl Daemon {
         let ledger = Ledger::open(&self.configuration.state_directory.join("agent"), node)?;
         let files = Files::new(&self.configuration.run_directory);
         files.hear(ledger.assignment(), Contents::new());
-        let ledger = Arc::new(SyncMutex::new(ledger));
         let wake = Arc::new(Notify::new());
         let contact = Contact::default();
         let (reports, report_receiver) = watch::channel(None);
-        let networks = Networks::new(ledger.lock().unwrap_or_else(PoisonError::into_inner).networks().clone());
+        let networks = Networks::new(ledger.networks().clone());
+        let ledger = SharedLedger::new(ledger);
         let mut description = description::describe(&self.configuration);
         match self.engine.overlay().routes().await {
             Ok(routes) => description.routes = routes,
@@ -299,9 +302,16 @@ impl Daemon {
             let (networks, host, stop) = (networks.clone(), Arc::clone(&host), self.stop.clone());
             self.tasks.spawn(async move { networks.run(host, stop).await });
         }
+        self.tasks.spawn(stack_agent::images::collect(
+            self.engine.clone(),
+            ledger.clone(),
+            self.configuration.state_directory.clone(),
+            self.configuration.images,
+            self.stop.clone(),
+        ));
         let reconciler = Reconciler {
             host,
-            ledger: Arc::clone(&ledger),
+            ledger: ledger.clone(),
             wake: Arc::clone(&wake),
             contact: contact.clone(),
             reports,

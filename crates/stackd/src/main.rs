@@ -2,6 +2,7 @@
 //! logic: what it may not do without is decided in the crates that it wires.
 
 mod configuration;
+mod controlling;
 mod daemon;
 mod description;
 mod membership;

@@ -29,12 +29,21 @@ pub fn routes(daemon: &Arc<Daemon>, member: Router, controller: Option<Router>) 
         .route(routes::CLUSTER_JOIN.path, post(join));
     match controller {
         Some(controller) => own.with_state(Arc::clone(daemon)).merge(member).merge(controller),
-        None => own.fallback(not_a_controller).with_state(Arc::clone(daemon)).merge(member),
+        None => own.with_state(Arc::clone(daemon)).merge(member).merge(without_controller(daemon)),
     }
 }
 
-/// What a host that is no controller says to everything else.
+/// The routes of a host without a controller: it says why it does not answer.
+pub fn without_controller(daemon: &Arc<Daemon>) -> Router {
+    Router::new().fallback(not_a_controller).with_state(Arc::clone(daemon))
+}
+
+/// What a host that is no controller, or whose controller cannot go on now, says to everything else.
 async fn not_a_controller(State(daemon): State<Arc<Daemon>>) -> Failure {
+    if let Some(reason) = daemon.controller_failure().await {
+        return Failure::new(ErrorCode::Unavailable, format!("the controller of this host does not run now: {reason}"))
+            .with_hint("it starts again by itself when that is mended; other controllers answer meanwhile");
+    }
     match daemon.identity().await {
         None => Failure::new(ErrorCode::Conflict, "this host is in no cluster")
             .with_hint("`stack cluster init` makes one, `stack cluster join` enters one"),

@@ -16,8 +16,7 @@ use stack_controller::http::Failure;
 const END: &str = "# EOF\n";
 
 /// The route, to be guarded by the caller.
-pub fn route(registry: Registry, controller: Option<Arc<Controller>>) -> Router {
-    let registry = Arc::new(registry);
+pub fn route(registry: Arc<Registry>, controller: Option<Arc<Controller>>) -> Router {
     let answer = move || {
         let (registry, controller) = (Arc::clone(&registry), controller.clone());
         async move { render(&registry, controller.as_deref()) }

@@ -2,13 +2,13 @@
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use stack_testkit::namespaced::{NamespacedCluster, text};
 
-use crate::cluster;
+use crate::{cluster, disk};
 
 fn stack_file(name: &str, image: &str, more: &str) -> String {
     format!(
@@ -174,33 +174,8 @@ fn a_full_disk_is_said_and_heals_when_there_is_room() {
         .put_image("team/large", "1", &stack_testkit::root::busybox_tar(), &serde_json::json!({}))
         .expect("the registry takes it");
 
-    // The second host's state moves to a disk of its own, with everything on it.
-    let state = cluster.host_directory("node2").join("state");
-    cluster.dev(&["kill", "node2"]);
-    let before = cluster.host_directory("node2").join("state.before");
-    std::fs::rename(&state, &before).expect("moved");
-    std::fs::create_dir(&state).expect("made");
-    let nothing: Option<&str> = None;
-    nix::mount::mount(nothing, &state, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64m,mode=711"))
-        .expect("mounted; `dev down` takes it away with the rest");
-    let copied = Command::new("cp").args(["-a", "--"]).arg(before.join(".")).arg(&state).status().expect("cp runs");
-    assert!(copied.success());
-    cluster.dev(&["restart", "node2"]);
-    cluster.wait("the host to be ready", || {
-        let nodes = cluster.json(&["node", "ls"]);
-        let all = nodes.as_array().expect("nodes").iter().all(|node| node["readiness"] == "ready");
-        if all { Ok(()) } else { Err(nodes) }
-    });
-
-    // Something else fills it to the last byte.
-    let filler = state.join("filler");
-    let mut file = std::fs::File::create(&filler).expect("made");
-    let error = loop {
-        if let Err(error) = file.write_all(&[1; 65536]) {
-            break error;
-        }
-    };
-    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    disk::give_small_disk(&cluster, "node2");
+    let filler = disk::fill(&cluster, "node2");
     let more = "    deploy:\n      placement: {constraints: [\"node.hostname == node2\"]}\n";
     let path = cluster.file("large.yml", &stack_file("large", &reference, more));
     let output = cluster.stack(&["deploy", &path, "--timeout", "3s"]);
@@ -208,9 +183,54 @@ fn a_full_disk_is_said_and_heals_when_there_is_room() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("disk is full"), "{}\n{}", text(&output), cluster.logs());
     message(&cluster, "large/app", "disk is full");
 
-    drop(file);
-    std::fs::remove_file(&filler).expect("removed");
+    filler.remove();
     cluster.wait_ready("large/app", 1);
+    cluster.down();
+}
+
+#[test]
+fn images_that_nothing_uses_go_when_the_disk_fills() {
+    let registry = stack_testkit::registry::Registry::start().expect("a registry");
+    let forwarder = Forwarder::start(registry.address().parse().expect("an address"));
+    let flag = format!("gateway:{}", forwarder.port);
+    // Above half of the disk, and what was unused for two seconds.
+    let flags = [
+        "--insecure-registry",
+        &flag,
+        "--set",
+        "images.collect_above_percent=50",
+        "--set",
+        "images.collect_unused_for=\"2s\"",
+    ];
+    let cluster = cluster(1, 1, &flags);
+    disk::give_small_disk(&cluster, "node1");
+    let reference = |name: &str| format!("{}:{}/team/{name}:1", gateway(&cluster), forwarder.port);
+    for (name, label) in [("kept", "1"), ("old", "2")] {
+        let labels = serde_json::json!({"Labels": {"which": label}});
+        registry.put_image(&format!("team/{name}"), "1", &stack_testkit::root::busybox_tar(), &labels).expect("taken");
+        let path = cluster.file(&format!("{name}.yml"), &stack_file(name, &reference(name), ""));
+        cluster.stack_ok(&["deploy", &path]);
+    }
+    let images = || {
+        let all = cluster.json(&["image", "ls"]);
+        let all = all.as_array().cloned().unwrap_or_default();
+        let names = all.iter().flat_map(|image| image["references"].as_array().cloned().unwrap_or_default());
+        names.filter_map(|name| name.as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    cluster.stack_ok(&["rm", "old"]);
+    assert!(images().contains(&reference("old")), "{:?}", images());
+
+    let filler = disk::fill_to(&cluster, "node1", 60);
+    cluster.wait("the unused image to go", || {
+        let images = images();
+        if images.contains(&reference("old")) { Err(images) } else { Ok(()) }
+    });
+    // What is used stays, and what was loaded.
+    let left = images();
+    assert!(left.contains(&reference("kept")), "{left:?}");
+    assert!(left.iter().any(|name| name.contains("busybox")), "{left:?}");
+    cluster.wait_ready("kept/app", 1);
+    filler.remove();
     cluster.down();
 }
 

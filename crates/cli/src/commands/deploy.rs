@@ -34,6 +34,12 @@ pub async fn deploy(session: &Session, arguments: DeployArguments) -> Result<Exi
             output::story(&format!("image {} is loaded on {nodes} of {asked} hosts only", image.reference));
             output::hint("`stack image load` puts it on all of them");
         }
+        if image.source == ImageSource::Deployed {
+            output::story(&format!(
+                "image {}: its registry did not answer for it, so it stays as deployed",
+                image.reference
+            ));
+        }
     }
     if response.changed {
         output::story(&format!("stack {name} is at revision {}", response.revision));

@@ -1,6 +1,7 @@
 //! `stack logs`: the output of tasks, merged over the hosts by time; while following, as it comes.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -50,25 +51,77 @@ pub async fn run(session: &Session, arguments: LogsArguments) -> Result<ExitCode
         return Ok(ExitCode::Done);
     }
     let tasks = tasks_of(&client, &selection).await?;
-    let mut lines = Vec::new();
-    let mut missing = 0;
+    let mut readers = Vec::new();
+    let mut receivers = Vec::new();
     for task in &tasks {
-        match read_all(&client, task, &query).await {
-            Ok(read) => lines.extend(read),
-            Err(failure) => {
-                missing += 1;
-                output::story(&format!("{} on {}: {}", task_name(task), task.node_name, failure.message));
-            }
-        }
+        let (sender, receiver) = mpsc::channel(IN_HAND);
+        let (client, id, query) = (client.clone(), task.id, query.clone());
+        readers.push(tokio::spawn(async move { send_lines(&client, id, &query, &sender).await }));
+        receivers.push(receiver);
     }
-    lines.sort_by_key(|line| line.line.time_nanoseconds);
-    for line in &lines {
-        print(line, &arguments)?;
+    merge(receivers, |of, line| {
+        let Some(task) = tasks.get(of) else { return Ok(()) };
+        print(&Line { name: task_name(task), node: task.node_name.clone(), line }, &arguments)
+    })
+    .await?;
+    let mut missing = 0;
+    for (task, reader) in tasks.iter().zip(readers) {
+        let read = reader.await.map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
+        if let Err(failure) = read {
+            missing += 1;
+            output::story(&format!("{} on {}: {}", task_name(task), task.node_name, failure.message));
+        }
     }
     if missing > 0 && missing == tasks.len() {
         return Err(Failure::new(ExitCode::Failed, "no host could be asked"));
     }
     Ok(ExitCode::Done)
+}
+
+/// Of each task so many lines are read ahead of the others'; more stay where they are.
+const IN_HAND: usize = 256;
+
+async fn send_lines(
+    client: &Client,
+    task: TaskId,
+    query: &LogQuery,
+    lines: &mpsc::Sender<LogLine>,
+) -> Result<(), Failure> {
+    let mut stream = client.stream(routes::TASK_LOGS, &[&task.to_string()], Some(query)).await?;
+    let mut buffer = BytesMut::new();
+    while let Some(chunk) = stream.next().await {
+        buffer.extend_from_slice(&chunk?);
+        while let Some(line) = take_line(&mut buffer)? {
+            if lines.send(line).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Hands over the lines of all sources, each of which is in order, in the order of their times. Of each source only the
+/// next line is held.
+async fn merge<F>(mut sources: Vec<mpsc::Receiver<LogLine>>, mut each: F) -> Result<(), Failure>
+where
+    F: FnMut(usize, LogLine) -> Result<(), Failure>,
+{
+    let mut heads: Vec<Option<LogLine>> = Vec::new();
+    let mut order = BinaryHeap::new();
+    for (of, source) in sources.iter_mut().enumerate() {
+        let head = source.recv().await;
+        order.extend(head.as_ref().map(|line| Reverse((line.time_nanoseconds, of))));
+        heads.push(head);
+    }
+    while let Some(Reverse((_, of))) = order.pop() {
+        let (Some(head), Some(source)) = (heads.get_mut(of), sources.get_mut(of)) else { continue };
+        let next = source.recv().await;
+        order.extend(next.as_ref().map(|line| Reverse((line.time_nanoseconds, of))));
+        if let Some(line) = std::mem::replace(head, next) {
+            each(of, line)?;
+        }
+    }
+    Ok(())
 }
 
 async fn select(client: &Client, name: &str) -> Result<Selection, Failure> {
@@ -114,12 +167,6 @@ pub async fn read_lines(client: &Client, task: &TaskView, query: &LogQuery) -> R
         }
     }
     Ok(lines)
-}
-
-async fn read_all(client: &Client, task: &TaskView, query: &LogQuery) -> Result<Vec<Line>, Failure> {
-    let lines = read_lines(client, task, query).await?;
-    let (name, node) = (task_name(task), task.node_name.clone());
-    Ok(lines.into_iter().map(|line| Line { name: name.clone(), node: node.clone(), line }).collect())
 }
 
 fn take_line(buffer: &mut BytesMut) -> Result<Option<LogLine>, Failure> {
@@ -283,7 +330,46 @@ fn print(line: &Line, arguments: &LogsArguments) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::Place;
+    use stack_api::views::LogLine;
+    use stack_model::TaskId;
+    use tokio::sync::mpsc;
+
+    use super::{Place, merge};
+
+    fn line(time_nanoseconds: u64, line: &str) -> LogLine {
+        LogLine {
+            task: TaskId::from_bits(1),
+            time_nanoseconds,
+            stream: "stdout".to_owned(),
+            line: line.to_owned(),
+            partial: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_are_merged_by_time_while_of_each_task_few_are_held() {
+        // Channels of one: whoever wanted all lines of one task first would wait for ever.
+        let of = |times: Vec<u64>, name: &'static str| {
+            let (sender, receiver) = mpsc::channel(1);
+            tokio::spawn(async move {
+                for time in times {
+                    sender.send(line(time, name)).await.expect("somebody reads");
+                }
+            });
+            receiver
+        };
+        let sources = vec![of((0..1000).map(|n| n * 2).collect(), "a"), of(vec![], "b"), of(vec![1, 2, 3, 5000], "c")];
+        let mut seen = Vec::new();
+        let merged = merge(sources, |of, line| {
+            seen.push((line.time_nanoseconds, of, line.line));
+            Ok(())
+        });
+        assert!(merged.await.is_ok());
+        assert_eq!(seen.len(), 1004);
+        assert!(seen.is_sorted_by_key(|(time, of, _)| (*time, *of)));
+        assert_eq!(seen[..3], [(0, 0, "a".to_owned()), (1, 2, "c".to_owned()), (2, 0, "a".to_owned())]);
+        assert_eq!(seen.last(), Some(&(5000, 2, "c".to_owned())));
+    }
 
     fn shown(place: &mut Place, times: &[u64]) -> Vec<u64> {
         times.iter().copied().filter(|&time| place.is_new(time)).collect()

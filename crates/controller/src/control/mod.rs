@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::liveness::Liveness;
 use crate::metrics::Metrics;
-use crate::store::{ProposeError, Store, now};
+use crate::store::{MAX_COMMAND, ProposeError, Store, now};
 
 /// Liveness is looked at this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -25,6 +25,11 @@ const TICK: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(200);
 /// One proposal takes the reports of at most so many nodes.
 const MOST_REPORTS: usize = 512;
+/// One proposal takes at most about so much of reports, in bytes: a few would else be more than a log's entry may be.
+const REPORT_BYTES: usize = MAX_COMMAND / 4;
+/// One proposal takes so many changes of a plan. They are made in order, and what follows is planned again from what they
+/// made.
+const MOST_CHANGES: usize = 5_000;
 
 type Answer = oneshot::Sender<Result<Applied, ProposeError>>;
 
@@ -128,11 +133,13 @@ impl Control {
             let state = self.inner.store.state();
             let news: Vec<Report> =
                 merge(gathered).into_iter().filter(|report| stack_planner::is_news(&state, report)).collect();
-            let result = if news.is_empty() {
-                Ok(Applied { revision: state.revision, changed: false, skipped: 0 })
-            } else {
-                self.inner.store.propose(&Command::Report { reports: news }).await
-            };
+            let mut result = Ok(Applied { revision: state.revision, changed: false, skipped: 0 });
+            for reports in portions(news, REPORT_BYTES) {
+                result = self.inner.store.propose(&Command::Report { reports }).await;
+                if result.is_err() {
+                    break;
+                }
+            }
             for answer in answers {
                 let copy = match &result {
                     Ok(applied) => Ok(*applied),
@@ -162,7 +169,10 @@ impl Control {
             .await;
             self.inner.metrics.plan_seconds.observe(started.elapsed().as_secs_f64());
             let plan = match planned {
-                Ok(plan) => plan,
+                Ok(mut plan) => {
+                    plan.changes.truncate(MOST_CHANGES);
+                    plan
+                }
                 Err(error) => {
                     tracing::error!(%error, "the planner failed: trying again when the state changes");
                     if states.changed().await.is_err() {
@@ -271,11 +281,70 @@ fn merge(reports: Vec<Report>) -> Vec<Report> {
     merged.into_iter().map(|(node, (generation, tasks))| Report { node, generation, tasks }).collect()
 }
 
+/// The same reports in the same order, in portions of about so many bytes. What a report says of one task does not depend
+/// on what it says of another.
+fn portions(reports: Vec<Report>, most_bytes: usize) -> Vec<Vec<Report>> {
+    let mut portions: Vec<Vec<Report>> = Vec::new();
+    let mut bytes = usize::MAX;
+    for Report { node, generation, tasks } in reports {
+        let mut is_begun = false;
+        for (task, status) in tasks {
+            // Twice the text's length is more than JSON makes of it, but for control characters.
+            let size = 256 + 2 * status.message.as_ref().map_or(0, String::len);
+            if bytes.saturating_add(size) > most_bytes {
+                portions.push(Vec::new());
+                bytes = 0;
+                is_begun = false;
+            }
+            bytes += size;
+            let Some(portion) = portions.last_mut() else { continue };
+            if !is_begun {
+                portion.push(Report { node, generation, tasks: BTreeMap::new() });
+                is_begun = true;
+            }
+            if let Some(report) = portion.last_mut() {
+                report.tasks.insert(task, status);
+            }
+        }
+    }
+    portions
+}
+
 #[cfg(test)]
 mod tests {
     use stack_model::{Phase, Timestamp};
 
     use super::*;
+
+    #[test]
+    fn reports_go_in_portions_that_a_log_takes_and_nothing_of_them_is_lost() {
+        let report = |node: u128, tasks: u128| Report {
+            node: NodeId::from_bits(node),
+            generation: 7,
+            tasks: (0..tasks)
+                .map(|task| {
+                    let message = Some("why ".repeat(250));
+                    (
+                        TaskId::from_bits(node * 10_000 + task),
+                        TaskStatus { message, ..TaskStatus::assigned(Timestamp(1)) },
+                    )
+                })
+                .collect(),
+        };
+        let whole = vec![report(1, 3), report(2, 500), report(3, 0), report(4, 1)];
+        let most = 64 * 1024;
+        let portions = portions(whole.clone(), most);
+        assert!(portions.len() > 10, "{}", portions.len());
+        for portion in &portions {
+            let command = Command::Report { reports: portion.clone() };
+            assert!(serde_json::to_vec(&command).unwrap().len() <= most);
+        }
+        // Applied one after the other they say what the whole said; a report of nothing says nothing.
+        let joined = merge(portions.into_iter().flatten().collect());
+        let wanted: Vec<Report> = merge(whole).into_iter().filter(|report| !report.tasks.is_empty()).collect();
+        assert_eq!(joined, wanted);
+        assert_eq!(super::portions(Vec::new(), most), Vec::<Vec<Report>>::new());
+    }
 
     #[test]
     fn the_latest_word_on_a_task_counts() {

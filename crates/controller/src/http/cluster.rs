@@ -14,6 +14,7 @@ use super::extract::{Body, Named, RequestId};
 use super::guard::{self, PeerAddress};
 use super::stacks::written;
 use super::{Context, Failure, views};
+use crate::identity::authority;
 use crate::identity::token::{JoinToken, same_token};
 use crate::identity::{Authority, Peer, Subject};
 
@@ -24,7 +25,7 @@ fn identity(context: &Context) -> Result<ClusterIdentity, Failure> {
     })
 }
 
-fn authority(identity: &ClusterIdentity) -> Result<Authority, Failure> {
+fn authority_of(identity: &ClusterIdentity) -> Result<Authority, Failure> {
     Ok(Authority::load(&identity.ca_certificate, &identity.ca_key.0, &identity.cluster_id)?)
 }
 
@@ -54,24 +55,35 @@ pub(super) async fn join(
                 .with_hint("`stack cluster token` on a controller shows the present one"));
         }
     };
-    if context.store.state().nodes.contains_key(&body.node) {
-        return Err(Failure::new(ErrorCode::Conflict, format!("node {} is a member already", body.node)));
-    }
     if role == NodeRole::Controller && body.raft_id.is_none_or(|raft_id| raft_id == 0) {
         return Err(Failure::new(ErrorCode::BadRequest, "a controller must say who it will be to raft"));
     }
+    let raft_id = body.raft_id.filter(|_| role == NodeRole::Controller);
+    let state = context.store.state();
+    let is_member = match state.nodes.get(&body.node) {
+        None => false,
+        Some(member) => {
+            // The answer to its first request may have been lost. Nobody else has the key that its identifier is made of.
+            let is_same = member.role == role
+                && state.controllers.get(&body.node).map(|controller| controller.raft_id) == raft_id
+                && authority::node_of(&body.certificate_request).is_ok_and(|node| node == body.node);
+            if !is_same {
+                return Err(Failure::new(ErrorCode::Conflict, format!("node {} is a member already", body.node)));
+            }
+            true
+        }
+    };
     let subject = Subject::Node { id: body.node, role };
     let now = OffsetDateTime::now_utc();
-    let certificate = authority(&identity)?.issue(&body.certificate_request, &subject, now, life(&context))?;
-    let command = Command::AddNode {
-        id: body.node,
-        role,
-        address: body.address,
-        description: body.description,
-        raft_id: body.raft_id.filter(|_| role == NodeRole::Controller),
-    };
-    context.store.propose_as(&command, &request).await?;
-    tracing::info!(node = %body.node, role = role.as_str(), address = %body.address, "a node joined");
+    let certificate = authority_of(&identity)?.issue(&body.certificate_request, &subject, now, life(&context))?;
+    if is_member {
+        tracing::info!(node = %body.node, "a node asks again for the answer to its join");
+    } else {
+        let command =
+            Command::AddNode { id: body.node, role, address: body.address, description: body.description, raft_id };
+        context.store.propose_as(&command, &request).await?;
+        tracing::info!(node = %body.node, role = role.as_str(), address = %body.address, "a node joined");
+    }
     Ok(Json(JoinResponse {
         certificate,
         ca_certificate: identity.ca_certificate,
@@ -104,7 +116,7 @@ pub(super) async fn operator(
 
 fn issue(context: &Context, request: &str, subject: &Subject) -> Result<Json<CertificateResponse>, Failure> {
     let identity = identity(context)?;
-    let certificate = authority(&identity)?.issue(request, subject, OffsetDateTime::now_utc(), life(context))?;
+    let certificate = authority_of(&identity)?.issue(request, subject, OffsetDateTime::now_utc(), life(context))?;
     Ok(Json(CertificateResponse {
         certificate,
         ca_certificate: identity.ca_certificate,
@@ -149,7 +161,7 @@ pub(super) async fn rotate(
             return Err(Failure::new(ErrorCode::BadRequest, message));
         }
     };
-    let authority = authority(&identity(&context)?)?;
+    let authority = authority_of(&identity(&context)?)?;
     let token = Secret(JoinToken::new(authority.certificate(), rand::rng().random()).reveal());
     context.store.propose_as(&Command::RotateToken { role, token }, &request).await?;
     tokens_now(&context)

@@ -1,16 +1,16 @@
 //! What an image's name means: the digest that every task of a deploy will run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{StreamExt as _, TryStreamExt as _};
 use stack_api::bodies::ImageQuery;
 use stack_api::routes;
 use stack_api::views::{ImageSource, ImageView, ResolvedImage};
-use stack_model::spec::PullPolicy;
-use stack_model::{Digest, Node, Readiness, RegistryCredential, StackSpec};
+use stack_model::spec::{PullPolicy, ServiceSpec};
+use stack_model::{Digest, Node, Readiness, RegistryCredential, StackName, StackSpec};
 use stack_planner::{State, assignment::registry_of};
 
 use super::{Context, Failure};
@@ -52,25 +52,60 @@ fn digest_in(reference: &str) -> Option<Digest> {
 enum Authority {
     /// The hosts that have it by that name: this.
     Hosts(Digest),
-    /// Its registry. Where that does not answer: what hosts have by that name.
-    Registry { otherwise: Option<Digest> },
+    /// Its registry. Where that does not answer: this.
+    Registry { otherwise: Option<Otherwise> },
     /// Nobody: the registry may not be asked, and no host has it.
     Nobody,
 }
 
+/// What a name means while its registry does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Otherwise {
+    /// What the stack runs by that name.
+    Deployed(Digest),
+    /// What hosts have by that name.
+    Hosts(Digest),
+}
+
 /// `found` is what the hosts have by the name. An image that was loaded on hosts is what was loaded, and any other is what
 /// its registry says now, unless the policy says otherwise: `always` takes the registry's word alone, `never` that of
-/// the hosts alone.
-fn authority(policy: PullPolicy, found: &[ImageView]) -> Authority {
-    let any = found.first().map(|image| image.digest.clone());
-    let loaded = found.iter().find(|image| image.origin != "registry").map(|image| image.digest.clone());
+/// the hosts alone. Where more than one answer is right, it is what the stack runs by that name, so that a deploy of
+/// what is deployed changes nothing.
+fn authority(policy: PullPolicy, found: &[ImageView], deployed: Option<&Digest>) -> Authority {
+    let choose = |images: &mut dyn Iterator<Item = &ImageView>| {
+        let mut digests: Vec<&Digest> = images.map(|image| &image.digest).collect();
+        digests.sort();
+        let kept = deployed.filter(|deployed| digests.contains(deployed));
+        kept.or(digests.first().copied()).cloned()
+    };
+    let loaded = choose(&mut found.iter().filter(|image| image.origin != "registry"));
+    let any = choose(&mut found.iter());
     match (policy, loaded) {
         (PullPolicy::Always, _) => Authority::Registry { otherwise: None },
         (PullPolicy::Missing | PullPolicy::Never, Some(loaded)) => Authority::Hosts(loaded),
-        (PullPolicy::Missing, None) => Authority::Registry { otherwise: any },
+        (PullPolicy::Missing, None) => {
+            let deployed = deployed.cloned().map(Otherwise::Deployed);
+            Authority::Registry { otherwise: deployed.or(any.map(Otherwise::Hosts)) }
+        }
         (PullPolicy::Never, None) => any.map_or(Authority::Nobody, Authority::Hosts),
     }
 }
+
+/// What the services of a stack run by each name: where they differ, what the first of them does.
+fn deployed(state: &State, stack: &StackName) -> BTreeMap<String, Digest> {
+    let mut found = BTreeMap::new();
+    let services = state.stacks.get(stack).map(|stack| &stack.spec.services);
+    for service in services.into_iter().flat_map(|services| services.values()) {
+        let image = &service.container.image;
+        if let Some(digest) = &image.digest {
+            found.entry(image.reference.clone()).or_insert_with(|| digest.clone());
+        }
+    }
+    found
+}
+
+/// So many names are looked up at once.
+const AT_ONCE: usize = 8;
 
 /// Fills in the digests of all images of a stack, each as its pull policy says.
 pub(super) async fn pin(
@@ -79,16 +114,20 @@ pub(super) async fn pin(
     spec: &mut StackSpec,
     request_id: &str,
 ) -> Result<Vec<ResolvedImage>, Failure> {
-    let mut resolved: BTreeMap<(String, PullPolicy), ResolvedImage> = BTreeMap::new();
-    for service in spec.services.values_mut() {
-        let policy = service.container.pull_policy;
-        let image = &mut service.container.image;
-        let key = (image.reference.clone(), policy);
-        if !resolved.contains_key(&key) {
-            let answer = resolve(context, state, &image.reference, policy, request_id).await?;
-            resolved.insert(key.clone(), answer);
+    let deployed = deployed(state, &spec.name);
+    let key = |service: &ServiceSpec| (service.container.image.reference.clone(), service.container.pull_policy);
+    let wanted: BTreeSet<(String, PullPolicy)> = spec.services.values().map(key).collect();
+    let questions = wanted.into_iter().map(|(reference, policy)| {
+        let deployed = deployed.get(&reference);
+        async move {
+            let answer = resolve(context, state, (&reference, policy), deployed, request_id).await?;
+            Ok::<_, Failure>(((reference, policy), answer))
         }
-        image.digest = resolved.get(&key).map(|answer| answer.digest.clone());
+    });
+    let resolved: BTreeMap<_, ResolvedImage> = futures::stream::iter(questions).buffered(AT_ONCE).try_collect().await?;
+    for service in spec.services.values_mut() {
+        let digest = resolved.get(&key(service)).map(|answer| answer.digest.clone());
+        service.container.image.digest = digest;
     }
     let mut images: Vec<ResolvedImage> = resolved.into_values().collect();
     // Those of one reference are next to each other.
@@ -99,8 +138,8 @@ pub(super) async fn pin(
 async fn resolve(
     context: &Context,
     state: &State,
-    reference: &str,
-    policy: PullPolicy,
+    (reference, policy): (&str, PullPolicy),
+    deployed: Option<&Digest>,
     request_id: &str,
 ) -> Result<ResolvedImage, Failure> {
     let answer = |digest, source| ResolvedImage { reference: reference.to_owned(), digest, source };
@@ -116,7 +155,7 @@ async fn resolve(
         let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
         answer(digest, ImageSource::Loaded { nodes, asked })
     };
-    let otherwise = match authority(policy, &found) {
+    let otherwise = match authority(policy, &found, deployed) {
         Authority::Hosts(digest) => return Ok(on_hosts(digest)),
         Authority::Registry { otherwise } => otherwise,
         Authority::Nobody => {
@@ -128,15 +167,16 @@ async fn resolve(
         }
     };
     let credential = state.registry_credentials.get(registry_of(reference));
-    match context.resolver.resolve(reference, credential).await {
-        Ok(digest) => Ok(answer(digest, ImageSource::Registry)),
-        Err(error) => match otherwise {
-            Some(digest) => {
-                tracing::warn!(reference, reason = %error, "the registry is not reached: taking what hosts have");
-                Ok(on_hosts(digest))
-            }
-            None => Err(error.into()),
-        },
+    match (context.resolver.resolve(reference, credential).await, otherwise) {
+        (Ok(digest), _) => Ok(answer(digest, ImageSource::Registry)),
+        (Err(error), Some(otherwise)) => {
+            tracing::warn!(reference, reason = %error, "the registry is not reached: taking what is known of the image");
+            Ok(match otherwise {
+                Otherwise::Deployed(digest) => answer(digest, ImageSource::Deployed),
+                Otherwise::Hosts(digest) => on_hosts(digest),
+            })
+        }
+        (Err(error), None) => Err(error.into()),
     }
 }
 
@@ -190,18 +230,39 @@ mod tests {
         let both = [pulled.clone(), loaded.clone()];
         let only_pulled = std::slice::from_ref(&pulled);
 
-        assert_eq!(authority(PullPolicy::Missing, &both), hosts(&loaded));
-        let otherwise = Some(pulled.digest.clone());
-        assert_eq!(authority(PullPolicy::Missing, only_pulled), Authority::Registry { otherwise });
-        assert_eq!(authority(PullPolicy::Missing, &[]), Authority::Registry { otherwise: None });
+        assert_eq!(authority(PullPolicy::Missing, &both, None), hosts(&loaded));
+        let otherwise = Some(Otherwise::Hosts(pulled.digest.clone()));
+        assert_eq!(authority(PullPolicy::Missing, only_pulled, None), Authority::Registry { otherwise });
+        assert_eq!(authority(PullPolicy::Missing, &[], None), Authority::Registry { otherwise: None });
 
         for found in [&both[..], only_pulled, &[]] {
-            assert_eq!(authority(PullPolicy::Always, found), Authority::Registry { otherwise: None });
+            assert_eq!(authority(PullPolicy::Always, found, None), Authority::Registry { otherwise: None });
         }
 
-        assert_eq!(authority(PullPolicy::Never, &both), hosts(&loaded));
-        assert_eq!(authority(PullPolicy::Never, only_pulled), hosts(&pulled));
-        assert_eq!(authority(PullPolicy::Never, &[]), Authority::Nobody);
+        assert_eq!(authority(PullPolicy::Never, &both, None), hosts(&loaded));
+        assert_eq!(authority(PullPolicy::Never, only_pulled, None), hosts(&pulled));
+        assert_eq!(authority(PullPolicy::Never, &[], None), Authority::Nobody);
+    }
+
+    #[test]
+    fn what_is_deployed_stays_where_it_is_one_of_the_answers() {
+        let (one, other) = (on_a_host("a", "loaded"), on_a_host("b", "loaded"));
+        let both = [one.clone(), other.clone()];
+        for kept in [&one, &other] {
+            for policy in [PullPolicy::Missing, PullPolicy::Never] {
+                assert_eq!(authority(policy, &both, Some(&kept.digest)), Authority::Hosts(kept.digest.clone()));
+            }
+        }
+        // Everybody has a new one: it is wanted.
+        let old = on_a_host("c", "loaded").digest;
+        assert_eq!(
+            authority(PullPolicy::Missing, std::slice::from_ref(&other), Some(&old)),
+            Authority::Hosts(other.digest.clone())
+        );
+        // Hosts may have pulled another one since, for another stack.
+        let pulled = on_a_host("d", "registry");
+        let otherwise = Some(Otherwise::Deployed(old.clone()));
+        assert_eq!(authority(PullPolicy::Missing, &[pulled], Some(&old)), Authority::Registry { otherwise });
     }
 
     #[test]

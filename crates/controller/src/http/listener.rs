@@ -11,6 +11,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +21,12 @@ use crate::identity::{Credentials, CredentialsError, Peer};
 
 /// A peer that does not complete the TLS handshake in this time is let go.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// So many connections may be in the TLS handshake; more are closed at once, and their peers try again.
+const HANDSHAKES: usize = 1024;
+/// So many peers without a certificate may be connected: hosts that join, and whoever else reaches the port.
+const STRANGERS: usize = 64;
+/// A peer without a certificate is let go after this time, whatever it does.
+const STRANGER_LIFE: Duration = Duration::from_secs(60);
 /// Connections have this long to finish what they are doing when the listener ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -66,16 +73,32 @@ pub async fn serve_tls(
 ) -> Result<(), CredentialsError> {
     let acceptor = TlsAcceptor::from(Arc::new(credentials.server_config()?));
     let connections = TaskTracker::new();
+    let (handshakes, strangers) = (Arc::new(Semaphore::new(HANDSHAKES)), Arc::new(Semaphore::new(STRANGERS)));
     while let Some((stream, address)) = accept(&stop, || listener.accept()).await {
+        let Ok(handshake) = Arc::clone(&handshakes).try_acquire_owned() else {
+            tracing::warn!(%address, "refused: too many connections are in the TLS handshake");
+            continue;
+        };
         let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+        let strangers = Arc::clone(&strangers);
         connections.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                shaken = shake_hands(stream, address, &acceptor) => {
-                    if let Some((stream, peer)) = shaken {
-                        serve_connection(stream, finished(router, peer, Some(address)), stop.clone()).await;
-                    }
-                }
+            let shaken = tokio::select! {
+                () = stop.cancelled() => None,
+                shaken = shake_hands(stream, address, &acceptor) => shaken,
+            };
+            drop(handshake);
+            let Some((stream, peer)) = shaken else { return };
+            let is_stranger = matches!(peer, Peer::Anonymous);
+            let served = serve_connection(stream, finished(router, peer, Some(address)), stop);
+            if !is_stranger {
+                return served.await;
+            }
+            let Ok(_one) = strangers.try_acquire() else {
+                tracing::warn!(%address, "refused: too many peers without a certificate are connected");
+                return;
+            };
+            if tokio::time::timeout(STRANGER_LIFE, served).await.is_err() {
+                tracing::debug!(%address, "a peer without a certificate stayed too long");
             }
         });
     }

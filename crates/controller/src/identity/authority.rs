@@ -9,6 +9,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use sha2::{Digest as _, Sha256};
 use stack_api::routes;
 use stack_model::{NodeId, NodeRole};
 use time::{Duration, OffsetDateTime};
@@ -171,6 +172,28 @@ impl Authority {
         let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(IssueError::Sign)?;
         Ok(certificate.pem())
     }
+}
+
+/// Who a host is that joins with this request: its identifier is made of its key, so that nobody else can join as the same
+/// and the host itself can, when the answer to its first request was lost.
+///
+/// # Errors
+/// When the request is none, or was not made with its key.
+pub fn node_of(request_pem: &str) -> Result<NodeId, IssueError> {
+    let request = CertificateSigningRequestParams::from_pem(request_pem).map_err(IssueError::Request)?;
+    let digest = Sha256::digest(rcgen::PublicKeyData::der_bytes(&request.public_key));
+    let bits = digest.iter().take(16).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    Ok(NodeId::from_bits(bits))
+}
+
+/// The request to certify a key, both PEM.
+///
+/// # Errors
+/// When the key is none.
+pub fn request_for(key: &str) -> Result<String, IssueError> {
+    let key = KeyPair::from_pem(key).map_err(IssueError::Sign)?;
+    let request = CertificateParams::default().serialize_request(&key).map_err(IssueError::Sign)?;
+    request.pem().map_err(IssueError::Sign)
 }
 
 /// A new key and the request to certify it, both PEM.

@@ -1,7 +1,10 @@
 //! How a host becomes a member: it trusts the cluster by the digest in its token, the cluster trusts it by the secret.
 
 use std::error::Error as _;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +14,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use serde::{Deserialize, Serialize};
 use stack_api::bodies::{JoinRequest, JoinResponse};
 use stack_api::{ErrorBody, routes};
-use stack_model::{NodeDescription, NodeId, NodeRole};
+use stack_model::{NodeDescription, NodeRole};
 use subtle::ConstantTimeEq as _;
 
 use super::authority::{self, IssueError};
@@ -63,7 +67,7 @@ pub enum JoinError {
         controller: SocketAddr,
         /// Why.
         #[source]
-        source: ErrorBody,
+        source: Box<ErrorBody>,
     },
     /// The answer is not what the contract says.
     #[error("the answer of the controller {controller} cannot be understood: {reason}")]
@@ -76,6 +80,15 @@ pub enum JoinError {
     /// No key could be made.
     #[error("cannot make a key")]
     Key(#[from] IssueError),
+    /// Who this host will be cannot be kept.
+    #[error("cannot keep {}", path.display())]
+    Keep {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Trusts the authority that has the digest, and nobody else.
@@ -151,15 +164,62 @@ fn reason(error: &reqwest::Error) -> String {
     innermost.to_string()
 }
 
+/// Who a host will be that joins. Kept from before it asks until it is a member: an answer that was lost is asked for
+/// again, and no second member is made of the same host.
+#[derive(Serialize, Deserialize)]
+pub struct Candidate {
+    key: String,
+    raft_id: u64,
+}
+
+impl Candidate {
+    const FILE: &str = "joining.json";
+
+    /// The one that is kept in the directory, or a new one, which is kept from now on.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn take(state_directory: &Path) -> Result<Self, JoinError> {
+        let path = state_directory.join(Self::FILE);
+        let fail = |source| JoinError::Keep { path: path.clone(), source };
+        match std::fs::read(&path) {
+            // One that was cut short was never used.
+            Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
+                Ok(kept) if authority::request_for(&kept.key).is_ok() => return Ok(kept),
+                Ok(_) | Err(_) => {}
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fail(error)),
+        }
+        let (key, _request) = authority::new_key()?;
+        let candidate = Self { key: key.to_string(), raft_id: rand::rng().random_range(1..u64::MAX) };
+        let write = || {
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.write_all(&serde_json::to_vec(&candidate)?)?;
+            file.sync_all()
+        };
+        write().map_err(fail)?;
+        Ok(candidate)
+    }
+
+    /// It is a member now.
+    pub fn forget(state_directory: &Path) {
+        if let Err(error) = std::fs::remove_file(state_directory.join(Self::FILE)) {
+            tracing::warn!(%error, file = Self::FILE, "what was kept while this host joined is left");
+        }
+    }
+}
+
 /// Joins, and answers the identity that this host has from now on. The caller saves it.
 ///
 /// # Errors
 /// See [`JoinError`]; the controllers are tried in turn, and the last failure is answered.
-pub async fn join(target: &JoinTarget) -> Result<NodeIdentity, JoinError> {
+pub async fn join(target: &JoinTarget, candidate: &Candidate) -> Result<NodeIdentity, JoinError> {
     let token: JoinToken = target.token.parse()?;
-    let (key, certificate_request) = authority::new_key()?;
-    let node = NodeId::from_bits(rand::rng().random());
-    let raft_id: u64 = rand::rng().random_range(1..u64::MAX);
+    let (key, raft_id) = (&candidate.key, candidate.raft_id);
+    let certificate_request = authority::request_for(key)?;
+    let node = authority::node_of(&certificate_request)?;
     let request = JoinRequest {
         token: token.reveal(),
         node,
@@ -218,7 +278,7 @@ async fn ask(token: &JoinToken, controller: SocketAddr, request: &JoinRequest) -
     let bytes = response.bytes().await.map_err(|error| unreachable(reason(&error)))?;
     if !status.is_success() {
         return Err(match serde_json::from_slice::<ErrorBody>(&bytes) {
-            Ok(source) => JoinError::Refused { controller, source },
+            Ok(source) => JoinError::Refused { controller, source: Box::new(source) },
             Err(_) => unclear(format!("status {status} without an error body")),
         });
     }

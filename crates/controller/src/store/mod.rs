@@ -204,6 +204,42 @@ fn raft_config(tuning: &Tuning) -> Result<Config, openraft::ConfigError> {
     .validate()
 }
 
+/// Cuts a log that has few entries and many bytes, until Raft ends: Raft itself counts entries alone.
+async fn keep_log_small(raft: Raft, log: LogStore, most_bytes: u64, look: Duration) {
+    let mut interval = tokio::time::interval(look);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let metrics = raft.metrics().borrow_watched().clone();
+        if metrics.running_state.is_err() {
+            return;
+        }
+        match log.size().await {
+            Ok(size) if size <= most_bytes => continue,
+            Ok(_large) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the size of the raft log is not known");
+                continue;
+            }
+        }
+        let snapshot = metrics.snapshot.map(|last| last.index);
+        let applied = metrics.last_applied.map(|last| last.index);
+        let cut = async {
+            if let Some(snapshot) = snapshot {
+                raft.trigger().purge_log(snapshot).await?;
+            }
+            if applied > snapshot {
+                tracing::debug!(?applied, "the raft log is large: making a snapshot");
+                raft.trigger().snapshot().await?;
+            }
+            Ok::<_, Fatal<Types>>(())
+        };
+        if cut.await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Store {
     /// Opens what is on the disk and takes part in Raft from then on. The routes of [`Store::raft_router`] must be served.
     ///
@@ -229,6 +265,7 @@ impl Store {
         let raft = Raft::new(raft_id, raft_config, network, log.clone(), machine)
             .await
             .map_err(|fatal| OpenStoreError::Raft(Box::new(fatal)))?;
+        tokio::spawn(keep_log_small(raft.clone(), log.clone(), tuning.log_bytes, tuning.log_look));
         Ok(Self { inner: Arc::new(Inner { raft, log, snapshots, state, mesh, raft_id, node, tuning }) })
     }
 

@@ -45,6 +45,13 @@ pub fn messages(event: &Event) -> Vec<Message> {
         EventKind::Unpaused => plain("unpause"),
         EventKind::Renamed { before } => with("rename".to_owned(), &[("oldName", format!("/{before}"))]),
         EventKind::Updated => plain("update"),
+        EventKind::Archived => plain("archive-path"),
+        EventKind::Extracted => plain("extract-to-dir"),
+        EventKind::Exported => plain("export"),
+        EventKind::Committed { image, name } => with(
+            "commit".to_owned(),
+            &[("comment", String::new()), ("imageID", image.clone()), ("imageRef", name.clone())],
+        ),
         EventKind::Attached => plain("attach"),
         EventKind::Detached => plain("detach"),
         EventKind::Resized(size) => {

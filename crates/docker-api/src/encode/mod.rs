@@ -4,6 +4,7 @@ pub mod container;
 pub mod event;
 pub mod image;
 pub mod network;
+pub mod path_stat;
 pub mod progress;
 #[cfg(test)]
 pub mod samples;

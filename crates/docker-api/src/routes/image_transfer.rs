@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
 use stack_engine::image::{Credentials, Image, ImportChanges, PullProgress, Reference};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::io::StreamReader;
@@ -37,7 +38,8 @@ fn lines(receiver: mpsc::UnboundedReceiver<Value>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response()
 }
 
-fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
+/// The bytes of a request's body.
+pub(super) fn reader(body: Body) -> impl AsyncRead + Send + Unpin + 'static {
     let stream = body.into_data_stream().map_err(io::Error::other).map_ok(|bytes: Bytes| bytes);
     StreamReader::new(Box::pin(stream))
 }
@@ -71,7 +73,7 @@ pub async fn create(
             match import_request(&parameters) {
                 Ok((name, changes)) => import(daemon, name, changes, body).await,
                 Err(error) => {
-                    drain(body).await;
+                    drain(reader(body)).await;
                     Err(error)
                 }
             }
@@ -143,12 +145,12 @@ fn finish(answer: &mpsc::UnboundedSender<Value>, reference: &Reference, image: &
 
 /// Reads what a client still sends, within limits: Docker's clients do not see an answer that comes before they have sent
 /// everything.
-async fn drain(body: Body) {
-    let mut stream = body.into_data_stream();
+pub(super) async fn drain(mut body: impl AsyncRead + Unpin) {
     let all = async {
+        let mut piece = vec![0; 64 << 10];
         let mut left = DRAINED;
-        while let Some(Ok(piece)) = stream.next().await {
-            left = left.saturating_sub(piece.len());
+        while let Ok(count @ 1..) = body.read(&mut piece).await {
+            left = left.saturating_sub(count);
             if left == 0 {
                 return;
             }

@@ -1,5 +1,6 @@
 //! The handlers: each decodes, asks the engine and encodes. Whatever has none is refused by `surface`.
 
+mod archive;
 mod attach;
 mod containers;
 mod create;
@@ -52,6 +53,11 @@ pub fn routes() -> Router<Daemon> {
         .route("/containers/{id}/stats", get(usage::stats))
         .route("/containers/{id}/top", get(usage::top))
         .route("/containers/{id}/changes", get(usage::changes))
+        .route(
+            "/containers/{id}/archive",
+            get(archive::get).head(archive::head).put(archive::put).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/containers/{id}/export", get(archive::export))
         .route("/system/df", get(usage::disk))
         .route("/containers/{id}/pause", post(containers::pause))
         .route("/containers/{id}/unpause", post(containers::unpause))

@@ -43,7 +43,7 @@ pub async fn info(State(daemon): State<Daemon>) -> Result<Json<SystemInfo>, ApiE
         let running = containers.iter().filter(|one| matches!(one.state, ContainerState::Running { .. })).count();
         let images = daemon.engine.images().list()?.len();
         let counts = Counts { containers: containers.len(), running, images };
-        let mut warnings = daemon.engine.warnings().to_vec();
+        let mut warnings = daemon.engine.warnings();
         warnings.extend(daemon.engine.networks().warnings());
         Ok(Json(system::info(&daemon.info, &Host::read(), counts, daemon.engine.hierarchies(), warnings)))
     };

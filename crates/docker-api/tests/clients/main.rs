@@ -6,6 +6,8 @@
 mod support;
 
 mod changes;
+mod copying;
+mod hostile_copies;
 mod images;
 mod isolation;
 mod lifecycle;

@@ -43,6 +43,11 @@ pub fn archive() -> Vec<u8> {
         "bin/wget",
         "bin/ping",
         "bin/route",
+        "bin/mkdir",
+        "bin/ln",
+        "bin/mv",
+        "bin/head",
+        "bin/chmod",
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(0);
@@ -91,6 +96,20 @@ impl Served {
         let request = Request::builder().method(method).uri(path).header("host", "docker");
         let request = request.body(Empty::<Bytes>::new()).unwrap();
         tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap()
+    }
+
+    /// Sends a body, and is answered with a status and a message.
+    pub async fn put(&self, path: &str, body: impl Into<Bytes>) -> (u16, String) {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::put(path).header("host", "docker").body(http_body_util::Full::new(body.into())).unwrap();
+        let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+        let status = response.status().as_u16();
+        let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.unwrap().unwrap().to_bytes();
+        let message =
+            serde_json::from_slice::<Value>(&body).ok().and_then(|found| Some(found["message"].as_str()?.to_owned()));
+        (status, message.unwrap_or_default())
     }
 
     pub async fn bytes(&self, method: Method, path: &str) -> (u16, Bytes) {

@@ -22,7 +22,7 @@ pub enum RecordError {
     /// The disk.
     #[error("could not {what} {path}")]
     Disk {
-        /// `make`, `read`, `write`, `remove`.
+        /// `make`, `read`, `write`, `move`, `remove`.
         what: &'static str,
         /// Which file or directory.
         path: PathBuf,
@@ -47,6 +47,14 @@ pub enum OpenError {
     ShimProgram {
         /// Where it was looked for.
         path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A container's shim could not be asked.
+    #[error("could not ask the shim of container {id}")]
+    Shim {
+        /// Whose.
+        id: ContainerId,
         /// Why.
         source: io::Error,
     },

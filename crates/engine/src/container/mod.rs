@@ -43,7 +43,7 @@ pub(crate) use record::{Record, RecordedState, Records, exit_status};
 pub use restart::RestartPolicy;
 pub(crate) use restart::pause_after;
 pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
-pub(crate) use shim::{Shim, ShimProgram, is_absent, spawn as spawn_shim};
+pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim};
 pub use signals::number as signal_number;
 pub use spec::{ContainerVolume, SpecError, check, stop_signal, volumes};
 pub use stack_shim::protocol::Attach;
@@ -183,6 +183,19 @@ pub enum EventKind {
     },
     /// Its limits or its policy were changed.
     Updated,
+    /// Files of it were copied out.
+    Archived,
+    /// Files were copied into it.
+    Extracted,
+    /// Its whole file system was copied out.
+    Exported,
+    /// An image was made of it.
+    Committed {
+        /// The image's identifier.
+        image: String,
+        /// What the image was called.
+        name: String,
+    },
     /// A client is attached to its streams.
     Attached,
     /// A client has left them by its detach keys.

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use stack_shim::launch::Cgroups;
@@ -106,30 +107,73 @@ impl Records {
         }
     }
 
-    /// All records, and what is there but cannot be read. A directory without a record is of a container whose making
-    /// was cut short, and is removed.
-    pub fn load(&self) -> Result<(Vec<Record>, Vec<String>), RecordError> {
+    /// Everything that is there. A directory without a record is of a container whose making was cut short, and is
+    /// removed.
+    ///
+    /// # Errors
+    /// When this process has no means to read, files to open perhaps: that says nothing about the records.
+    pub fn load(&self) -> Result<Loaded, RecordError> {
         let disk = |path: &Path, source| RecordError::Disk { what: "read", path: path.to_owned(), source };
-        let (mut records, mut warnings) = (Vec::new(), Vec::new());
+        let mut loaded = Loaded::default();
         for entry in fs::read_dir(&self.root).map_err(|source| disk(&self.root, source))? {
             let directory = entry.map_err(|source| disk(&self.root, source))?.path();
             let path = directory.join("record.json");
-            match fs::read(&path) {
+            let id = directory.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+            let Some(id) = id else {
+                loaded.warnings.push(format!("{} is not of a container", directory.display()));
+                continue;
+            };
+            let problem = match fs::read(&path) {
                 Ok(bytes) => match serde_json::from_slice::<Record>(&bytes) {
-                    Ok(record) if directory.ends_with(record.id.as_str()) => records.push(record),
-                    Ok(record) => warnings.push(format!("{} is of container {}", path.display(), record.id)),
-                    Err(error) => warnings.push(format!("{} cannot be understood: {error}", path.display())),
+                    Ok(record) if record.id == id => {
+                        loaded.records.push(record);
+                        continue;
+                    }
+                    Ok(record) => format!("{} is of container {}", path.display(), record.id),
+                    Err(error) => format!("{} cannot be understood: {error}", path.display()),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     if let Err(error) = fs::remove_dir_all(&directory) {
-                        warnings.push(format!("{} cannot be removed: {error}", directory.display()));
+                        loaded.warnings.push(format!("{} cannot be removed: {error}", directory.display()));
                     }
+                    continue;
                 }
-                Err(error) => warnings.push(format!("{} cannot be read: {error}", path.display())),
-            }
+                Err(error) if is_own_want(&error) => return Err(disk(&path, error)),
+                Err(error) => format!("{} cannot be read: {error}", path.display()),
+            };
+            loaded.damaged.push((id, problem));
         }
-        Ok((records, warnings))
+        Ok(loaded)
     }
+
+    /// Moves what there is of a container out of the way, for whoever wants to look at it: its new place.
+    pub fn set_aside(&self, id: &ContainerId, now: u64) -> Result<PathBuf, RecordError> {
+        let aside = self.root.with_file_name("containers-damaged");
+        let place = aside.join(format!("{id}-{now}"));
+        let moved = || -> io::Result<()> {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&aside)?;
+            fs::rename(self.directory(id), &place)?;
+            File::open(&aside)?.sync_all()?;
+            File::open(&self.root)?.sync_all()
+        };
+        moved().map_err(|source| RecordError::Disk { what: "move", path: self.directory(id), source })?;
+        Ok(place)
+    }
+}
+
+/// What was found on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub records: Vec<Record>,
+    /// Containers of which nothing more is known than what is wrong with their record.
+    pub damaged: Vec<(ContainerId, String)>,
+    /// What else is wrong.
+    pub warnings: Vec<String>,
+}
+
+/// Whether it is this process, or the whole host, that lacks something.
+fn is_own_want(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// What a shim's record means to callers.
@@ -145,6 +189,15 @@ pub(crate) fn exit_status(record: &ExitRecord) -> ExitStatus {
 }
 
 impl Record {
+    /// How a container ended whose shim did not answer for so long.
+    pub fn silent_end(now: u64, patience: Duration) -> ExitStatus {
+        let error = format!(
+            "its shim did not answer for {} s when the daemon came back, so the container was ended: nothing could be done with it",
+            patience.as_secs()
+        );
+        ExitStatus { error: Some(error), ..Self::unknown_end(now) }
+    }
+
     /// What is known when neither a shim nor its record is left.
     pub fn unknown_end(now: u64) -> ExitStatus {
         ExitStatus {

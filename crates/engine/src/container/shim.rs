@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -170,6 +171,27 @@ fn receive_part(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec
 
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof)
+}
+
+/// Kills the shims that were started for a directory, which do not answer: they are found by their program and arguments.
+pub(crate) fn kill_shims_of(directory: &Path) {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    let wanted: Vec<u8> = ["stack-shim", "run"]
+        .iter()
+        .map(|word| word.as_bytes())
+        .chain([directory.as_os_str().as_bytes()])
+        .flat_map(|word| word.iter().copied().chain([0]))
+        .collect();
+    for process in processes.filter_map(Result::ok) {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // One that is gone meanwhile has neither.
+        let is_ours = std::fs::read(process.path().join("cmdline")).is_ok_and(|words| words == wanted)
+            && std::fs::read_link(process.path().join("exe"))
+                .is_ok_and(|program| program.as_os_str().as_bytes().starts_with(b"/memfd:stack-shim"));
+        if is_ours {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
 }
 
 /// Whether an error of [`Shim::connect`] says that there is no shim.

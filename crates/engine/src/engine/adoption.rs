@@ -1,26 +1,94 @@
 //! What an engine finds when it is opened: the truth about every container that an engine before it made.
 
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::join_all;
 use stack_shim::protocol::{Request, Response, State};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Engine, RemoveOptions, Slot, locked, now, report};
 use crate::cgroup;
-use crate::container::{ContainerState, Record, RecordedState, Shim, name_client};
+use crate::container::{
+    ContainerId, ContainerState, OpenError, Record, RecordedState, Resources, Shim, is_absent, name_client,
+};
 use crate::overlay::OverlayContainer;
 
+/// The pause before a shim that could not be asked is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What is known of a shim.
+#[derive(Debug)]
+enum Found {
+    Running {
+        shim: Shim,
+        pid: i32,
+        /// Nanoseconds since the Unix epoch.
+        started_at: u64,
+    },
+    /// There is none, or one whose program was never started, of a start that was cut short.
+    Ended,
+    /// It is there and says nothing.
+    Silent,
+}
+
 impl Engine {
-    /// Finds the truth about every recorded container.
-    pub(super) async fn adopt(&self, known: Vec<Record>) {
-        let mut live = Vec::new();
-        let mut ended = Vec::new();
-        for record in known {
-            match &record.state {
-                RecordedState::Started => match self.running_shim(&record).await {
-                    Some((shim, pid, started_at)) => live.push((record, shim, pid, started_at)),
-                    None => ended.push(record),
-                },
-                RecordedState::Created | RecordedState::Exited(_) | RecordedState::Removing => ended.push(record),
+    /// Ends containers whose records are damaged: nobody knows what they are, which addresses and ports they hold, or who
+    /// wants them. What there is of them is set aside. Answers what whoever runs the host should know.
+    pub(super) async fn end_damaged(&self, damaged: Vec<(ContainerId, String)>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (id, problem) in damaged {
+            crate::container::kill_shims_of(&self.inner.launcher.run_directory(&id));
+            let groups =
+                cgroup::plan(&self.inner.launcher.hierarchies, id.as_str(), &Resources::default(), &[]).cgroups;
+            let failures = self.inner.launcher.clear(&id, &groups).await;
+            report(&id, &failures);
+            let outcome = match self.inner.launcher.records.set_aside(&id, now()) {
+                Ok(place) => format!("its directory is kept as {}, remove it when it is of no use", place.display()),
+                Err(error) => crate::container::text_of(&error),
+            };
+            let warning = format!("{problem}: container {id} was ended, as nothing is known of it; {outcome}");
+            tracing::error!("{warning}");
+            warnings.push(warning);
+        }
+        warnings
+    }
+
+    /// Finds the truth about every recorded container. Each shim has `patience` to answer; one that does not cannot be
+    /// worked with, so its container is ended, which says so.
+    ///
+    /// # Errors
+    /// When this process has no means to ask a shim, files to open perhaps: that says nothing about the container, which
+    /// goes on.
+    pub(super) async fn adopt(&self, known: Vec<Record>, patience: Duration) -> Result<(), OpenError> {
+        let deadline = Instant::now() + patience;
+        let questions = known.into_iter().map(|record| async move {
+            let found = match &record.state {
+                RecordedState::Started => find(&self.inner.launcher.run_directory(&record.id), deadline)
+                    .await
+                    .map_err(|source| OpenError::Shim { id: record.id.clone(), source })?,
+                RecordedState::Created | RecordedState::Exited(_) | RecordedState::Removing => Found::Ended,
+            };
+            Ok::<_, OpenError>((record, found))
+        });
+        let (mut live, mut ended, mut silent) = (Vec::new(), Vec::new(), BTreeSet::<ContainerId>::new());
+        for answer in join_all(questions).await {
+            match answer? {
+                (record, Found::Running { shim, pid, started_at }) => live.push((record, shim, pid, started_at)),
+                (record, Found::Ended) => ended.push(record),
+                (record, Found::Silent) => {
+                    tracing::error!(
+                        container = %record.id,
+                        seconds = patience.as_secs(),
+                        "its shim is there and does not answer: the container is ended, as nothing can be done with it"
+                    );
+                    crate::container::kill_shims_of(&self.inner.launcher.run_directory(&record.id));
+                    silent.insert(record.id.clone());
+                    ended.push(record);
+                }
             }
         }
         let ids: Vec<String> = live.iter().map(|(record, ..)| record.id.to_string()).collect();
@@ -85,6 +153,7 @@ impl Engine {
             if record.state == RecordedState::Started {
                 let status = match self.inner.launcher.records.exit(&record.id, record.starts) {
                     Some(exit) => crate::container::exit_status(&exit),
+                    None if silent.contains(&record.id) => Record::silent_end(now(), patience),
                     None => Record::unknown_end(now()),
                 };
                 record.state = RecordedState::Exited(status);
@@ -114,15 +183,38 @@ impl Engine {
             }
         }
         self.start_with_daemon(&settled);
+        Ok(())
     }
+}
 
-    /// The shim of a container that runs. One whose program was never started is of a start that was cut short: it is
-    /// cleared away, and the container counts as ended.
-    async fn running_shim(&self, record: &Record) -> Option<(Shim, i32, u64)> {
-        let mut shim = Shim::connect(&self.inner.launcher.run_directory(&record.id)).await.ok()?;
-        match shim.ask(&Request::Describe).await {
-            Ok(Some(Response::State(State::Running { pid, started_at }))) => Some((shim, pid, started_at)),
-            _ => None,
+/// Asks the shim of a run directory until it answers or the deadline has passed. Only a socket that is not there or that
+/// nobody listens to says that there is no shim.
+async fn find(run: &Path, deadline: Instant) -> io::Result<Found> {
+    loop {
+        let failure = match timeout_at(deadline, ask(run)).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => error,
+            Err(_elapsed) => return Ok(Found::Silent),
+        };
+        if Instant::now() + ASK_AGAIN >= deadline {
+            // A shim that takes no more connections does not answer; any other failure is on this side.
+            return if failure.kind() == io::ErrorKind::WouldBlock { Ok(Found::Silent) } else { Err(failure) };
         }
+        tracing::warn!(run = %run.display(), error = %failure, "could not ask a shim; trying again");
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+async fn ask(run: &Path) -> io::Result<Found> {
+    let mut shim = match Shim::connect(run).await {
+        Ok(shim) => shim,
+        Err(error) if is_absent(&error) => return Ok(Found::Ended),
+        Err(error) => return Err(error),
+    };
+    match shim.ask(&Request::Describe).await? {
+        Some(Response::State(State::Running { pid, started_at })) => Ok(Found::Running { shim, pid, started_at }),
+        // It ended as it was asked, so there is none, or it will be found so.
+        None => Err(io::ErrorKind::ConnectionReset.into()),
+        Some(_) => Ok(Found::Ended),
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use stack_shim::protocol::{ExitRecord, Request, Response, State};
 use tokio::process::Child;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::{Engine, locked};
 use crate::container::exec::{self, ExecConfig, ExecId, ExecState};
@@ -18,6 +19,8 @@ use crate::container::{
 
 /// How long it is known how an exec ended.
 const KEPT: Duration = Duration::from_secs(300);
+/// How long a helper may take to answer an engine that has just come.
+const HELPER_ANSWERS: Duration = Duration::from_secs(5);
 
 /// One exec in memory.
 pub(super) struct ExecSlot {
@@ -252,10 +255,14 @@ impl Engine {
             }
             let directory = self.exec_directory(&exec);
             match Shim::connect(&directory).await {
-                Ok(mut shim) => match shim.ask(&Request::Describe).await {
-                    Ok(Some(Response::State(State::Running { pid, .. }))) => {
+                Ok(mut shim) => match timeout(HELPER_ANSWERS, shim.ask(&Request::Describe)).await {
+                    Ok(Ok(Some(Response::State(State::Running { pid, .. })))) => {
                         exec.state.send_replace(ExecState::Running { pid });
                         self.supervise_exec(exec, shim, None);
+                    }
+                    Err(_elapsed) => {
+                        tracing::warn!(%container, "the helper of a command does not answer: its end will not be known");
+                        exec.end(None);
                     }
                     // Its start was cut short: the helper that nobody starts ends by itself.
                     _ => exec.end(exec::ended(&directory).map(|record| record.code)),

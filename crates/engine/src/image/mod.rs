@@ -8,6 +8,7 @@ pub mod document;
 mod import;
 pub mod layer;
 mod load;
+pub mod pack;
 mod pull;
 pub mod records;
 pub mod reference;
@@ -15,8 +16,9 @@ pub mod registry;
 mod save;
 pub mod selection;
 mod store;
-mod stream;
+pub(crate) mod stream;
 pub mod tar_reader;
+pub mod tar_writer;
 pub mod unpack;
 
 pub use document::Platform;

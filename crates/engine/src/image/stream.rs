@@ -12,31 +12,31 @@ const PIECES: usize = 8;
 const PIECE: usize = 128 << 10;
 
 /// The sending side. Dropped without `finish`, it makes the reader fail rather than see a shorter stream.
-pub(super) struct ChannelWriter {
+pub(crate) struct ChannelWriter {
     sender: mpsc::Sender<Option<Bytes>>,
 }
 
 /// The blocking side. Must not be read on a thread that runs asynchronous tasks.
-pub(super) struct ChannelReader {
+pub(crate) struct ChannelReader {
     receiver: mpsc::Receiver<Option<Bytes>>,
     piece: Bytes,
     ended: bool,
 }
 
 /// The two sides of a new stream.
-pub(super) fn channel() -> (ChannelWriter, ChannelReader) {
+pub(crate) fn channel() -> (ChannelWriter, ChannelReader) {
     let (sender, receiver) = mpsc::channel(PIECES);
     (ChannelWriter { sender }, ChannelReader { receiver, piece: Bytes::new(), ended: false })
 }
 
 impl ChannelWriter {
     /// Sends a piece; false when nobody reads any more.
-    pub(super) async fn send(&self, piece: Bytes) -> bool {
+    pub(crate) async fn send(&self, piece: Bytes) -> bool {
         piece.is_empty() || self.sender.send(Some(piece)).await.is_ok()
     }
 
     /// The stream is complete.
-    pub(super) async fn finish(self) {
+    pub(crate) async fn finish(self) {
         // A reader that is gone needs no end.
         let _ = self.sender.send(None).await;
     }
@@ -58,7 +58,7 @@ impl Read for ChannelReader {
 }
 
 /// Sends everything that `reader` gives. Answers its error, if any; the other side then sees a broken stream.
-pub(super) async fn pump(mut reader: impl AsyncRead + Unpin, writer: ChannelWriter) -> io::Result<()> {
+pub(crate) async fn pump(mut reader: impl AsyncRead + Unpin, writer: ChannelWriter) -> io::Result<()> {
     loop {
         let mut piece = bytes::BytesMut::with_capacity(PIECE);
         if reader.read_buf(&mut piece).await? == 0 {

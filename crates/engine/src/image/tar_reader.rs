@@ -193,10 +193,6 @@ impl<R: Read> TarReader<R> {
             entry.device =
                 identity(&major).zip(identity(&minor)).ok_or_else(|| bad(self, "a device number is no number"))?;
         }
-        // An old v7 archive marks directories by their name alone.
-        if entry.kind == Kind::File && entry.path.ends_with(b"/") {
-            entry.kind = Kind::Directory;
-        }
         let mut stored = size;
         let mut sparse = PaxSparse::default();
         let global = std::mem::take(&mut self.global);
@@ -206,6 +202,10 @@ impl<R: Read> TarReader<R> {
             .try_for_each(|(key, value)| apply_record(&mut entry, &mut stored, &mut sparse, key, value));
         self.global = global;
         applied.map_err(|problem| self.malformed(problem))?;
+        // An old v7 archive marks directories by their name alone; a name that is cut in the header is whole by now.
+        if entry.kind == Kind::File && entry.path.ends_with(b"/") {
+            entry.kind = Kind::Directory;
+        }
 
         // Only regular files have bytes after their header; some writers repeat a hard link's size.
         self.set_data(if matches!(entry.kind, Kind::File | Kind::Unknown(_)) { stored } else { 0 })?;

@@ -1,4 +1,4 @@
-//! Unpacks one layer's archive into an empty directory, as an overlayfs lower directory.
+//! Unpacks one layer's archive into an empty directory, as an overlayfs lower directory; or an archive into a container.
 //!
 //! Every name is resolved by the kernel with the directory as its root (`openat2`, RESOLVE_IN_ROOT), one parent at a
 //! time, and the last component is never followed: no symbolic link, `..`, absolute name or hard link of a layer reaches
@@ -83,6 +83,22 @@ pub enum UnpackError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A directory is in the way of something else, or the other way around.
+    #[error(
+        "cannot overwrite {} \"{}\" with {} \"{}\"",
+        if *was_directory { "directory" } else { "non-directory" },
+        path.display(),
+        if *was_directory { "non-directory" } else { "directory" },
+        directory.display()
+    )]
+    OtherKind {
+        /// What is in the way.
+        path: PathBuf,
+        /// The directory that is unpacked into.
+        directory: PathBuf,
+        /// It is a directory.
+        was_directory: bool,
+    },
     /// The layer is larger than allowed.
     #[error("the layer has more than {limit} {what}")]
     TooLarge {
@@ -99,7 +115,7 @@ impl UnpackError {
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::Io { source, .. } => crate::content::store::is_disk_full(source),
-            Self::Archive(_) | Self::Refused { .. } | Self::TooLarge { .. } => false,
+            Self::Archive(_) | Self::Refused { .. } | Self::OtherKind { .. } | Self::TooLarge { .. } => false,
         }
     }
 }
@@ -116,7 +132,41 @@ pub fn unpack<R: Read>(archive: &mut TarReader<R>, root: &Path, limits: UnpackLi
     unpacker.finish()
 }
 
+/// How an archive is unpacked into a root file system that is there, of a container that may be running.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extraction {
+    /// The directory in the root that entries go into, without a leading slash. No entry leaves it by its name; links that
+    /// are there already are followed within the root.
+    pub directory: Vec<u8>,
+    /// Who owns everything, in place of those that the archive names.
+    pub owner: Option<(u32, u32)>,
+    /// A directory is not replaced by something else, nor the other way around.
+    pub keeps_kinds: bool,
+}
+
+/// Unpacks an archive into a directory of the file system whose root is `root`. The archive is read to its end marker.
+///
+/// # Errors
+/// When the archive is damaged or hostile, or the file system refuses; what was unpacked until then stays.
+pub fn extract<R: Read>(
+    archive: &mut TarReader<R>,
+    root: OwnedFd,
+    limits: UnpackLimits,
+    extraction: Extraction,
+) -> Result<Unpacked, UnpackError> {
+    let mut unpacker = Unpacker::of(root, limits).map_err(|errno| failure("find", b"/", errno))?;
+    unpacker.into = Some(extraction);
+    while let Some(entry) = archive.next_entry()? {
+        if let Some(entry) = unpacker.placed(entry)? {
+            unpacker.entry(&entry, archive)?;
+        }
+    }
+    unpacker.finish()
+}
+
 struct Unpacker {
+    /// Set where this is no new layer.
+    into: Option<Extraction>,
     root: OwnedFd,
     root_path: PathBuf,
     /// The directory that the last entry was put into: archives list a directory's entries one after the other.
@@ -142,10 +192,15 @@ impl Unpacker {
     fn new(root: &Path, limits: UnpackLimits) -> Result<Self, UnpackError> {
         let opened = nix::fcntl::open(root, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
             .map_err(|errno| failure("open", root.as_os_str().as_bytes(), errno))?;
-        // The kernel says where a directory is by its true path; `root` may pass through links.
-        let root_path = real_path(&opened).map_err(|errno| failure("find", root.as_os_str().as_bytes(), errno))?;
+        Self::of(opened, limits).map_err(|errno| failure("find", root.as_os_str().as_bytes(), errno))
+    }
+
+    fn of(root: OwnedFd, limits: UnpackLimits) -> nix::Result<Self> {
+        // The kernel says where a directory is by its true path; the name that it was opened by may pass through links.
+        let root_path = real_path(&root)?;
         Ok(Self {
-            root: opened,
+            into: None,
+            root,
             root_path,
             parent: None,
             directory_times: Vec::new(),
@@ -154,6 +209,50 @@ impl Unpacker {
             limits,
             lost_attributes: 0,
         })
+    }
+
+    /// An entry as it is to be put into a container; `None` is the directory itself that is unpacked into.
+    fn placed(&self, mut entry: Entry) -> Result<Option<Entry>, UnpackError> {
+        let Some(into) = &self.into else { return Ok(Some(entry)) };
+        let below = |path: &[u8]| below(path).map(|path| joined(&into.directory, &path));
+        let Some(path) = below(&entry.path) else {
+            return Err(refused(&entry.path, "its name leads out of the directory that it is copied into"));
+        };
+        if path == into.directory {
+            return match entry.kind {
+                Kind::Directory => Ok(None),
+                _ => Err(refused(&entry.path, "the directory that is copied into can only be a directory")),
+            };
+        }
+        match entry.kind {
+            Kind::CharacterDevice | Kind::BlockDevice => {
+                let problem = "a device cannot be copied into a container: give it to the container with `--device`";
+                return Err(refused(&entry.path, problem));
+            }
+            Kind::HardLink => {
+                entry.link = below(&entry.link)
+                    .filter(|link| *link != into.directory)
+                    .ok_or_else(|| refused(&entry.path, "its target is not in the directory that it is copied into"))?;
+            }
+            Kind::File | Kind::Directory | Kind::Symlink | Kind::Fifo | Kind::Unknown(_) => {}
+        }
+        entry.path = path;
+        if let Some((user, group)) = into.owner {
+            (entry.user, entry.group) = (user, group);
+        }
+        Ok(Some(entry))
+    }
+
+    /// Refuses an entry that would replace a directory by something else, or the other way around, where that is asked for.
+    fn check_kind(&self, entry: &Entry, parent: &OwnedFd, name: &[u8]) -> Result<(), UnpackError> {
+        let Some(into) = self.into.as_ref().filter(|into| into.keeps_kinds) else { return Ok(()) };
+        let Ok(found) = fstatat(parent, OsStr::from_bytes(name), AtFlags::AT_SYMLINK_NOFOLLOW) else { return Ok(()) };
+        let was_directory = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+        if was_directory == (entry.kind == Kind::Directory) {
+            return Ok(());
+        }
+        let absolute = |path: &[u8]| shown(&[b"/", path].concat());
+        Err(UnpackError::OtherKind { path: absolute(&entry.path), directory: absolute(&into.directory), was_directory })
     }
 
     fn entry(&mut self, entry: &Entry, data: &mut impl Read) -> Result<(), UnpackError> {
@@ -166,7 +265,9 @@ impl Unpacker {
             return self.root_entry(entry);
         }
         let parent = self.parent(&place.parent, &entry.path)?;
-        let answer = if let Some(hidden) = place.name.strip_prefix(WHITEOUT) {
+        self.check_kind(entry, &parent, place.name)?;
+        let hidden = place.name.strip_prefix(WHITEOUT).filter(|_| self.into.is_none());
+        let answer = if let Some(hidden) = hidden {
             self.whiteout(entry, &parent, place.name, hidden)
         } else {
             self.put(entry, &parent, place.name, data)
@@ -300,7 +401,7 @@ impl Unpacker {
         let target_parent = if target.parent.is_empty() {
             self.root.try_clone().map_err(|source| io_failure("open", &entry.path, source))?
         } else {
-            open_in_root(&self.root, &target.parent)
+            self.open_in_root(&target.parent)
                 .map_err(|errno| failure("find the target's directory of the hard link", &entry.path, errno))?
         };
         let target_name = OsStr::from_bytes(target.name);
@@ -318,7 +419,7 @@ impl Unpacker {
                 if (present.st_dev, present.st_ino) == (of_target.st_dev, of_target.st_ino) {
                     return Ok(());
                 }
-                remove(parent, name, &entry.path)?;
+                remove(parent, name, &entry.path, 0)?;
                 link().map_err(|errno| failure("make the hard link", &entry.path, errno))
             }
             answer => answer.map_err(|errno| failure("make the hard link", &entry.path, errno)),
@@ -336,7 +437,7 @@ impl Unpacker {
     ) -> Result<T, UnpackError> {
         match make() {
             Err(Errno::EEXIST) => {
-                remove(parent, name, &entry.path)?;
+                remove(parent, name, &entry.path, 0)?;
                 self.parent = None;
                 make().map_err(|errno| failure(action, &entry.path, errno))
             }
@@ -367,14 +468,8 @@ impl Unpacker {
         fchownat(parent, file_name, Some(user), Some(group), AtFlags::AT_SYMLINK_NOFOLLOW)
             .map_err(|errno| failure("set the owner of", &entry.path, errno))?;
         if entry.kind != Kind::Symlink {
-            // What was just made here is no symbolic link, and nobody else has this directory.
-            fchmodat(
-                parent,
-                file_name,
-                Mode::from_bits_truncate(entry.mode),
-                nix::sys::stat::FchmodatFlags::FollowSymlink,
-            )
-            .map_err(|errno| failure("set the mode of", &entry.path, errno))?;
+            set_node_mode(parent, file_name, entry.mode)
+                .map_err(|errno| failure("set the mode of", &entry.path, errno))?;
         }
         let mut path = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
@@ -420,7 +515,7 @@ impl Unpacker {
         if path.is_empty() {
             return self.root.try_clone().map_err(|source| io_failure("open", entry, source));
         }
-        match open_in_root(&self.root, path) {
+        match self.open_in_root(path) {
             Ok(directory) => return Ok(directory),
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(failure("open the directory of", entry, errno)),
@@ -462,7 +557,27 @@ impl Unpacker {
         }
     }
 
+    /// A directory by its path. In a layer, nothing can be mounted; a container has its volumes.
+    fn open_in_root(&self, path: &[u8]) -> nix::Result<OwnedFd> {
+        let mut resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        if self.into.is_none() {
+            resolve |= ResolveFlag::RESOLVE_NO_XDEV;
+        }
+        let how = OpenHow::new().flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(resolve);
+        loop {
+            match openat2(&self.root, path, how) {
+                // The kernel could not rule out that something was moved meanwhile (another process renames anything).
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                answer => return answer,
+            }
+        }
+    }
+
     fn check_depth(&self, directory: &OwnedFd, entry: &[u8]) -> Result<(), UnpackError> {
+        if self.into.is_some() {
+            // Whoever has the container can make what is as deep.
+            return Ok(());
+        }
         let path = real_path(directory).map_err(|errno| failure("find", entry, errno))?;
         match path.strip_prefix(&self.root_path) {
             Ok(inside) if inside.components().count() <= DEPTH_LIMIT => Ok(()),
@@ -476,7 +591,7 @@ impl Unpacker {
             let directory = if path.is_empty() {
                 self.root.try_clone().map_err(|source| io_failure("open", path, source))?
             } else {
-                match open_in_root(&self.root, path) {
+                match self.open_in_root(path) {
                     Ok(directory) => directory,
                     // A later entry took its place.
                     Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
@@ -498,7 +613,7 @@ impl Unpacker {
 
 /// Which attributes of a layer are kept: those that programs and file capabilities need, and none that would speak to
 /// overlayfs or to the host's security modules.
-fn is_kept(name: &[u8]) -> bool {
+pub(super) fn is_kept(name: &[u8]) -> bool {
     if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
         return false;
     }
@@ -528,22 +643,42 @@ fn place(path: &[u8]) -> Result<Place<'_>, UnpackError> {
     Ok(Place { parent: parts.join(&b'/'), name })
 }
 
-fn open_in_root(root: &OwnedFd, path: &[u8]) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV);
-    loop {
-        match openat2(root, path, how) {
-            // The kernel could not rule out that something was moved meanwhile (another process renames anything).
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            answer => return answer,
+/// A name without `.` and `..`, where it stays below the directory that it starts in.
+fn below(path: &[u8]) -> Option<Vec<u8>> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()?),
+            part => parts.push(part),
         }
     }
+    Some(parts.join(&b'/'))
+}
+
+fn joined(directory: &[u8], path: &[u8]) -> Vec<u8> {
+    if directory.is_empty() || path.is_empty() { [directory, path].concat() } else { [directory, b"/", path].concat() }
 }
 
 fn open_directory(parent: &OwnedFd, name: &[u8]) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(parent, OsStr::from_bytes(name), flags, Mode::empty())
+}
+
+/// The mode of a node that must not be opened. In a container that runs it may have become a symbolic link by now, which is
+/// not followed.
+fn set_node_mode(parent: &OwnedFd, name: &OsStr, mode: u32) -> nix::Result<()> {
+    let held = openat(parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let found = nix::sys::stat::fstat(&held)?;
+    if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+        return Err(Errno::ELOOP);
+    }
+    fchmodat(
+        nix::fcntl::AT_FDCWD,
+        format!("/proc/self/fd/{}", held.as_raw_fd()).as_str(),
+        Mode::from_bits_truncate(mode),
+        nix::sys::stat::FchmodatFlags::FollowSymlink,
+    )
 }
 
 fn is_whiteout(parent: &OwnedFd, name: &[u8]) -> bool {
@@ -564,8 +699,12 @@ fn real_path(directory: &OwnedFd) -> nix::Result<PathBuf> {
     nix::fcntl::readlink(format!("/proc/self/fd/{}", directory.as_raw_fd()).as_str()).map(PathBuf::from)
 }
 
-/// Removes whatever has this name, with everything in it; its depth is bounded because making it was.
-fn remove(parent: &OwnedFd, name: &[u8], entry: &[u8]) -> Result<(), UnpackError> {
+/// Removes whatever has this name, with everything in it.
+fn remove(parent: &OwnedFd, name: &[u8], entry: &[u8], depth: usize) -> Result<(), UnpackError> {
+    // In a layer making it was bounded; a container has what it has.
+    if depth > 2 * DEPTH_LIMIT {
+        return Err(refused(entry, "what it replaces is too deep: remove that first"));
+    }
     match unlinkat(parent, OsStr::from_bytes(name), UnlinkatFlags::NoRemoveDir) {
         Err(Errno::EISDIR) => {}
         answer => return answer.map_err(|errno| failure("replace", entry, errno)),
@@ -583,7 +722,7 @@ fn remove(parent: &OwnedFd, name: &[u8], entry: &[u8]) -> Result<(), UnpackError
     }
     drop(listing);
     for found in names {
-        remove(&directory, &found, entry)?;
+        remove(&directory, &found, entry, depth + 1)?;
     }
     unlinkat(parent, OsStr::from_bytes(name), UnlinkatFlags::RemoveDir)
         .map_err(|errno| failure("replace", entry, errno))

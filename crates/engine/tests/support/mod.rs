@@ -129,6 +129,7 @@ pub fn config(root: &Path, cgroup: &str) -> ContainersConfig {
         run: root.join("run"),
         shim: shim(),
         cgroup_parent: PathBuf::from("/").join(cgroup),
+        shim_patience: ContainersConfig::SHIM_PATIENCE,
     }
 }
 

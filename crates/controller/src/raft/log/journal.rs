@@ -16,7 +16,7 @@ use super::record::{self, DecodeRecordError, Record};
 const MAGIC: [u8; 8] = *b"STKRAFT1";
 const SEGMENT_HEADER: usize = 24;
 /// A segment with more is closed and the next one begun.
-const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+pub(super) const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Zeros are written ahead in pieces of this size.
 const EXTENT_BYTES: u64 = 1024 * 1024;
 

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::disk::{Disk, HostDisk};
 use super::index::{Index, Slot, Ticket};
-use super::journal::{Journal, OpenLogError};
+use super::journal::{Journal, OpenLogError, SEGMENT_BYTES};
 use super::record::{self, Record};
 use crate::raft::types::{Entry, LogId, RaftId, Types, Vote};
 
@@ -150,6 +150,16 @@ impl<D: Disk> LogStore<D> {
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.shared.failed.subscribe()
+    }
+
+    /// About how many bytes the log has on the disk: whole segments are counted.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub async fn size(&self) -> io::Result<u64> {
+        let disk = Arc::clone(&self.shared.disk);
+        let segments = tokio::task::spawn_blocking(move || disk.list()).await.map_err(io::Error::other)??;
+        Ok(SEGMENT_BYTES.saturating_mul(segments.len() as u64))
     }
 
     /// Writes what is waiting and lets go of the directory. Later writes fail.
