@@ -97,6 +97,14 @@ routes! {
     PUT_NETWORK = "PUT" "/v1/networks/{network}" Operator Some("PutNetworkRequest") => Some("Written"), "Make a network by hand, or change one";
     REMOVE_NETWORK = "DELETE" "/v1/networks/{network}" Operator None => Some("Written"), "Remove a network that was made by hand";
     DOCTOR = "POST" "/v1/doctor" Operator None => Some("ExaminationView"), "Examine every host and the ways between them";
+    SECRETS = "GET" "/v1/secrets" Operator None => Some("FileView[]"), "All secrets, without what they hold";
+    SECRET = "GET" "/v1/secrets/{name}" Operator None => Some("FileView"), "One secret, without what it holds";
+    CREATE_SECRET = "POST" "/v1/secrets/{name}" Operator Some("CreateFileRequest") => Some("Written"), "Make a secret by hand";
+    REMOVE_SECRET = "DELETE" "/v1/secrets/{name}" Operator None => Some("Written"), "Remove a secret that was made by hand";
+    CONFIGS = "GET" "/v1/configs" Operator None => Some("FileView[]"), "All configs";
+    CONFIG = "GET" "/v1/configs/{name}" Operator None => Some("FileView"), "One config";
+    CREATE_CONFIG = "POST" "/v1/configs/{name}" Operator Some("CreateFileRequest") => Some("Written"), "Make a config by hand";
+    REMOVE_CONFIG = "DELETE" "/v1/configs/{name}" Operator None => Some("Written"), "Remove a config that was made by hand";
     NODE_REGISTER = "POST" "/v1/node/register" Node None => None, "A node says what and where it is";
     NODE_HEARTBEAT = "POST" "/v1/node/heartbeat" Node None => None, "A node is alive";
     NODE_ASSIGNMENT = "GET" "/v1/node/assignment" Node None => None, "What a node shall do, when it is news";

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use stack_model::{
-    Availability, DesiredState, Digest, Health, NodeDescription, NodeId, NodeRole, Phase, Readiness, ServiceKey, Slot,
-    StackName, StackSpec, TaskId, Timestamp,
+    Availability, ContentId, DesiredState, Digest, Health, NodeDescription, NodeId, NodeRole, Phase, Readiness,
+    ServiceKey, Slot, StackName, StackSpec, TaskId, Timestamp,
 };
 use utoipa::ToSchema;
 
@@ -403,6 +403,33 @@ pub struct RegistryView {
     pub registry: String,
     /// The name. The password is never shown.
     pub username: String,
+}
+
+/// A secret or a config. What a secret holds is never shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileView {
+    /// Its name in the cluster.
+    pub name: String,
+    /// The stack that brings it along; none: it was made by hand.
+    #[schema(value_type = Option<String>)]
+    pub stack: Option<StackName>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// How much it holds, in bytes.
+    pub bytes: u64,
+    /// Names what it holds without telling it: another content has another.
+    #[schema(value_type = String)]
+    pub content: ContentId,
+    /// When it was made by hand.
+    #[schema(value_type = Option<u64>)]
+    pub created_at: Option<Timestamp>,
+    /// The stacks that use it.
+    #[schema(value_type = Vec<String>)]
+    pub used_by: Vec<StackName>,
+    /// What it says: of one config that is asked for, if it is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// One network between hosts.

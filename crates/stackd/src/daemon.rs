@@ -14,6 +14,7 @@ use axum::Router;
 use prometheus_client::registry::Registry;
 use stack_agent::Networks;
 use stack_agent::engine_host::EngineHost;
+use stack_agent::files::Files;
 use stack_agent::ledger::{Ledger, SharedLedger};
 use stack_agent::metrics::AgentMetrics;
 use stack_agent::reconcile::{Contact, Reconciler};
@@ -26,6 +27,7 @@ use stack_controller::identity::{Credentials, NodeIdentity, renewal};
 use stack_controller::tuning::Tuning;
 use stack_docker_api::DaemonInfo;
 use stack_engine::{ContainersConfig, Engine, EngineConfig};
+use stack_model::Contents;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -275,6 +277,8 @@ impl Daemon {
         networks: Networks,
     ) -> Result<(), Failure> {
         let node = identity.node;
+        let files = Files::new(&self.configuration.run_directory);
+        files.hear(ledger.assignment(), Contents::new());
         let wake = Arc::new(Notify::new());
         let contact = Contact::default();
         let (reports, report_receiver) = watch::channel(None);
@@ -296,6 +300,7 @@ impl Daemon {
             node,
             description.hostname.clone(),
             networks.clone(),
+            files.clone(),
             address.ip(),
         ));
         self.tasks.spawn(host.wake_on_events(Arc::clone(&wake), self.stop.clone()));
@@ -340,7 +345,7 @@ impl Daemon {
                 }
             }),
         };
-        let session = Session::new(config, ledger, contact, wake, report_receiver, networks, metrics);
+        let session = Session::new(config, ledger, contact, wake, report_receiver, networks, files, metrics);
         self.tasks.spawn(session.run(self.stop.clone()));
         Ok(())
     }

@@ -7,6 +7,7 @@ pub mod context;
 pub mod deploy;
 pub mod dev;
 pub mod doctor;
+pub mod files;
 pub mod image;
 pub mod list;
 pub mod logs;
