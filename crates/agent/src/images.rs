@@ -104,8 +104,7 @@ async fn round(
         let of_tasks = ledger.assignment().tasks.values();
         of_tasks.filter_map(|task| task.spec.container.image.digest.as_ref()).map(ToString::to_string).collect()
     };
-    let of_containers: BTreeSet<String> =
-        engine.list().into_iter().map(|container| container.image_digest).collect();
+    let of_containers: BTreeSet<String> = engine.list().into_iter().map(|container| container.image_digest).collect();
     let in_use: BTreeSet<Digest> = images
         .iter()
         .filter(|image| {
@@ -130,7 +129,10 @@ async fn round(
         // A container may have been made of it since.
         let user = |digest: &Digest| {
             let containers = engine.list().into_iter();
-            containers.filter(|container| container.image_digest == digest.as_str()).map(|one| one.id.to_string()).next()
+            containers
+                .filter(|container| container.image_digest == digest.as_str())
+                .map(|one| one.id.to_string())
+                .next()
         };
         let names: Vec<String> = images
             .iter()

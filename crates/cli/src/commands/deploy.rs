@@ -35,7 +35,10 @@ pub async fn deploy(session: &Session, arguments: DeployArguments) -> Result<Exi
             output::hint("`stack image load` puts it on all of them");
         }
         if image.source == ImageSource::Deployed {
-            output::story(&format!("image {}: its registry did not answer for it, so it stays as deployed", image.reference));
+            output::story(&format!(
+                "image {}: its registry did not answer for it, so it stays as deployed",
+                image.reference
+            ));
         }
     }
     if response.changed {

@@ -79,13 +79,8 @@ pub(super) async fn join(
     if is_member {
         tracing::info!(node = %body.node, "a node asks again for the answer to its join");
     } else {
-        let command = Command::AddNode {
-            id: body.node,
-            role,
-            address: body.address,
-            description: body.description,
-            raft_id,
-        };
+        let command =
+            Command::AddNode { id: body.node, role, address: body.address, description: body.description, raft_id };
         context.store.propose_as(&command, &request).await?;
         tracing::info!(node = %body.node, role = role.as_str(), address = %body.address, "a node joined");
     }

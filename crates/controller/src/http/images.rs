@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{StreamExt as _, TryStreamExt as _};
 use stack_api::bodies::ImageQuery;
 use stack_api::routes;
 use stack_api::views::{ImageSource, ImageView, ResolvedImage};
@@ -124,8 +124,7 @@ pub(super) async fn pin(
             Ok::<_, Failure>(((reference, policy), answer))
         }
     });
-    let resolved: BTreeMap<_, ResolvedImage> =
-        futures::stream::iter(questions).buffered(AT_ONCE).try_collect().await?;
+    let resolved: BTreeMap<_, ResolvedImage> = futures::stream::iter(questions).buffered(AT_ONCE).try_collect().await?;
     for service in spec.services.values_mut() {
         let digest = resolved.get(&key(service)).map(|answer| answer.digest.clone());
         service.container.image.digest = digest;
