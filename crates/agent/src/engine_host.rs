@@ -1,6 +1,6 @@
 //! The engine as a [`Host`]: containers of tasks have the task's id as theirs, and a label that says so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stack_api::bodies::LogQuery;
 use stack_api::error::full_text;
-use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError};
+use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError, StopError};
 use stack_engine::dns::Layer;
 use stack_engine::image::Reference;
 use stack_engine::image::registry::{Credentials, PullError};
@@ -26,7 +26,7 @@ use crate::names;
 use crate::networks::{HostNetworks, Networks};
 use crate::overlay::{self, Underlay};
 use crate::plan::Step;
-use crate::translate::{Place, TASK_LABEL, container_config, external_volumes};
+use crate::translate::{DescribedVolume, Place, TASK_LABEL, container_config, described_volumes, external_volumes};
 
 /// A registry's credential in the engine's words.
 #[must_use]
@@ -133,6 +133,7 @@ impl EngineHost {
         let known = self.networks.wanted();
         let place = Place { node: self.node, node_name: &self.node_name, networks: &known.assigned };
         require_volumes(self.engine.volumes(), &external_volumes(task, assigned, place))?;
+        make_volumes(self.engine.volumes(), &described_volumes(task, assigned, place))?;
         let config = container_config(task, assigned, place);
         self.engine
             .create(Some(id), config)
@@ -167,6 +168,21 @@ fn require_volumes(volumes: &Volumes, names: &BTreeSet<String>) -> Result<(), St
                 return Err(StepFailure { message: full_text(&error), may_heal });
             }
         }
+    }
+    Ok(())
+}
+
+/// Makes the volumes that have labels or options, where they are not there. One that is there keeps its labels.
+fn make_volumes(volumes: &Volumes, described: &BTreeMap<String, DescribedVolume>) -> Result<(), StepFailure> {
+    for (name, described) in described {
+        if described.options.is_empty() && volumes.inspect(name).is_ok() {
+            continue;
+        }
+        volumes.create(name, &described.labels, &described.options).map_err(|error| StepFailure {
+            message: full_text(&error),
+            // Somebody may remove the one that is there.
+            may_heal: !matches!(error, VolumeError::Name { .. } | VolumeError::Options { .. }),
+        })?;
     }
     Ok(())
 }
@@ -247,9 +263,11 @@ impl Host for EngineHost {
             Step::Pull { assigned, credential, .. } => self.pull(assigned, credential.as_ref()).await,
             Step::Create { task, assigned } => self.create(*task, assigned).await,
             Step::Start { container, .. } => self.start(container).await,
-            Step::Stop { container, .. } => {
-                self.engine.stop(&container_id(container)?, None).await.map_err(|error| failed(&error))
-            }
+            Step::Stop { container, .. } => match self.engine.stop(&container_id(container)?, None).await {
+                // Somebody removed it meanwhile: it does not run.
+                Ok(()) | Err(StopError::Missing { .. }) => Ok(()),
+                Err(error) => Err(failed(&error)),
+            },
             Step::Remove { container, .. } => {
                 let id = container_id(container)?;
                 if self.engine.inspect(&id).is_none() {
@@ -264,8 +282,6 @@ impl Host for EngineHost {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]

@@ -1,6 +1,7 @@
 //! Pure. The host's networks in the engine's words: what it is told of the cluster becomes one value that the engine makes
 //! true.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -130,22 +131,35 @@ fn addresses<'a>(endpoints: impl Iterator<Item = &'a NetworkEndpoint>) -> Vec<Ip
     endpoints.flat_map(|endpoint| endpoint.addresses.iter().copied()).collect()
 }
 
-/// The interfaces of a task, in the order of its networks' names. The first that leads outside has the default route.
+/// The interfaces of a task, those of more priority first, then in the order of its networks' names. Of those that lead
+/// outside, that with most `gateway_priority` has the default route, the first by name where several have as much.
 #[must_use]
 pub fn endpoints(assigned: &AssignedTask, networks: &BTreeMap<String, AssignedNetwork>) -> Vec<OverlayEndpoint> {
-    let mut routed = false;
+    let attachment = |name: &String| assigned.spec.networks.get(name);
+    let mut ordered: Vec<(&String, &Vec<IpAddr>)> = assigned.addresses.iter().collect();
+    ordered.sort_by_key(|(name, _)| Reverse(attachment(name).map_or(0, |attachment| attachment.priority)));
+    let routed = assigned
+        .addresses
+        .keys()
+        .filter(|name| networks.get(*name).is_some_and(|network| !network.internal))
+        .min_by_key(|name| Reverse(attachment(name).map_or(0, |attachment| attachment.gateway_priority)));
+    let chosen: BTreeSet<&str> =
+        assigned.spec.networks.values().filter_map(|attachment| attachment.interface_name.as_deref()).collect();
+    let mut numbers = (0_u32..).map(|number| format!("eth{number}")).filter(|name| !chosen.contains(name.as_str()));
     let mut made = Vec::new();
-    for (index, (name, addresses)) in assigned.addresses.iter().enumerate() {
+    for (name, addresses) in ordered {
+        // A network that has not come yet keeps its number.
+        let own = attachment(name).and_then(|attachment| attachment.interface_name.clone());
+        let interface = own.or_else(|| numbers.next()).unwrap_or_else(|| "eth0".to_owned());
         let Some(network) = networks.get(name) else { continue };
         let with_length = |address: &IpAddr| {
             let subnet = network.addresses.iter().find(|own| own.contains(address))?;
             IpNet::new(*address, subnet.prefix_len()).ok()
         };
-        let leads_outside = !network.internal && !routed;
-        routed |= leads_outside;
+        let leads_outside = routed == Some(name);
         made.push(OverlayEndpoint {
             network: name.clone(),
-            interface: format!("eth{index}"),
+            interface,
             addresses: addresses.iter().filter_map(with_length).collect(),
             mac: link_address(addresses.iter().copied()),
             gateways: if leads_outside { network.addresses.iter().map(IpNet::addr).collect() } else { Vec::new() },

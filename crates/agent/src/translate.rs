@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stack_engine::container::{
-    ContainerConfig, ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck, Logging, NamespaceMode,
-    NetworkMode, Resources, SeccompChoice, Ulimit,
+    BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerMount, ContainerMountSource, DeviceMapping,
+    Healthcheck, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit,
 };
 use stack_engine::network::{PortBinding, Protocol};
+use stack_model::limits::{BlockLimitKind, FineLimits};
 use stack_model::spec::{self, MountSource, PublishMode};
 use stack_model::{AssignedNetwork, AssignedTask, NodeId, Slot, TaskId};
 
@@ -84,6 +85,9 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
                 permissions: device.permissions.clone(),
             })
             .collect(),
+        device_cgroup_rules: container.device_cgroup_rules.clone(),
+        masked_paths: container.system_paths_unconfined.then(Vec::new),
+        read_only_paths: container.system_paths_unconfined.then(Vec::new),
         ulimits: container
             .ulimits
             .iter()
@@ -103,14 +107,11 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
         ports: assigned.spec.ports.iter().map(port_binding).collect(),
         pid_mode: namespace_mode(container.pid_mode),
         ipc_mode: namespace_mode(container.ipc_mode),
+        uts_mode: namespace_mode(container.uts_mode),
+        cgroup_mode: namespace_mode(container.cgroup_mode),
+        annotations: container.annotations.clone(),
         logging: Logging { driver: container.logging.driver.clone(), options: container.logging.options.clone() },
-        resources: Resources {
-            cpu_limit_millis: assigned.spec.resources.cpu_limit_millis,
-            memory_bytes: assigned.spec.resources.memory_limit_bytes,
-            memory_reservation_bytes: Some(assigned.spec.resources.memory_reservation_bytes).filter(|bytes| *bytes > 0),
-            pids: assigned.spec.resources.pids_limit,
-            ..Resources::default()
-        },
+        resources: resources(&assigned.spec.resources, &container.limits),
         ..ContainerConfig::default()
     }
 }
@@ -122,6 +123,33 @@ pub fn external_volumes(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
     let placeholders = Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name };
     let volumes = assigned.spec.volumes.iter().filter(|(_, volume)| volume.external);
     volumes.map(|(key, volume)| placeholders.fill(volume.name.as_ref().unwrap_or(key))).collect()
+}
+
+/// A volume that is made with more than a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DescribedVolume {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What is mounted there, in the words of Docker's local driver; none: a directory of the host.
+    pub options: BTreeMap<String, String>,
+}
+
+/// The task's own volumes that have labels or options, by their names on the host: they are made before the container.
+#[must_use]
+pub fn described_volumes(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> BTreeMap<String, DescribedVolume> {
+    let name = container_name(task, assigned);
+    let placeholders = Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name };
+    let mut volumes = BTreeMap::new();
+    for mount in &assigned.spec.container.mounts {
+        let MountSource::Volume { name: Some(key), labels, .. } = &mount.source else { continue };
+        let Some(volume) = assigned.spec.volumes.get(key).filter(|volume| !volume.external) else { continue };
+        let mut described = DescribedVolume { labels: volume.labels.clone(), options: volume.driver_options.clone() };
+        described.labels.extend(labels.clone());
+        if described != DescribedVolume::default() {
+            volumes.insert(placeholders.fill(volume.name.as_ref().unwrap_or(key)), described);
+        }
+    }
+    volumes
 }
 
 /// What the container is called on its host: `shop_web.1.` and the task's id.
@@ -149,13 +177,13 @@ fn container_mount(
     fill: &dyn Fn(&String) -> String,
 ) -> ContainerMount {
     let source = match &mount.source {
-        MountSource::Bind { path, create_host_path, propagation } => ContainerMountSource::Bind {
+        MountSource::Bind { path, create_host_path, propagation, non_recursive } => ContainerMountSource::Bind {
             path: fill(path).into(),
             create_host_path: *create_host_path,
             propagation: propagation.clone(),
-            non_recursive: false,
+            non_recursive: *non_recursive,
         },
-        MountSource::Volume { name, no_copy, subpath } => ContainerMountSource::Volume {
+        MountSource::Volume { name, no_copy, subpath, labels: _ } => ContainerMountSource::Volume {
             // The planner wrote the full name of every named volume into the task.
             name: name
                 .as_ref()
@@ -163,11 +191,45 @@ fn container_mount(
             no_copy: *no_copy,
             subpath: subpath.clone(),
         },
-        MountSource::Tmpfs { size, mode } => {
-            ContainerMountSource::Tmpfs { size: *size, mode: *mode, options: Vec::new() }
+        MountSource::Tmpfs { size, mode, options } => {
+            ContainerMountSource::Tmpfs { size: *size, mode: *mode, options: options.clone() }
         }
     };
     ContainerMount { target: mount.target.clone(), read_only: mount.read_only, source }
+}
+
+fn resources(planned: &spec::Resources, limits: &FineLimits) -> Resources {
+    Resources {
+        cpu_limit_millis: planned.cpu_limit_millis,
+        memory_bytes: planned.memory_limit_bytes,
+        memory_reservation_bytes: Some(planned.memory_reservation_bytes).filter(|bytes| *bytes > 0),
+        pids: planned.pids_limit,
+        cpu_shares: limits.cpu_shares,
+        cpuset_cpus: limits.cpuset.clone(),
+        memory_and_swap_bytes: limits.memory_and_swap_bytes,
+        swappiness: limits.swappiness,
+        blkio_weight: limits.block_weight,
+        blkio_device_weights: limits
+            .block_device_weights
+            .iter()
+            .map(|own| BlkioWeight { device: own.path.clone(), weight: own.weight })
+            .collect(),
+        blkio_throttles: limits
+            .block_device_limits
+            .iter()
+            .map(|limit| BlkioThrottle {
+                device: limit.path.clone(),
+                what: match limit.kind {
+                    BlockLimitKind::ReadBytes => BlkioLimit::ReadBytes,
+                    BlockLimitKind::WriteBytes => BlkioLimit::WriteBytes,
+                    BlockLimitKind::ReadOperations => BlkioLimit::ReadOperations,
+                    BlockLimitKind::WriteOperations => BlkioLimit::WriteOperations,
+                },
+                rate: limit.rate,
+            })
+            .collect(),
+        ..Resources::default()
+    }
 }
 
 fn healthcheck(check: &spec::Healthcheck) -> Healthcheck {
@@ -201,3 +263,7 @@ const fn namespace_mode(mode: spec::NamespaceMode) -> NamespaceMode {
         spec::NamespaceMode::Host => NamespaceMode::Host,
     }
 }
+
+#[cfg(test)]
+#[path = "translate_tests.rs"]
+mod tests;

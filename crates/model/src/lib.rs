@@ -3,6 +3,7 @@
 
 pub mod assignment;
 pub mod id;
+pub mod limits;
 pub mod name;
 pub mod network;
 pub mod node;

@@ -2,12 +2,13 @@
 //! that takes a deploy fills in [`Image::digest`].
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
+use crate::limits::FineLimits;
 use crate::name::{ServiceName, StackName};
 use crate::time::Milliseconds;
 
@@ -186,9 +187,15 @@ pub struct ContainerSpec {
     /// Which seccomp profile filters the system calls.
     #[serde(default)]
     pub seccomp: SeccompProfile,
+    /// Nothing of `/proc` and `/sys` is hidden or kept from being written (`security_opt: systempaths=unconfined`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub system_paths_unconfined: bool,
     /// Host devices.
     #[serde(default)]
     pub devices: Vec<DeviceMapping>,
+    /// Devices that may be used if the container has or makes a node for them: `c 10:* rwm`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device_cgroup_rules: Vec<String>,
     /// Resource limits of processes, by name without `RLIMIT_`, lower case: `nofile`.
     #[serde(default)]
     pub ulimits: BTreeMap<String, Ulimit>,
@@ -210,6 +217,18 @@ pub struct ContainerSpec {
     /// Whether it shares the host's IPC objects.
     #[serde(default)]
     pub ipc_mode: NamespaceMode,
+    /// Whether it has the host's name.
+    #[serde(default, skip_serializing_if = "NamespaceMode::is_private")]
+    pub uts_mode: NamespaceMode,
+    /// Whether it sees the host's control groups.
+    #[serde(default, skip_serializing_if = "NamespaceMode::is_private")]
+    pub cgroup_mode: NamespaceMode,
+    /// Limits and weights that nobody plans with.
+    #[serde(default, skip_serializing_if = "FineLimits::is_empty")]
+    pub limits: FineLimits,
+    /// For tools; nothing here acts on them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// Where its output goes.
     #[serde(default)]
     pub logging: Logging,
@@ -253,6 +272,13 @@ pub enum NamespaceMode {
     Private,
     /// The host's.
     Host,
+}
+
+impl NamespaceMode {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    const fn is_private(&self) -> bool {
+        matches!(self, Self::Private)
+    }
 }
 
 /// When an image is looked for in its registry. What a host runs is the pinned digest in every case.
@@ -317,6 +343,9 @@ pub enum MountSource {
         /// `private`, `rprivate`, `shared`, `rshared`, `slave`, `rslave`; `rprivate` unless said otherwise.
         #[serde(default)]
         propagation: Option<String>,
+        /// Without what is mounted below it.
+        #[serde(default, skip_serializing_if = "is_false")]
+        non_recursive: bool,
     },
     /// A named volume.
     Volume {
@@ -328,6 +357,9 @@ pub enum MountSource {
         /// A directory within the volume.
         #[serde(default)]
         subpath: Option<String>,
+        /// Labels of the volume, if the mount is what makes it.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<String, String>,
     },
     /// Memory.
     Tmpfs {
@@ -337,6 +369,9 @@ pub enum MountSource {
         /// Of the root directory; 0o1777 unless said otherwise.
         #[serde(default)]
         mode: Option<u32>,
+        /// As mount(8) has them: `exec`, `uid=1000`. Without them it has no set-user-ID programs, devices nor programs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        options: Vec<String>,
     },
 }
 
@@ -552,6 +587,11 @@ pub(crate) const fn is_false(value: &bool) -> bool {
     !*value
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(value: &i64) -> bool {
+    *value == 0
+}
+
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -598,6 +638,18 @@ pub struct NetworkAttachment {
     /// The address of its only task there, in the network's IPv4 subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
+    /// The address of its only task there, in the network's IPv6 subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_address: Option<Ipv6Addr>,
+    /// The name of the interface in the container; `None`: `eth` and a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface_name: Option<String>,
+    /// Networks with more come first: interfaces are numbered in that order.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i64,
+    /// Of the networks that lead outside, that with most has the default route.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub gateway_priority: i64,
 }
 
 /// One network of a stack.

@@ -1,7 +1,7 @@
 //! Pure. The state machine: one log entry changes the state, or is refused and changes nothing but the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -161,7 +161,7 @@ pub enum Rejected {
         /// Which service.
         service: ServiceKey,
         /// What was given.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Why not.
         reason: String,
     },
@@ -496,7 +496,7 @@ fn task_spec(stack: &StackSpec, key: &ServiceKey, service: &ServiceSpec) -> Resu
         let own_name = key.service.as_str().to_owned();
         if service.networks.is_empty() {
             let given = stack.networks.get("default").and_then(|network| network.name.as_ref());
-            let attachment = NetworkAttachment { aliases: vec![own_name.clone()], address: None };
+            let attachment = NetworkAttachment { aliases: vec![own_name.clone()], ..NetworkAttachment::default() };
             networks.insert(full_name(given, "default"), attachment);
         }
         for (name, attachment) in &service.networks {
@@ -507,7 +507,7 @@ fn task_spec(stack: &StackSpec, key: &ServiceKey, service: &ServiceSpec) -> Resu
             };
             let mut aliases = vec![own_name.clone()];
             aliases.extend(attachment.aliases.iter().cloned());
-            networks.insert(full_name(given, name), NetworkAttachment { aliases, address: attachment.address });
+            networks.insert(full_name(given, name), NetworkAttachment { aliases, ..attachment.clone() });
         }
     }
     let mut volumes = BTreeMap::new();

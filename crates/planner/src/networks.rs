@@ -5,6 +5,7 @@
 //! tasks draw from one row of numbers; a number that was given back comes last again, so that nobody who remembers it
 //! meets somebody else there soon.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use stack_model::spec::{NetworkMode, NetworkSpec, PublishMode, PublishedPort, ServiceMode, StackSpec};
+use stack_model::spec::{
+    NetworkAttachment, NetworkMode, NetworkSpec, PublishMode, PublishedPort, ServiceMode, StackSpec,
+};
 use stack_model::{
     AssignedNetwork, DesiredState, EndpointState, NetworkDocument, NetworkEndpoint, NetworkHost, NetworkService,
     NodeId, Readiness, ServiceKey, StackName, Task, TaskId, TaskSpec,
@@ -128,11 +131,40 @@ impl Network {
         self.subnets.iter().filter_map(with_length).collect()
     }
 
-    /// The number of an address of its IPv4 subnet that can be given to somebody.
-    fn number_of(&self, address: Ipv4Addr) -> Option<u32> {
-        let Some(IpNet::V4(subnet)) = self.subnets.first() else { return None };
-        let number = subnet.contains(&address).then(|| address.to_bits() - subnet.network().to_bits())?;
+    /// The number of an address of its subnets that can be given to somebody.
+    fn number_of(&self, address: IpAddr) -> Option<u32> {
+        let subnet = self.subnets.iter().find(|subnet| subnet.contains(&address))?;
+        let number = match (subnet.network(), address) {
+            (IpAddr::V4(first), IpAddr::V4(address)) => address.to_bits() - first.to_bits(),
+            (IpAddr::V6(first), IpAddr::V6(address)) => u32::try_from(address.to_bits() - first.to_bits()).ok()?,
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+        };
         (1..=self.capacity()).contains(&number).then_some(number)
+    }
+
+    /// The number of the addresses that the user gave to a service; both families have the same.
+    fn fixed_number(&self, key: &str, attachment: &NetworkAttachment) -> Result<Option<u32>, (IpAddr, String)> {
+        let given = [attachment.address.map(IpAddr::V4), attachment.ipv6_address.map(IpAddr::V6)];
+        let mut found: Option<u32> = None;
+        for address in given.into_iter().flatten() {
+            let number = self
+                .number_of(address)
+                .ok_or_else(|| (address, format!("network `{key}` has the addresses of {}", texts(&self.subnets))))?;
+            match found {
+                Some(other) if other != number => {
+                    let matching = self.addresses(other).into_iter().find(|address| address.is_ipv6());
+                    let matching = matching.map_or_else(String::new, |address| format!(": here it is {address}"));
+                    return Err((
+                        address,
+                        format!(
+                            "the IPv4 and the IPv6 address of a task have the same number in their subnets{matching}"
+                        ),
+                    ));
+                }
+                _ => found = Some(number),
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -321,14 +353,20 @@ fn fix_addresses(state: &State, networks: &mut OrdMap<String, Network>, stack: &
     for (service_name, service) in &stack.services {
         let key = ServiceKey { stack: stack.name.clone(), service: service_name.clone() };
         for (network_key, attachment) in &service.networks {
-            let Some(fixed) = attachment.address else { continue };
+            let Some(fixed) = attachment.address.map(IpAddr::V4).or(attachment.ipv6_address.map(IpAddr::V6)) else {
+                continue;
+            };
             let given = stack.networks.get(network_key).and_then(|network| network.name.as_ref());
             let name = full_name(&stack.name, given, network_key);
             let refuse = |reason: String| Rejected::AddressRefused { service: key.clone(), address: fixed, reason };
             let Some(network) = networks.get(&name) else { continue };
-            let number = network.number_of(fixed).ok_or_else(|| {
-                refuse(format!("network `{network_key}` has the addresses of {}", texts(&network.subnets)))
+            let number = network.fixed_number(network_key, attachment);
+            let number = number.map_err(|(address, reason)| Rejected::AddressRefused {
+                service: key.clone(),
+                address,
+                reason,
             })?;
+            let Some(number) = number else { continue };
             if !matches!(service.mode, ServiceMode::Replicated { replicas: 0 | 1 }) {
                 return Err(refuse("only a service of one replica can have it".to_owned()));
             }
@@ -420,13 +458,15 @@ pub(crate) fn service_changed(state: &mut State, key: &ServiceKey) {
     }
 }
 
-/// What a service publishes by way of a network: all that it does, on the first of its networks that leads outside. Ports
+/// What a service publishes by way of a network: all that it does, on that of its networks which has its tasks' default
+/// route, so that answers go the way that questions came. Ports
 /// of mode `host` are among them: each host publishes its own tasks' by them.
 fn published(state: &State, name: &str, key: &ServiceKey) -> Vec<PublishedPort> {
     let Some(service) = state.services.get(key) else { return Vec::new() };
     let leads_outside = |name: &String| state.networks.get(name).is_some_and(|network| !network.spec.internal);
-    let by = service.task_spec.networks.keys().find(|name| leads_outside(name));
-    if by.is_none_or(|by| by != name) {
+    let leading = service.task_spec.networks.iter().filter(|(name, _)| leads_outside(name));
+    let by = leading.min_by_key(|(_, attachment)| Reverse(attachment.gateway_priority));
+    if by.is_none_or(|(by, _)| by != name) {
         return Vec::new();
     }
     let ports = service.spec.ports.iter();

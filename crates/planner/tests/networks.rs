@@ -310,7 +310,10 @@ fn a_network_of_another_stack_is_not_taken_over() {
 fn what_a_network_is_told_of_a_service() {
     let web = on(service("web").publish(80, Some(8080)), &["back", "front"]).with(|spec| {
         spec.endpoint_mode = EndpointMode::Dnsrr;
-        spec.networks.insert("front".to_owned(), NetworkAttachment { aliases: vec!["www".to_owned()], address: None });
+        spec.networks.insert(
+            "front".to_owned(),
+            NetworkAttachment { aliases: vec!["www".to_owned()], ..NetworkAttachment::default() },
+        );
     });
     let spec = with_network(stack("app", [("web", web)]), "back", |net| net.internal = true);
     let spec = with_network(spec, "front", |_| {});

@@ -197,6 +197,14 @@ const CASES: &[(&str, &str)] = &[
         "more_reserved_than_allowed",
         "services: {a: {image: 'a:1', deploy: {resources: {limits: {memory: 1g, cpus: 1}, reservations: {memory: 2g, cpus: 2}}}}}\n",
     ),
+    (
+        "bad_fine_limits",
+        "services: {a: {image: 'a:1', cpuset: 2-1, cpu_shares: -1, memswap_limit: 1g, mem_swappiness: 200, device_cgroup_rules: ['c 1:3 rw', 'x 1:3 r'], blkio_config: {weight: 5, weight_device: [{path: sda, weight: 100}, {path: /dev/sda}], device_read_bps: [{path: /dev/sda, rate: 0}, {rate: 1m}]}}, b: {image: 'b:1', mem_limit: 1g, memswap_limit: 512m}}\n",
+    ),
+    (
+        "bad_interfaces",
+        "services: {a: {image: 'a:1', networks: {m: {interface_name: wan0}, n: {interface_name: wan0}, o: {interface_name: a_name_that_is_too_long}, p: {ipv6_address: 10.0.0.1}}}, b: {image: 'b:1', uts: host, hostname: b, volumes: [{type: volume, target: /x, volume: {labels: {a: b}}}]}}\nnetworks: {m: , n: , o: , p: }\n",
+    ),
     ("cpu_period_alone", "services: {a: {image: 'a:1', cpu_period: 50000}}\n"),
     ("mounted_twice", "services: {a: {image: 'a:1', volumes: ['v:/x'], tmpfs: /x}}\nvolumes: {v: }\n"),
     (
@@ -227,12 +235,12 @@ const CASES: &[(&str, &str)] = &[
         "services: {a: {image: 'a:1', oom_kill_disable: true, cgroup_parent: /x, use_api_socket: true, cpu_rt_runtime: 5}}\n",
     ),
     (
-        "later",
-        "services: {a: {image: 'a:1', gpus: all, runtime: kata, cpuset: '0', mac_address: '02:42:ac:11:65:43', post_start: [{command: x}], annotations: {a: b}, networks: {n: {ipv4_address: 10.0.0.2}}}}\nnetworks: {n: {internal: true, ipam: {driver: x}, driver_opts: {a: b}}}\n",
+        "of_other_engines",
+        "services: {a: {image: 'a:1', gpus: all, runtime: kata, mac_address: '02:42:ac:11:65:43', storage_opt: {size: 1G}, annotations: {a: b}, provider: {type: x}, networks: {n: {link_local_ips: [169.254.1.1], driver_opts: {a: b}}}}}\nnetworks: {n: {internal: true, ipam: {driver: x, config: [{subnet: 10.5.0.0/16, gateway: 10.5.0.1}]}, driver_opts: {a: b}}}\n",
     ),
     (
-        "later_by_value",
-        "services: {a: {image: 'a:1', cgroup: host, userns_mode: keep, pull_policy: daily, deploy: {mode: global-job, endpoint_mode: dnsrr, rollback_config: {order: start-first}}}}\n",
+        "refused_by_value",
+        "services: {a: {image: 'a:1', cgroup: hots, userns_mode: keep, volumes: [{type: image, source: x, target: /x}, {type: bind, source: /y, target: /y, bind: {recursive: readonly}}], pull_policy: daily, deploy: {mode: global-job, endpoint_mode: dnsrr, rollback_config: {order: start-first}}}}\n",
     ),
     (
         "network_drivers",
@@ -240,7 +248,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "volume_drivers",
-        "services: {a: {image: 'a:1'}}\nvolumes: {a: {driver: rexray}, b: {driver: locl}, c: {driver_opts: {type: nfs}}, d: {driver: local, driver_opts: {}}}\n",
+        "services: {a: {image: 'a:1'}}\nvolumes: {a: {driver: rexray}, b: {driver: locl}, c: {driver_opts: {type: nfs, devise: ':/x'}}, e: {driver_opts: {o: bind, device: data}}, f: {driver_opts: {size: 1g}}, d: {driver: local, driver_opts: {}}}\n",
     ),
     (
         "accepted_without_effect",

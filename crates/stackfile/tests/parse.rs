@@ -96,6 +96,12 @@ fn a_later_file_takes_a_published_port_over_and_makes_a_resource_external() {
 }
 
 #[test]
+fn the_finer_keys_of_a_container_reach_the_spec() {
+    let spec = project(include_str!("files/finer.yml")).spec();
+    insta::assert_json_snapshot!(spec);
+}
+
+#[test]
 fn templates_that_the_agent_fills_in_pass() {
     let spec = project("services: {web: {image: 'nginx:1', hostname: '{{.Service.Name}}-{{.Task.Slot}}', environment: {NODE: '{{.Node.Hostname}}', F: '{{json .}}'}, volumes: ['/srv/{{ .Node.ID }}:/x', 'v:/v']}}\nvolumes: {v: {name: 'v-{{.Task.Slot}}'}}").spec();
     let container = &spec["services"]["web"]["container"];

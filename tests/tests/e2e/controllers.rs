@@ -147,3 +147,41 @@ fn a_full_disk_stops_a_controller_alone_and_it_takes_part_again_when_there_is_ro
     assert_eq!(cluster.host("node2").pid, daemon, "{}", cluster.logs());
     cluster.down();
 }
+
+#[test]
+fn five_controllers_go_on_without_two_and_wait_for_a_majority() {
+    let cluster = cluster(5, 5, &[]);
+    let label = |name: &str| cluster.stack(&["node", "label", "node1", &format!("{name}=yes")]);
+    let written = |name: &str| {
+        cluster.wait("write", || {
+            let output = label(name);
+            if output.status.success() { Ok(()) } else { Err(text(&output)) }
+        });
+    };
+    written("five");
+    let end =
+        |name: &str| kill(Pid::from_raw(cluster.host(name).pid.expect("it runs")), Signal::SIGKILL).expect("killed");
+    // Two of them, whoever leads among them.
+    let leads = leader(&cluster);
+    let other = if leads == "node5" { "node4" } else { "node5" };
+    for name in [leads.as_str(), other] {
+        end(name);
+    }
+    written("three");
+    let rest: Vec<String> =
+        cluster.hosts().into_iter().map(|host| host.name).filter(|name| *name != leads && name != other).collect();
+    end(&rest[2]);
+    let refused = label("two");
+    assert_eq!(refused.status.code(), Some(5), "{}", text(&refused));
+    cluster.dev(&["restart", &rest[2], "--daemon"]);
+    written("three-again");
+    for name in [leads.as_str(), other] {
+        cluster.dev(&["restart", name, "--daemon"]);
+    }
+    let node = inspect_node(&cluster, "node1");
+    for name in ["five", "three", "three-again"] {
+        assert_eq!(node["labels"][name], "yes", "{node:#}");
+    }
+    // The one that was not acknowledged may be there or not.
+    cluster.down();
+}

@@ -8,7 +8,8 @@ use bollard_stubs::models::{
     ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitResponse, DeviceMapping, DriverData,
     EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HostConfig, HostConfigCgroupnsModeEnum,
     HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum, NetworkSettings, PortBinding, PortMap,
-    PortSummary, PortSummaryTypeEnum, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
+    PortSummary, PortSummaryTypeEnum, ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum, ThrottleDevice,
 };
 use stack_engine::container::{
     BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState, ExitStatus, Health,
@@ -511,12 +512,21 @@ fn host_config(subject: &Subject) -> HostConfig {
         memory_swappiness: resources.swappiness.map(signed),
         oom_kill_disable: Some(resources.oom_kill_disable),
         blkio_weight: Some(resources.blkio_weight.unwrap_or(0)),
+        blkio_weight_device: Some(device_weights(config)).filter(|all| !all.is_empty()),
         blkio_device_read_bps: throttles(config, BlkioLimit::ReadBytes),
         blkio_device_write_bps: throttles(config, BlkioLimit::WriteBytes),
         blkio_device_read_iops: throttles(config, BlkioLimit::ReadOperations),
         blkio_device_write_iops: throttles(config, BlkioLimit::WriteOperations),
         ..HostConfig::default()
     }
+}
+
+fn device_weights(config: &EngineConfig) -> Vec<ResourcesBlkioWeightDevice> {
+    let one = |own: &stack_engine::container::BlkioWeight| ResourcesBlkioWeightDevice {
+        path: Some(own.device.clone()),
+        weight: Some(usize::from(own.weight)),
+    };
+    config.resources.blkio_device_weights.iter().map(one).collect()
 }
 
 fn throttles(config: &EngineConfig, what: BlkioLimit) -> Option<Vec<ThrottleDevice>> {

@@ -68,6 +68,11 @@ fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
+/// Weights of block devices, from 10 to 1000 onto version 2's from 1 to 10000, as runc converts them.
+fn io_weight(weight: u16) -> u64 {
+    1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
+}
+
 fn quota(millis: u64) -> u64 {
     // The kernel takes no less than a thousandth of a second.
     (millis.saturating_mul(PERIOD) / 1000).max(1000)
@@ -162,9 +167,10 @@ fn unified_writes(directory: &Path, resources: &Resources, writes: &mut Vec<Writ
         write("pids.max", pids.to_string(), false);
     }
     if let Some(weight) = resources.blkio_weight {
-        // As runc converts it: from 10 to 1000 onto 1 to 10000.
-        let weight = 1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990;
-        write("io.weight", format!("default {weight}"), true);
+        write("io.weight", format!("default {}", io_weight(weight)), true);
+    }
+    for own in &resources.blkio_device_weights {
+        write("io.weight", format!("{} {}", own.device, io_weight(own.weight)), true);
     }
     for throttle in &resources.blkio_throttles {
         let what = match throttle.what {
@@ -236,6 +242,9 @@ fn legacy_writes(
         if let Some(weight) = resources.blkio_weight {
             // The file of the scheduler that is the only one to keep weights.
             write("blkio.bfq.weight", weight.to_string(), true);
+        }
+        for own in &resources.blkio_device_weights {
+            write("blkio.bfq.weight_device", format!("{} {}", own.device, own.weight), true);
         }
         for throttle in &resources.blkio_throttles {
             let name = match throttle.what {

@@ -235,8 +235,19 @@ pub struct Resources {
     pub oom_kill_disable: bool,
     /// Weight of block device access against others, from 10 to 1000.
     pub blkio_weight: Option<u16>,
+    /// The same for single block devices.
+    pub blkio_device_weights: Vec<BlkioWeight>,
     /// Limits of access to single block devices.
     pub blkio_throttles: Vec<BlkioThrottle>,
+}
+
+/// The weight of access to one block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlkioWeight {
+    /// On the host: `/dev/sda`.
+    pub device: String,
+    /// From 10 to 1000.
+    pub weight: u16,
 }
 
 /// The most that a container may do with one block device.

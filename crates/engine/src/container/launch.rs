@@ -497,13 +497,15 @@ fn found_device(source: &Path, target: &str, access: &str) -> io::Result<Option<
 /// Limits name block devices by path; the kernel wants their numbers.
 fn with_device_numbers(id: &ContainerId, resources: &Resources) -> Result<Resources, StartError> {
     let mut resources = resources.clone();
-    for throttle in &mut resources.blkio_throttles {
-        let refuse = |source| StartError::Device { id: id.clone(), path: throttle.device.clone(), source };
-        let metadata = fs::metadata(&throttle.device).map_err(|error| refuse(Some(error)))?;
+    let throttled = resources.blkio_throttles.iter_mut().map(|throttle| &mut throttle.device);
+    let weighed = resources.blkio_device_weights.iter_mut().map(|weight| &mut weight.device);
+    for device in throttled.chain(weighed) {
+        let refuse = |source| StartError::Device { id: id.clone(), path: device.clone(), source };
+        let metadata = fs::metadata(&*device).map_err(|error| refuse(Some(error)))?;
         if !metadata.file_type().is_block_device() {
             return Err(refuse(None));
         }
-        throttle.device = format!("{}:{}", libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+        *device = format!("{}:{}", libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
     }
     Ok(resources)
 }

@@ -24,9 +24,9 @@ mod spec;
 pub use attach::{AttachedInput, AttachedOutput, Attachment, Chunk};
 pub(crate) use attach::{Waiting, connect as attach};
 pub use config::{
-    BlkioLimit, BlkioThrottle, ContainerConfig, ContainerId, ContainerIdError, ContainerMount, ContainerMountSource,
-    DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice,
-    TerminalSize, Ulimit,
+    BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerId, ContainerIdError, ContainerMount,
+    ContainerMountSource, DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources,
+    SeccompChoice, TerminalSize, Ulimit,
 };
 pub use errors::{
     AttachError, ChangeError, CreateError, DescribeError, ExecError, KillError, OpenError, PauseError, RecordError,

@@ -199,6 +199,14 @@ fn mount(mount: &Mount) -> Result<Value, OciError> {
     Ok(json!({ "destination": mount.target, "type": kind, "source": source, "options": options }))
 }
 
+/// `8:0` as it is told of a block device.
+fn device_numbers(device: &str) -> Result<(i64, i64), OciError> {
+    let unknown = || OciError::Device { device: device.to_owned() };
+    let (major, minor) = device.split_once(':').ok_or_else(unknown)?;
+    let part = |text: &str| text.parse::<i64>().map_err(|_| unknown());
+    Ok((part(major)?, part(minor)?))
+}
+
 fn limits(resources: &Resources, rules: &[DeviceRule]) -> Result<Value, OciError> {
     let mut devices = vec![json!({ "allow": false, "access": "rwm" })];
     devices.extend(rules.iter().map(|rule| {
@@ -229,14 +237,20 @@ fn limits(resources: &Resources, rules: &[DeviceRule]) -> Result<Value, OciError
     ] {
         let mut all = Vec::new();
         for throttle in resources.blkio_throttles.iter().filter(|throttle| throttle.what == what) {
-            let unknown = || OciError::Device { device: throttle.device.clone() };
-            let (major, minor) = throttle.device.split_once(':').ok_or_else(unknown)?;
-            let part = |text: &str| text.parse::<i64>().map_err(|_| unknown());
-            all.push(json!({ "major": part(major)?, "minor": part(minor)?, "rate": throttle.rate }));
+            let (major, minor) = device_numbers(&throttle.device)?;
+            all.push(json!({ "major": major, "minor": minor, "rate": throttle.rate }));
         }
         if !all.is_empty() {
             block[key] = all.into();
         }
+    }
+    let mut weights = Vec::new();
+    for own in &resources.blkio_device_weights {
+        let (major, minor) = device_numbers(&own.device)?;
+        weights.push(json!({ "major": major, "minor": minor, "weight": own.weight }));
+    }
+    if !weights.is_empty() {
+        block["weightDevice"] = weights.into();
     }
     Ok(json!({
         "devices": devices,

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use stack_model::spec::{
-    ContainerSpec, DeviceMapping, Healthcheck, Image, Logging, NamespaceMode, NetworkMode, PullPolicy, SeccompProfile,
-    Ulimit,
-};
+use stack_model::spec::{ContainerSpec, DeviceMapping, Healthcheck, Image, Logging, PullPolicy, Ulimit};
 
 use super::Context;
+use super::isolation;
+use super::limits;
 use super::mounts;
 use super::read::Fields;
 use super::service::not_allowed;
@@ -22,8 +21,8 @@ use crate::tree::Value;
 pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Option<ContainerSpec> {
     let image = image(fields, journal);
     let (environment, environment_removed) = environment(fields, journal);
-    let security = security(fields, context, journal);
-    let network_mode = network_mode(fields, journal);
+    let security = isolation::security(fields, context, journal);
+    let network_mode = isolation::network_mode(fields, journal);
     let spec = ContainerSpec {
         image: image.clone().unwrap_or(Image { reference: String::new(), digest: None }),
         entrypoint: fields.texts("entrypoint", journal),
@@ -48,12 +47,14 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         stop_signal: signal(fields, journal),
         stop_grace_period: fields.duration("stop_grace_period", journal),
         healthcheck: healthcheck(&fields.fields("healthcheck"), journal),
-        cap_add: capabilities(fields, "cap_add", journal),
-        cap_drop: capabilities(fields, "cap_drop", journal),
+        cap_add: isolation::capabilities(fields, "cap_add", journal),
+        cap_drop: isolation::capabilities(fields, "cap_drop", journal),
         privileged: fields.boolean("privileged", journal).unwrap_or(false),
         no_new_privileges: security.no_new_privileges,
         seccomp: security.seccomp,
+        system_paths_unconfined: security.system_paths_unconfined,
         devices: devices(fields, journal),
+        device_cgroup_rules: device_rules(fields, journal),
         ulimits: ulimits(&fields.fields("ulimits"), journal),
         sysctls: fields.pairs("sysctls", journal),
         shm_size: fields.size("shm_size", journal).filter(|size| *size > 0),
@@ -61,27 +62,17 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
             .integer("oom_score_adj", -1000, 1000, journal)
             .and_then(|value| i32::try_from(value).ok()),
         network_mode,
-        pid_mode: namespace(fields, "pid", journal),
-        ipc_mode: namespace(fields, "ipc", journal),
+        pid_mode: isolation::namespace(fields, "pid", journal),
+        ipc_mode: isolation::namespace(fields, "ipc", journal),
+        uts_mode: isolation::uts_mode(fields, journal),
+        cgroup_mode: isolation::namespace(fields, "cgroup", journal),
+        limits: limits::limits(fields, journal),
+        annotations: fields.pairs("annotations", journal),
         logging: logging(&fields.fields("logging"), journal),
         pull_policy: pull_policy(fields, journal),
     };
     templates::check(fields, journal);
-    for (key, fine) in [("cgroup", "private"), ("isolation", "default"), ("userns_mode", "host")] {
-        if let Some(node) = fields.node(key)
-            && node.as_text() != Some(fine)
-        {
-            journal.push(
-                Problem::new(
-                    Code::NotSupportedYet,
-                    node.place,
-                    &fields.path.key(key),
-                    format!("`{key}: {}` is not supported yet", node.quoted().trim_matches('`')),
-                )
-                .hint(format!("remove it, or write `{key}: {fine}`, which every container has")),
-            );
-        }
-    }
+    isolation::fixed(fields, journal);
     image.map(|_| spec)
 }
 
@@ -376,141 +367,6 @@ fn healthcheck(fields: &Fields<'_>, journal: &mut Journal) -> Option<Healthcheck
     })
 }
 
-/// The capabilities of Linux (`capabilities(7)`), without their prefix.
-const CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
-];
-
-fn capabilities(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Vec<String> {
-    let list = fields.path.key(key);
-    let mut names = Vec::new();
-    for (index, node) in fields.items(key).iter().enumerate() {
-        let upper = node.as_text().unwrap_or_default().to_ascii_uppercase();
-        let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        if name == "ALL" || CAPABILITIES.contains(&name) {
-            names.push(name.to_owned());
-            continue;
-        }
-        let problem = Problem::new(
-            Code::NotAllowed,
-            node.place,
-            &list.index(index),
-            format!("{} is not a capability", node.quoted()),
-        );
-        let meant = crate::diagnostic::did_you_mean(name, CAPABILITIES).filter(|_| !node.interpolated);
-        journal.push(match meant {
-            Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
-            None => problem.hint("write `ALL` or the name of a capability, such as `NET_ADMIN`"),
-        });
-    }
-    names
-}
-
-struct Security {
-    no_new_privileges: bool,
-    seccomp: SeccompProfile,
-}
-
-fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Security {
-    let mut security = Security { no_new_privileges: false, seccomp: SeccompProfile::Default };
-    let list = fields.path.key("security_opt");
-    for (index, node) in fields.items("security_opt").iter().enumerate() {
-        let path = list.index(index);
-        let text = node.as_text().unwrap_or_default();
-        let (key, value) = text.split_once(['=', ':']).unwrap_or((text, ""));
-        match (key, value) {
-            ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
-            ("no-new-privileges", "false") => security.no_new_privileges = false,
-            ("seccomp", "unconfined") => security.seccomp = SeccompProfile::Unconfined,
-            ("seccomp", "builtin" | "default") => security.seccomp = SeccompProfile::Default,
-            ("seccomp", profile) if !profile.is_empty() => match (context.read_file)(profile) {
-                Ok(text) if serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|json| json.is_object()) => {
-                    security.seccomp = SeccompProfile::Custom(text);
-                }
-                Ok(_) => journal.push(
-                    Problem::new(
-                        Code::BadValue,
-                        node.place,
-                        &path,
-                        format!("the seccomp profile of {} is not a JSON object", node.quoted()),
-                    )
-                    .hint("a profile has the form of Docker's: `{\"defaultAction\": …, \"syscalls\": […]}`"),
-                ),
-                Err(reason) => journal.push(
-                    Problem::new(
-                        Code::Unreadable,
-                        node.place,
-                        &path,
-                        format!("the seccomp profile of {} cannot be read: {reason}", node.quoted()),
-                    )
-                    .hint("the path is relative to the stack file's directory; `seccomp=unconfined` means none"),
-                ),
-            },
-            // What every container has without them.
-            ("label", "disable") | ("apparmor", "unconfined") => {}
-            ("label" | "apparmor" | "systempaths" | "writable-cgroups" | "credentialspec", _) => journal.push(
-                Problem::new(
-                    Code::NotSupportedYet,
-                    node.place,
-                    &path,
-                    format!("the security option {} is not supported yet", node.quoted()),
-                )
-                .hint("remove it; seccomp, capabilities, and masked paths protect the host"),
-            ),
-            _ => journal.push(
-                Problem::new(
-                    Code::NotAllowed,
-                    node.place,
-                    &path,
-                    format!("{} is not a security option", node.quoted()),
-                )
-                .hint("known are `no-new-privileges`, `seccomp=unconfined` and `seccomp=FILE`"),
-            ),
-        }
-    }
-    security
-}
-
 fn devices(fields: &Fields<'_>, journal: &mut Journal) -> Vec<DeviceMapping> {
     let list = fields.path.key("devices");
     let mut devices = Vec::new();
@@ -523,10 +379,10 @@ fn devices(fields: &Fields<'_>, journal: &mut Journal) -> Vec<DeviceMapping> {
         if !source.starts_with('/') && source.contains('=') {
             journal.push(
                 Problem::new(
-                    Code::NotSupportedYet,
+                    Code::Refused,
                     node.place,
                     &device.path,
-                    "devices by their CDI name are not supported yet",
+                    "devices by their CDI name are refused: hosts read no CDI descriptions",
                 )
                 .hint("name the device files, such as `/dev/dri`"),
             );
@@ -555,6 +411,42 @@ fn devices(fields: &Fields<'_>, journal: &mut Journal) -> Vec<DeviceMapping> {
         devices.push(DeviceMapping { source, target, permissions });
     }
     devices
+}
+
+/// Rules as the kernel's control groups have them: `c 10:* rwm`.
+fn device_rules(fields: &Fields<'_>, journal: &mut Journal) -> Vec<String> {
+    let list = fields.path.key("device_cgroup_rules");
+    let mut rules = Vec::new();
+    for (index, node) in fields.items("device_cgroup_rules").iter().enumerate() {
+        let text = node.as_text().unwrap_or_default();
+        if is_device_rule(text) {
+            rules.push(text.to_owned());
+            continue;
+        }
+        journal.push(
+            Problem::new(
+                Code::BadDevice,
+                node.place,
+                &list.index(index),
+                format!("{} is not a rule for devices", node.quoted()),
+            )
+            .hint("write `c 10:200 rwm`: `a`, `b` or `c`, the two numbers or `*`, and any of `r`, `w` and `m`"),
+        );
+    }
+    rules
+}
+
+fn is_device_rule(text: &str) -> bool {
+    let mut words = text.split(' ');
+    let (Some("a" | "b" | "c"), Some(numbers), Some(access), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
+    let number = |text: &str| text == "*" || text.parse::<u32>().is_ok();
+    numbers.split_once(':').is_some_and(|(major, minor)| number(major) && number(minor))
+        && !access.is_empty()
+        && access.chars().all(|letter| matches!(letter, 'r' | 'w' | 'm'))
 }
 
 /// The limits that Linux has (`getrlimit(2)`).
@@ -629,63 +521,6 @@ fn ulimits(fields: &Fields<'_>, journal: &mut Journal) -> BTreeMap<String, Ulimi
     limits
 }
 
-fn network_mode(fields: &Fields<'_>, journal: &mut Journal) -> NetworkMode {
-    let Some(node) = fields.node("network_mode") else { return NetworkMode::Networks };
-    let path = fields.path.key("network_mode");
-    match node.as_text().unwrap_or_default() {
-        "host" => NetworkMode::Host,
-        "none" => NetworkMode::None,
-        "bridge" | "default" | "" => NetworkMode::Networks,
-        text if text.starts_with("service:") || text.starts_with("container:") => {
-            journal.push(
-                Problem::new(
-                    Code::Refused,
-                    node.place,
-                    &path,
-                    format!(
-                        "`network_mode: {}` is refused: the two containers would have to be on the same host",
-                        node.quoted().trim_matches('`')
-                    ),
-                )
-                .hint("put both services on one network and use the name of the other service"),
-            );
-            NetworkMode::Networks
-        }
-        _ => {
-            not_allowed(node, &path, &["host", "none", "bridge"], journal);
-            NetworkMode::Networks
-        }
-    }
-}
-
-fn namespace(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> NamespaceMode {
-    let Some(node) = fields.node(key) else { return NamespaceMode::Private };
-    let path = fields.path.key(key);
-    match node.as_text().unwrap_or_default() {
-        "host" => NamespaceMode::Host,
-        "private" | "" => NamespaceMode::Private,
-        text if text.starts_with("service:") || text.starts_with("container:") || text == "shareable" => {
-            journal.push(
-                Problem::new(
-                    Code::Refused,
-                    node.place,
-                    &path,
-                    format!(
-                        "`{key}: {}` is refused: the two containers would have to be on the same host",
-                        node.quoted().trim_matches('`')
-                    ),
-                )
-                .hint("run both programs in one container, or let them talk over the network"),
-            );
-            NamespaceMode::Private
-        }
-        _ => {
-            not_allowed(node, &path, &["host", "private"], journal);
-            NamespaceMode::Private
-        }
-    }
-}
-
 fn logging(fields: &Fields<'_>, journal: &mut Journal) -> Logging {
     Logging { driver: fields.text("driver", journal), options: fields.pairs("options", journal) }
 }
@@ -705,10 +540,13 @@ fn pull_policy(fields: &Fields<'_>, journal: &mut Journal) -> PullPolicy {
         {
             journal.push(
                 Problem::new(
-                    Code::NotSupportedYet,
+                    Code::Refused,
                     node.place,
                     &path,
-                    format!("`pull_policy: {}` is not supported yet", node.quoted().trim_matches('`')),
+                    format!(
+                        "`pull_policy: {}` is refused: what runs is what the deploy found, until the next deploy",
+                        node.quoted().trim_matches('`')
+                    ),
                 )
                 .hint("use `always`, which looks for a new version at every deploy"),
             );

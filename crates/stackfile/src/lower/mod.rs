@@ -2,6 +2,8 @@
 //! of `schema`; what depends on a value is refused here.
 
 mod container;
+mod isolation;
+mod limits;
 mod mounts;
 pub(crate) mod read;
 mod service;
@@ -258,8 +260,62 @@ fn volume(fields: &Fields<'_>, journal: &mut Journal) -> VolumeSpec {
     VolumeSpec {
         name,
         driver,
-        driver_options: fields.pairs("driver_opts", journal),
+        driver_options: volume_options(fields, journal),
         labels: fields.pairs("labels", journal),
         external,
     }
+}
+
+/// What is mounted in place of a directory of the host, in the words of Docker's `local` driver.
+fn volume_options(fields: &Fields<'_>, journal: &mut Journal) -> BTreeMap<String, String> {
+    const KNOWN: [&str; 3] = ["type", "device", "o"];
+    let options = fields.pairs("driver_opts", journal);
+    let written = fields.fields("driver_opts");
+    let mut refuse = |key: &str, code: Code, problem: String, hint: String| {
+        journal.push(Problem::new(code, written.key_place(key), &written.path.key(key), problem).hint(hint));
+    };
+    for key in options.keys().filter(|key| !KNOWN.contains(&key.as_str())) {
+        let named = crate::tree::shortened(key);
+        match key.as_str() {
+            "size" => refuse(
+                key,
+                Code::Refused,
+                "the option `size` is refused: a directory of a host has no size of its own".to_owned(),
+                "use `type: tmpfs` with `o: size=64m`, or mount storage of that size on the hosts".to_owned(),
+            ),
+            _ => refuse(
+                key,
+                Code::NotAllowed,
+                format!("`{named}` is not an option of volumes"),
+                did_you_mean(key, KNOWN).map_or_else(
+                    || "known are `type`, `device` and `o`, as for mount(8)".to_owned(),
+                    |meant| format!("did you mean `{meant}`?"),
+                ),
+            ),
+        }
+    }
+    if options.is_empty() {
+        return options;
+    }
+    let text = |key: &str| options.get(key).map_or("", String::as_str);
+    let binds = text("o").split(',').any(|word| matches!(word, "bind" | "rbind"));
+    for key in if binds { &["device"][..] } else { &["type", "device"][..] } {
+        if text(key).is_empty() && options.keys().any(|key| KNOWN.contains(&key.as_str())) {
+            refuse(
+                key,
+                Code::MissingKey,
+                format!("these options mount nothing without `{key}`"),
+                "write, for example, `{type: nfs, device: \":/srv/data\", o: \"addr=192.0.2.7\"}`".to_owned(),
+            );
+        }
+    }
+    if binds && !text("device").is_empty() && !text("device").starts_with('/') {
+        refuse(
+            "device",
+            Code::NotAbsolute,
+            "the device of a bind is not an absolute path".to_owned(),
+            "write a path that is on every host".to_owned(),
+        );
+    }
+    options
 }

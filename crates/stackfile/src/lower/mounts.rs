@@ -85,6 +85,7 @@ fn mount(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut 
                 );
             }
             MountSource::Tmpfs {
+                options: Vec::new(),
                 size: options.size("size", journal).filter(|size| *size > 0),
                 mode: options.node("mode").and_then(|node| mode(node, &options.path.key("mode"), journal)),
             }
@@ -95,11 +96,15 @@ fn mount(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut 
                     (Code::Refused, "is refused: it is for Windows containers, and hosts run Linux", "remove it")
                 }
                 "cluster" => (
-                    Code::NotSupportedYet,
-                    "is not supported yet",
+                    Code::Refused,
+                    "is refused: hosts drive no CSI storage",
                     "mount the storage on the hosts and give its absolute path with `type: bind`",
                 ),
-                _ => (Code::NotSupportedYet, "is not supported yet", "copy the files into a volume or into the image"),
+                _ => (
+                    Code::Refused,
+                    "is refused: a container has the files of one image",
+                    "copy the files into the image (`COPY --from=OTHER`), or into a volume by a service that ends",
+                ),
             };
             journal.push(
                 Problem::new(code, kind.place, &fields.path.key("type"), format!("`type: {other}` {word}")).hint(hint),
@@ -149,17 +154,21 @@ fn bind(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Op
         return None;
     }
     let options = fields.fields("bind");
-    if let Some(node) = options.node("recursive")
-        && node.as_text() != Some("enabled")
+    let recursive = options.node("recursive");
+    if let Some(node) = recursive
+        && matches!(node.as_text(), Some("writable" | "readonly"))
     {
         journal.push(
             Problem::new(
-                Code::NotSupportedYet,
+                Code::Refused,
                 node.place,
                 &options.path.key("recursive"),
-                format!("`recursive: {}` is not supported yet", node.quoted().trim_matches('`')),
+                format!(
+                    "`recursive: {}` is refused: `read_only` is about the mount itself, and not about what is below it",
+                    node.quoted().trim_matches('`')
+                ),
             )
-            .hint("leave it out: what is mounted below the directory comes along"),
+            .hint("leave it out, or write `disabled` to leave out what is mounted below the directory"),
         );
     }
     let propagation = options.text("propagation", journal).filter(|propagation| !propagation.is_empty());
@@ -173,6 +182,7 @@ fn bind(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Op
         path: crate::paths::clean(&source),
         create_host_path: options.boolean("create_host_path", journal).unwrap_or(true),
         propagation,
+        non_recursive: recursive.and_then(Node::as_text) == Some("disabled"),
     })
 }
 
@@ -194,7 +204,19 @@ fn named(fields: &Fields<'_>, journal: &mut Journal) -> Option<MountSource> {
         );
         return None;
     }
-    Some(MountSource::Volume { name, no_copy: options.boolean("nocopy", journal).unwrap_or(false), subpath })
+    let labels = options.pairs("labels", journal);
+    if name.is_none() && !labels.is_empty() {
+        journal.push(
+            Problem::new(
+                Code::Conflict,
+                options.key_place("labels"),
+                &options.path.key("labels"),
+                "a volume without a name belongs to its container alone, and nobody looks it up by its labels",
+            )
+            .hint("remove them, or name the volume in `source`"),
+        );
+    }
+    Some(MountSource::Volume { name, no_copy: options.boolean("nocopy", journal).unwrap_or(false), subpath, labels })
 }
 
 /// Permissions: YAML has read `0755` as octal; a text is octal too.
@@ -232,9 +254,9 @@ fn short_tmpfs(text: &str, node: &Node, path: &Path<'_>, journal: &mut Journal) 
     let mut mount = Mount {
         target: crate::paths::clean(target),
         read_only: false,
-        source: MountSource::Tmpfs { size: None, mode: None },
+        source: MountSource::Tmpfs { size: None, mode: None, options: Vec::new() },
     };
-    let MountSource::Tmpfs { size, mode } = &mut mount.source else { return None };
+    let MountSource::Tmpfs { size, mode, options: kept } = &mut mount.source else { return None };
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         let understood = match key {
@@ -251,18 +273,30 @@ fn short_tmpfs(text: &str, node: &Node, path: &Path<'_>, journal: &mut Journal) 
                 true
             }
             // What every such file system has.
-            "rw" | "nosuid" | "nodev" => true,
+            "rw" | "nosuid" | "nodev" | "noexec" | "defaults" => true,
+            "exec" | "suid" | "dev" | "noatime" | "nodiratime" | "strictatime" | "relatime" if value.is_empty() => {
+                kept.push(option.to_owned());
+                true
+            }
+            "uid" | "gid" if value.parse::<u32>().is_ok() => {
+                kept.push(option.to_owned());
+                true
+            }
+            "nr_inodes" | "nr_blocks" if value.trim_end_matches(['k', 'm', 'g']).parse::<u64>().is_ok() => {
+                kept.push(option.to_owned());
+                true
+            }
             _ => false,
         };
         if !understood {
             journal.push(
                 Problem::new(
-                    Code::NotSupportedYet,
+                    Code::NotAllowed,
                     node.place,
                     path,
-                    format!("an option of {} is not supported", node.quoted()),
+                    format!("an option of {} is not one of a file system in memory", node.quoted()),
                 )
-                .hint("known are `size=64m`, `mode=1777`, `ro`, `rw`, `nosuid` and `nodev`"),
+                .hint("known are `size=64m`, `mode=1777`, `uid=1000`, `gid=1000`, `exec`, `suid`, `dev`, `ro`, `rw`, `noatime`, `nr_inodes=N`"),
             );
         }
     }

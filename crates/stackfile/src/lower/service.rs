@@ -687,7 +687,12 @@ fn networks(fields: &Fields<'_>, journal: &mut Journal) -> BTreeMap<String, Netw
         let attachment = Fields::new(&entry.node, list.path.key(key));
         let aliases = attachment.texts("aliases", journal).unwrap_or_default();
         let address = attachment.parsed("ipv4_address", "an IPv4 address such as `10.5.0.10`", journal);
-        networks.insert(key.clone(), NetworkAttachment { aliases, address });
+        let ipv6_address = attachment.parsed("ipv6_address", "an IPv6 address such as `fd00:5::10`", journal);
+        let interface_name = interface_name(&attachment, &networks, journal);
+        let priority = attachment.integer("priority", i64::MIN, i64::MAX, journal).unwrap_or(0);
+        let gateway_priority = attachment.integer("gw_priority", i64::MIN, i64::MAX, journal).unwrap_or(0);
+        let made = NetworkAttachment { aliases, address, ipv6_address, interface_name, priority, gateway_priority };
+        networks.insert(key.clone(), made);
     }
     if networks.is_empty() && alias.is_some() && fields.node("network_mode").is_none() {
         networks.insert("default".to_owned(), NetworkAttachment::default());
@@ -700,4 +705,41 @@ fn networks(fields: &Fields<'_>, journal: &mut Journal) -> BTreeMap<String, Netw
         }
     }
     networks
+}
+
+/// The name of an interface, which the kernel must take and no other network of the service has.
+fn interface_name(
+    attachment: &Fields<'_>,
+    others: &BTreeMap<String, NetworkAttachment>,
+    journal: &mut Journal,
+) -> Option<String> {
+    let key = "interface_name";
+    let name = attachment.text(key, journal).filter(|name| !name.is_empty())?;
+    let node = attachment.node(key)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.len() > 15 || !name.bytes().all(plain) || matches!(name.as_str(), "lo" | "." | ".." | "all" | "default") {
+        journal.push(
+            Problem::new(
+                Code::BadValue,
+                node.place,
+                &attachment.path.key(key),
+                format!("{} cannot be the name of an interface", node.quoted()),
+            )
+            .hint("write at most 15 letters, digits, `-`, `_` and `.`, such as `eth5`; `lo` is taken"),
+        );
+        return None;
+    }
+    if let Some((other, _)) = others.iter().find(|(_, other)| other.interface_name.as_ref() == Some(&name)) {
+        journal.push(
+            Problem::new(
+                Code::Conflict,
+                node.place,
+                &attachment.path.key(key),
+                format!("the interface on the network `{other}` has the name {} already", node.quoted()),
+            )
+            .hint("give each interface a name of its own"),
+        );
+        return None;
+    }
+    Some(name)
 }

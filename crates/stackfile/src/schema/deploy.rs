@@ -1,15 +1,20 @@
 //! Pure. The keys under `deploy`.
 
 use super::Shape::{self, Duration, Entries, Integer, List, Number, Object as Mapping, Size, Text};
-use super::Support::{Applied, Later};
-use super::{LIST_OR_MAPPING, Object, TEXTS, field};
+use super::Support::{Applied, Later, Refused};
+use super::{LIST_OR_MAPPING, Object, Support, TEXTS, field};
 
 const ROLLBACK_LATER: &str =
     "remove it; a rollback that `update_config.failure_action: rollback` starts uses the settings of `update_config`";
-const DEVICES_LATER: &str =
-    "name the device files under `devices`, and choose hosts that have them by `deploy.placement`";
-const GENERIC_LATER: &str =
-    "label the hosts that have the resource (`stack node label`) and use a placement constraint";
+/// Why no device is asked for by what it can do.
+pub(super) const GPUS: Support = Refused(
+    "hosts do not look for devices such as GPUs and count none",
+    "name the device files under `devices`, and choose the hosts that have them by `deploy.placement.constraints`",
+);
+const GENERIC: Support = Refused(
+    "hosts declare no resources beside processors and memory",
+    "label the hosts that have the resource (`stack node label`), and use a placement constraint with `max_replicas_per_node`",
+);
 
 /// `deploy`.
 pub(crate) static DEPLOY: Object = Object {
@@ -108,13 +113,8 @@ static RESERVATIONS: Object = Object {
     fields: &[
         field("cpus", Number, Applied, "Processors, such as `0.5`"),
         field("memory", Size, Applied, "Memory, such as `512m`"),
-        field(
-            "generic_resources",
-            List(&Mapping(&GENERIC_RESOURCE)),
-            Later(GENERIC_LATER),
-            "Resources that the hosts declare",
-        ),
-        field("devices", List(&Mapping(&DEVICE_REQUEST)), Later(DEVICES_LATER), "Devices such as GPUs"),
+        field("generic_resources", List(&Mapping(&GENERIC_RESOURCE)), GENERIC, "Resources that the hosts declare"),
+        field("devices", List(&Mapping(&DEVICE_REQUEST)), GPUS, "Devices such as GPUs"),
     ],
 };
 
@@ -122,12 +122,7 @@ static GENERIC_RESOURCE: Object = Object {
     noun: "a generic resource",
     required: &[],
     extensions: true,
-    fields: &[field(
-        "discrete_resource_spec",
-        Mapping(&DISCRETE_RESOURCE),
-        Later(GENERIC_LATER),
-        "A resource that is counted",
-    )],
+    fields: &[field("discrete_resource_spec", Mapping(&DISCRETE_RESOURCE), GENERIC, "A resource that is counted")],
 };
 
 static DISCRETE_RESOURCE: Object = Object {
@@ -135,8 +130,8 @@ static DISCRETE_RESOURCE: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("kind", Text, Later(GENERIC_LATER), "The name of the resource"),
-        field("value", Number, Later(GENERIC_LATER), "How many of it"),
+        field("kind", Text, GENERIC, "The name of the resource"),
+        field("value", Number, GENERIC, "How many of it"),
     ],
 };
 
@@ -146,11 +141,11 @@ pub(crate) static DEVICE_REQUEST: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("capabilities", TEXTS, Later(DEVICES_LATER), "What the device must be able to do"),
-        field("count", Shape::TextOrNumber, Later(DEVICES_LATER), "How many, or `all`"),
-        field("device_ids", TEXTS, Later(DEVICES_LATER), "Which ones"),
-        field("driver", Text, Later(DEVICES_LATER), "By which driver"),
-        field("options", LIST_OR_MAPPING, Later(DEVICES_LATER), "Options of the driver"),
+        field("capabilities", TEXTS, GPUS, "What the device must be able to do"),
+        field("count", Shape::TextOrNumber, GPUS, "How many, or `all`"),
+        field("device_ids", TEXTS, GPUS, "Which ones"),
+        field("driver", Text, GPUS, "By which driver"),
+        field("options", LIST_OR_MAPPING, GPUS, "Options of the driver"),
     ],
 };
 

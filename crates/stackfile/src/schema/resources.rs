@@ -2,7 +2,7 @@
 
 use super::Shape::{self, Boolean, Entries, Integer, List, Named, Null, Object as Mapping, Text};
 use super::Support::{Applied, Later, Noted, Refused};
-use super::service::SERVICE;
+use super::service::{MODELS, SERVICE};
 use super::{DRIVER_OPTIONS, LIST_OR_MAPPING, Object, TEXT_OR_LIST, field};
 
 const CONFIGS_LATER: &str =
@@ -10,12 +10,17 @@ const CONFIGS_LATER: &str =
 const SECRETS_LATER: &str =
     "mount the file from an absolute path of the hosts (`/etc/app/password:/run/secrets/password:ro`)";
 const NETWORK_LABELS_NOTE: &str = "networks do not keep labels yet; nothing shows them or selects by them";
-const VOLUME_LABELS_NOTE: &str = "volumes do not keep labels yet; nothing shows them or selects by them";
 /// What to do where a volume is meant to be more than a directory of its host.
 pub(crate) const VOLUME_OF_ITS_HOST: &str = "leave it out: a volume is a directory of its host; mount other storage on the hosts and give its absolute path (`/mnt/data:/data`)";
-const MODELS_LATER: &str = "run the model server as a service with an image of its own";
-const GATEWAY: &str =
-    "leave it out: each host has an address of its own on the network, which is the gateway of its containers";
+const GATEWAY: Support = Refused(
+    "each host has an address of its own on the network, which is the gateway of its containers",
+    "leave it out",
+);
+const IP_RANGE: Support = Refused(
+    "hosts, services and tasks draw from one row of addresses, and nobody else is on a network between hosts",
+    "leave it out, and give the network the `subnet` that it is to have",
+);
+const IPAM_OPTIONS: Support = Refused("the cluster gives out addresses, and has no options for it", "leave it out");
 
 /// The whole file.
 pub(crate) static STACK: Object = Object {
@@ -32,7 +37,7 @@ pub(crate) static STACK: Object = Object {
             "Further stack files to be part of this one",
         ),
         field("services", Named(&Shape::Either(&[Mapping(&SERVICE), Null])), Applied, "What runs"),
-        field("models", Named(&Mapping(&MODEL)), Later(MODELS_LATER), "Language models that services use"),
+        field("models", Named(&Mapping(&MODEL)), MODELS, "Language models that services use"),
         field(
             "networks",
             Named(&Shape::Either(&[Mapping(&NETWORK), Null])),
@@ -115,7 +120,7 @@ static IPAM: Object = Object {
     fields: &[
         field("driver", Text, Applied, "Who gives out addresses: `default`, the cluster"),
         field("config", List(&Mapping(&IPAM_CONFIG)), Applied, "Its subnets: at most one of IPv4 and one of IPv6"),
-        field("options", Entries(&Text), Later("leave it out"), "Options of the driver"),
+        field("options", Entries(&Text), IPAM_OPTIONS, "Options of the driver"),
     ],
 };
 
@@ -125,9 +130,9 @@ static IPAM_CONFIG: Object = Object {
     extensions: true,
     fields: &[
         field("subnet", Text, Applied, "All addresses of the network, such as `10.5.0.0/16`"),
-        field("ip_range", Text, Later("leave it out"), "Those that containers get"),
-        field("gateway", Text, Later(GATEWAY), "The address of the hosts"),
-        field("aux_addresses", Entries(&Text), Later("leave it out"), "Addresses that are taken"),
+        field("ip_range", Text, IP_RANGE, "Those that containers get"),
+        field("gateway", Text, GATEWAY, "The address of the hosts"),
+        field("aux_addresses", Entries(&Text), IP_RANGE, "Addresses that are taken"),
     ],
 };
 
@@ -138,14 +143,19 @@ static VOLUME: Object = Object {
     fields: &[
         field("name", Text, Applied, "Its name on the hosts, in place of STACK_KEY"),
         field("driver", Text, Applied, "Who stores it: `local`, the host itself"),
-        field("driver_opts", DRIVER_OPTIONS, Later(VOLUME_OF_ITS_HOST), "Options of the driver"),
+        field(
+            "driver_opts",
+            DRIVER_OPTIONS,
+            Applied,
+            "What is mounted in place of a directory of the host: `type`, `device` and `o`, as for Docker's `local` driver",
+        ),
         field(
             "external",
             EXTERNAL,
             Applied,
             "It was made by somebody else: on a host without it a task fails until it is there",
         ),
-        field("labels", LIST_OR_MAPPING, Noted(VOLUME_LABELS_NOTE), "Labels of the volume"),
+        field("labels", LIST_OR_MAPPING, Applied, "Labels of the volume on the hosts that make it"),
     ],
 };
 
@@ -185,10 +195,10 @@ static MODEL: Object = Object {
     required: &["model"],
     extensions: true,
     fields: &[
-        field("name", Text, Later(MODELS_LATER), "Its name"),
-        field("model", Text, Later(MODELS_LATER), "Which model"),
-        field("context_size", Integer, Later(MODELS_LATER), "How much it takes in"),
-        field("runtime_flags", List(&Text), Later(MODELS_LATER), "Flags of its server"),
+        field("name", Text, MODELS, "Its name"),
+        field("model", Text, MODELS, "Which model"),
+        field("context_size", Integer, MODELS, "How much it takes in"),
+        field("runtime_flags", List(&Text), MODELS, "Flags of its server"),
     ],
 };
 

@@ -4,21 +4,47 @@ use super::Shape::{
     self, Boolean, Duration, Entries, Integer, List, Named, Null, Number, Object as Mapping, Size, Text, UniqueList,
 };
 use super::Support::{Applied, Later, Noted, Refused};
-use super::deploy::{DEPLOY, DEVICE_REQUEST, FREE};
+use super::deploy::{DEPLOY, DEVICE_REQUEST, FREE, GPUS};
 use super::resources::{ONE_HOST, WINDOWS};
-use super::{COMMAND, DRIVER_OPTIONS, LIST_OR_MAPPING, Object, TEXT_OR_LIST, TEXTS, field};
+use super::{COMMAND, DRIVER_OPTIONS, LIST_OR_MAPPING, Object, Support, TEXT_OR_LIST, TEXTS, field};
 
-const BUILD_LATER: &str = "build the image beforehand, push it to a registry or load it into the cluster (`stack image load`), and name it under `image`";
+const BUILT: Support = Refused(
+    "hosts run images and build none: what is to be built is on the computer that deploys",
+    "build the image beforehand, push it to a registry or load it into the cluster (`stack image load`), and name it under `image`",
+);
 const HOOKS_LATER: &str = "do it in the image's entrypoint";
-const PROVIDER_LATER: &str = "run what the provider would as a service of its own";
+const PROVIDED: Support = Refused(
+    "a provider is a program on the computer that deploys, which would have to run there for good",
+    "run what the provider would as a service of its own",
+);
 const SECRETS_LATER: &str =
     "mount the file from an absolute path of the hosts (`/etc/app/password:/run/secrets/password:ro`)";
 const CONFIGS_LATER: &str =
     "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
-const MODELS_LATER: &str = "run the model server as a service with an image of its own";
-const STATIC_ADDRESS: &str = "remove it: the name of the service leads to it, whatever its address";
+pub(super) const MODELS: Support = Refused(
+    "Docker Compose has a program of its own run models on the computer that it runs on, and hosts have none",
+    "run the model server as a service with an image of its own, and give its address in `environment`",
+);
+const LINK_LOCAL: Support = Refused(
+    "link-local addresses hold on one link, and a network here joins many hosts",
+    "remove them: the name of the service leads to it, whatever its address",
+);
+const IMAGE_MOUNT: Support = Refused(
+    "a container has the files of one image",
+    "copy the files into the image (`COPY --from=OTHER`), or into a volume by a service that ends",
+);
+const MAC_ADDRESS: Support = Refused(
+    "hosts derive the addresses of interfaces from the IP addresses, so that none has to ask the others for them",
+    "remove it: give the only task of a service an `ipv4_address` where something must know it",
+);
+const ENDPOINT_OPTIONS: Support = Refused(
+    "they are for Docker's drivers of networks of one host",
+    "remove them: `interface_name` names the interface, and `sysctls` sets parameters of the kernel",
+);
 const DEVELOP_NOTE: &str = "it only concerns `docker compose watch`; a deployed stack does not watch files";
-const BLKIO_LATER: &str = "remove it";
+const BLKIO_WEIGHT_NOTE: Support = Noted(
+    "weights are in force only on hosts whose kernel weighs the access to the device (the BFQ scheduler, or `io.cost` of version 2 control groups)",
+);
 
 /// A service.
 pub(crate) static SERVICE: Object = Object {
@@ -26,18 +52,23 @@ pub(crate) static SERVICE: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("annotations", LIST_OR_MAPPING, Later("use `labels`"), "Annotations of the container for its runtime"),
+        field(
+            "annotations",
+            LIST_OR_MAPPING,
+            Noted("`docker inspect` shows them; the hosts' engine acts on none, and is the only runtime"),
+            "Annotations of the container for its runtime",
+        ),
         field(
             "attach",
             Boolean,
             Noted("it only concerns `docker compose up`; the output of every container is kept"),
             "Whether `up` shows its output",
         ),
-        field("blkio_config", Mapping(&BLKIO), Later(BLKIO_LATER), "Limits of block devices"),
-        field("build", Shape::Either(&[Text, Mapping(&BUILD)]), Later(BUILD_LATER), "How its image is built"),
+        field("blkio_config", Mapping(&BLKIO), Applied, "Limits of block devices"),
+        field("build", Shape::Either(&[Text, Mapping(&BUILD)]), BUILT, "How its image is built"),
         field("cap_add", TEXTS, Applied, "Capabilities beside the default ones"),
         field("cap_drop", TEXTS, Applied, "Default capabilities to go without"),
-        field("cgroup", Text, Applied, "Which control group namespace it has: `private`"),
+        field("cgroup", Text, Applied, "Which control group namespace it has: `private`, or that of the `host`"),
         field(
             "cgroup_parent",
             Text,
@@ -78,14 +109,9 @@ pub(crate) static SERVICE: Object = Object {
             Refused("real-time scheduling of containers can stop a host", "use `cpus`"),
             "The time of real-time scheduling",
         ),
-        field(
-            "cpu_shares",
-            Number,
-            Later("use `cpus` or `deploy.resources.reservations.cpus`"),
-            "Its weight when processors are short",
-        ),
+        field("cpu_shares", Number, Applied, "Its weight when processors are short"),
         field("cpus", Number, Applied, "How many processors it may use, such as `0.5`"),
-        field("cpuset", Text, Later("use `cpus`"), "On which processors it runs"),
+        field("cpuset", Text, Applied, "On which processors it runs, such as `0-2,5`"),
         field("credential_spec", Mapping(&CREDENTIAL_SPEC), WINDOWS, "A managed account (Windows)"),
         field(
             "depends_on",
@@ -102,12 +128,7 @@ pub(crate) static SERVICE: Object = Object {
             Noted(DEVELOP_NOTE),
             "How changed files reach it during development",
         ),
-        field(
-            "device_cgroup_rules",
-            TEXTS,
-            Later("name the devices under `devices`"),
-            "Which kinds of devices it may use",
-        ),
+        field("device_cgroup_rules", TEXTS, Applied, "Which kinds of devices it may use, such as `c 10:* rwm`"),
         field("devices", List(&Shape::Either(&[Text, Mapping(&DEVICE)])), Applied, "Devices of the host that it sees"),
         field("dns", TEXT_OR_LIST, Applied, "Name servers in place of the host's"),
         field("dns_opt", TEXTS, Applied, "Options of its resolver"),
@@ -146,7 +167,7 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "gpus",
             Shape::Either(&[Shape::Choice(&["all"]), List(&Mapping(&DEVICE_REQUEST))]),
-            Later("name the device files under `devices`"),
+            GPUS,
             "Graphics processors",
         ),
         field("group_add", UniqueList(&Shape::TextOrNumber), Applied, "Further groups of its user"),
@@ -163,20 +184,30 @@ pub(crate) static SERVICE: Object = Object {
             TEXTS,
             Refused(
                 "a link is between two containers on one host",
-                "remove it; services do not find each other by name yet: publish a port of the other service and use the address of a host",
+                "remove it: on a network that both are on the other service is found by its name, and by the `aliases` that it gives itself there",
             ),
             "Other names of other services",
         ),
         field("logging", Mapping(&LOGGING), Applied, "Where its output goes"),
-        field("mac_address", Text, Later("remove it"), "The address of its network interface"),
+        field("mac_address", Text, MAC_ADDRESS, "The address of its network interface"),
         field("mem_limit", Size, Applied, "How much memory it may use"),
         field("mem_reservation", Size, Applied, "How much memory its host keeps free for it"),
-        field("mem_swappiness", Integer, Later("remove it"), "How readily its memory is swapped out"),
-        field("memswap_limit", Size, Later("remove it"), "How much memory and swap space it may use"),
+        field(
+            "mem_swappiness",
+            Integer,
+            Noted("it is in force only on hosts with version 1 control groups; version 2 has no such setting"),
+            "How readily its memory is swapped out, from 0 to 100",
+        ),
+        field(
+            "memswap_limit",
+            Size,
+            Applied,
+            "How much memory and swap space together it may use; -1 is any, as much as `mem_limit` is no swap space",
+        ),
         field(
             "models",
             Shape::Either(&[TEXTS, Named(&Shape::Either(&[Mapping(&MODEL_REFERENCE), Null]))]),
-            Later(MODELS_LATER),
+            MODELS,
             "Language models that it uses",
         ),
         field("network_mode", Text, Applied, "`host`, `none`, or its networks"),
@@ -215,12 +246,15 @@ pub(crate) static SERVICE: Object = Object {
         field("pre_stop", List(&Mapping(&HOOK)), Later(HOOKS_LATER), "Commands that run before its end"),
         field("privileged", Boolean, Applied, "All capabilities and devices"),
         field("profiles", TEXTS, Applied, "It is deployed only when one of these profiles is chosen"),
-        field("provider", Mapping(&PROVIDER), Later(PROVIDER_LATER), "Who else runs it"),
+        field("provider", Mapping(&PROVIDER), PROVIDED, "Who else runs it"),
         field("pull_policy", Text, Applied, "When its image is looked for: `missing`, `always` or `never`"),
         field(
             "pull_refresh_after",
             Text,
-            Later("use `pull_policy: always`, which looks at every deploy"),
+            Refused(
+                "what runs is what the deploy found, until the next deploy",
+                "deploy again, with `pull_policy: always`",
+            ),
             "After which time the image is looked for again",
         ),
         field("read_only", Boolean, Applied, "Whether its root file system is read-only"),
@@ -230,7 +264,7 @@ pub(crate) static SERVICE: Object = Object {
             Applied,
             "What happens when its container ends: `no`, `always`, `on-failure[:N]`, `unless-stopped`",
         ),
-        field("runtime", Text, Later("remove it"), "Which runtime runs it"),
+        field("runtime", Text, Applied, "Which runtime runs it: the hosts' own engine, also by the name `runc`"),
         field("scale", Integer, Applied, "How many tasks run, as `deploy.replicas`"),
         field(
             "secrets",
@@ -238,12 +272,25 @@ pub(crate) static SERVICE: Object = Object {
             Later(SECRETS_LATER),
             "Secrets that it sees",
         ),
-        field("security_opt", TEXTS, Applied, "`no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`"),
+        field(
+            "security_opt",
+            TEXTS,
+            Applied,
+            "`no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`, `systempaths=unconfined`",
+        ),
         field("shm_size", Size, Applied, "The size of `/dev/shm`"),
         field("stdin_open", Boolean, Applied, "Standard input stays open"),
         field("stop_grace_period", Duration, Applied, "How long it may take to end"),
         field("stop_signal", Text, Applied, "The signal that asks it to end"),
-        field("storage_opt", FREE, Later("remove it"), "Options of its root file system"),
+        field(
+            "storage_opt",
+            FREE,
+            Refused(
+                "the root file systems of containers share the file system of their host, which gives none of them a size",
+                "put what grows on a `tmpfs` with a size or on a volume",
+            ),
+            "Options of its root file system",
+        ),
         field("sysctls", LIST_OR_MAPPING, Applied, "Kernel parameters of its namespaces"),
         field("tmpfs", TEXT_OR_LIST, Applied, "File systems in memory"),
         field("tty", Boolean, Applied, "Whether it has a terminal"),
@@ -259,7 +306,7 @@ pub(crate) static SERVICE: Object = Object {
         ),
         field("user", Text, Applied, "The user that it runs as"),
         field("userns_mode", Text, Applied, "Whose user namespace it has: that of the `host`"),
-        field("uts", Text, Later("use `hostname`"), "Whose host name it sees"),
+        field("uts", Text, Applied, "Whose host name it sees: its own or that of the `host`"),
         field("volumes", UniqueList(&Shape::Either(&[Text, Mapping(&MOUNT)])), Applied, "File systems that it sees"),
         field(
             "volumes_from",
@@ -374,7 +421,7 @@ static MOUNT: Object = Object {
         field("bind", Mapping(&BIND), Applied, "For the type `bind`"),
         field("volume", Mapping(&VOLUME_OPTIONS), Applied, "For the type `volume`"),
         field("tmpfs", Mapping(&TMPFS), Applied, "For the type `tmpfs`"),
-        field("image", Mapping(&IMAGE_OPTIONS), Later("use a volume"), "For the type `image`"),
+        field("image", Mapping(&IMAGE_OPTIONS), IMAGE_MOUNT, "For the type `image`"),
     ],
 };
 
@@ -405,7 +452,7 @@ static VOLUME_OPTIONS: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("labels", LIST_OR_MAPPING, Later("remove them; volumes do not keep labels yet"), "Labels of the volume"),
+        field("labels", LIST_OR_MAPPING, Applied, "Labels of the volume, if this is what makes it on a host"),
         field("nocopy", Boolean, Applied, "Whether the image's files are kept out of a new volume"),
         field("subpath", Text, Applied, "A directory within the volume"),
     ],
@@ -425,7 +472,7 @@ static IMAGE_OPTIONS: Object = Object {
     noun: "`image`",
     required: &[],
     extensions: true,
-    fields: &[field("subpath", Text, Later("use a volume"), "A directory within the image")],
+    fields: &[field("subpath", Text, IMAGE_MOUNT, "A directory within the image")],
 };
 
 static DEVICE: Object = Object {
@@ -475,14 +522,19 @@ static NETWORK_REFERENCE: Object = Object {
     extensions: true,
     fields: &[
         field("aliases", TEXTS, Applied, "Further names of the service there"),
-        field("interface_name", Text, Later("remove it"), "The name of the interface in the container"),
+        field("interface_name", Text, Applied, "The name of the interface in the container"),
         field("ipv4_address", Text, Applied, "The IPv4 address of a service's only task"),
-        field("ipv6_address", Text, Later(STATIC_ADDRESS), "A fixed IPv6 address"),
-        field("link_local_ips", TEXTS, Later(STATIC_ADDRESS), "Link-local addresses"),
-        field("mac_address", Text, Later("remove it"), "The address of the interface"),
-        field("driver_opts", DRIVER_OPTIONS, Later("remove it"), "Options of the driver"),
-        field("priority", Number, Later("remove it"), "In which order networks are connected"),
-        field("gw_priority", Number, Later("remove it"), "Which network has the default route"),
+        field("ipv6_address", Text, Applied, "The IPv6 address of a service's only task"),
+        field("link_local_ips", TEXTS, LINK_LOCAL, "Link-local addresses"),
+        field("mac_address", Text, MAC_ADDRESS, "The address of the interface"),
+        field("driver_opts", DRIVER_OPTIONS, ENDPOINT_OPTIONS, "Options of the driver"),
+        field(
+            "priority",
+            Number,
+            Applied,
+            "In which order networks are connected: interfaces on those with more come first",
+        ),
+        field("gw_priority", Number, Applied, "Which network has the default route: that with most"),
     ],
 };
 
@@ -533,13 +585,8 @@ static PROVIDER: Object = Object {
     required: &["type"],
     extensions: true,
     fields: &[
-        field("type", Text, Later(PROVIDER_LATER), "Which provider"),
-        field(
-            "options",
-            Entries(&Shape::Either(&[Shape::Scalar, List(&Shape::Scalar)])),
-            Later(PROVIDER_LATER),
-            "Its options",
-        ),
+        field("type", Text, PROVIDED, "Which provider"),
+        field("options", Entries(&Shape::Either(&[Shape::Scalar, List(&Shape::Scalar)])), PROVIDED, "Its options"),
     ],
 };
 
@@ -548,8 +595,8 @@ static MODEL_REFERENCE: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("endpoint_var", Text, Later(MODELS_LATER), "The variable for its address"),
-        field("model_var", Text, Later(MODELS_LATER), "The variable for its name"),
+        field("endpoint_var", Text, MODELS, "The variable for its address"),
+        field("model_var", Text, MODELS, "The variable for its name"),
     ],
 };
 
@@ -586,8 +633,22 @@ static WATCH: Object = Object {
             "What a change does",
         ),
         field("target", Text, Noted(DEVELOP_NOTE), "Where files are copied to"),
-        field("exec", Mapping(&HOOK), Noted(DEVELOP_NOTE), "What is run after files were copied"),
+        field("exec", Mapping(&WATCH_EXEC), Noted(DEVELOP_NOTE), "What is run after files were copied"),
         field("initial_sync", Boolean, Noted(DEVELOP_NOTE), "Whether files are copied at the start"),
+    ],
+};
+
+/// As a hook, which is not run here.
+static WATCH_EXEC: Object = Object {
+    noun: "a command of a watch rule",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("command", COMMAND, Noted(DEVELOP_NOTE), "What is run"),
+        field("user", Text, Noted(DEVELOP_NOTE), "As which user"),
+        field("privileged", Boolean, Noted(DEVELOP_NOTE), "With all capabilities"),
+        field("working_dir", Text, Noted(DEVELOP_NOTE), "In which directory"),
+        field("environment", LIST_OR_MAPPING, Noted(DEVELOP_NOTE), "With which variables"),
     ],
 };
 
@@ -596,46 +657,31 @@ static BUILD: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("context", Text, Later(BUILD_LATER), "The directory or address of what is built"),
-        field("dockerfile", Text, Later(BUILD_LATER), "The Dockerfile in it"),
-        field("dockerfile_inline", Text, Later(BUILD_LATER), "The Dockerfile itself"),
-        field("entitlements", List(&Text), Later(BUILD_LATER), "What the build may do"),
-        field("args", LIST_OR_MAPPING, Later(BUILD_LATER), "Variables of the build"),
-        field(
-            "ssh",
-            Shape::Either(&[LIST_OR_MAPPING, Text]),
-            Later(BUILD_LATER),
-            "SSH agents and keys that the build may use",
-        ),
-        field("labels", LIST_OR_MAPPING, Later(BUILD_LATER), "Labels of the image"),
-        field("cache_from", List(&Text), Later(BUILD_LATER), "Where cached layers come from"),
-        field("cache_to", List(&Text), Later(BUILD_LATER), "Where cached layers go"),
-        field("no_cache", Boolean, Later(BUILD_LATER), "Build all anew"),
-        field("no_cache_filter", TEXT_OR_LIST, Later(BUILD_LATER), "Stages to build anew"),
-        field("additional_contexts", LIST_OR_MAPPING, Later(BUILD_LATER), "Further contexts by name"),
-        field("network", Text, Later(BUILD_LATER), "Which network the build has"),
-        field(
-            "provenance",
-            Shape::Either(&[Text, Boolean]),
-            Later(BUILD_LATER),
-            "Whether a provenance attestation is added",
-        ),
-        field("sbom", Shape::Either(&[Text, Boolean]), Later(BUILD_LATER), "Whether a bill of materials is added"),
-        field("pull", Boolean, Later(BUILD_LATER), "Look for newer base images"),
-        field("target", Text, Later(BUILD_LATER), "Which stage is built"),
-        field("shm_size", Size, Later(BUILD_LATER), "The size of `/dev/shm` in the build"),
-        field("extra_hosts", EXTRA_HOSTS, Later(BUILD_LATER), "Lines for `/etc/hosts` in the build"),
-        field("isolation", Text, Later(BUILD_LATER), "How the build is kept apart"),
-        field("privileged", Boolean, Later(BUILD_LATER), "All capabilities for the build"),
-        field(
-            "secrets",
-            List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])),
-            Later(BUILD_LATER),
-            "Secrets of the build",
-        ),
-        field("tags", List(&Text), Later(BUILD_LATER), "Further names of the image"),
-        field("ulimits", ULIMITS, Later(BUILD_LATER), "Limits of the build"),
-        field("platforms", List(&Text), Later(BUILD_LATER), "For which platforms"),
+        field("context", Text, BUILT, "The directory or address of what is built"),
+        field("dockerfile", Text, BUILT, "The Dockerfile in it"),
+        field("dockerfile_inline", Text, BUILT, "The Dockerfile itself"),
+        field("entitlements", List(&Text), BUILT, "What the build may do"),
+        field("args", LIST_OR_MAPPING, BUILT, "Variables of the build"),
+        field("ssh", Shape::Either(&[LIST_OR_MAPPING, Text]), BUILT, "SSH agents and keys that the build may use"),
+        field("labels", LIST_OR_MAPPING, BUILT, "Labels of the image"),
+        field("cache_from", List(&Text), BUILT, "Where cached layers come from"),
+        field("cache_to", List(&Text), BUILT, "Where cached layers go"),
+        field("no_cache", Boolean, BUILT, "Build all anew"),
+        field("no_cache_filter", TEXT_OR_LIST, BUILT, "Stages to build anew"),
+        field("additional_contexts", LIST_OR_MAPPING, BUILT, "Further contexts by name"),
+        field("network", Text, BUILT, "Which network the build has"),
+        field("provenance", Shape::Either(&[Text, Boolean]), BUILT, "Whether a provenance attestation is added"),
+        field("sbom", Shape::Either(&[Text, Boolean]), BUILT, "Whether a bill of materials is added"),
+        field("pull", Boolean, BUILT, "Look for newer base images"),
+        field("target", Text, BUILT, "Which stage is built"),
+        field("shm_size", Size, BUILT, "The size of `/dev/shm` in the build"),
+        field("extra_hosts", EXTRA_HOSTS, BUILT, "Lines for `/etc/hosts` in the build"),
+        field("isolation", Text, BUILT, "How the build is kept apart"),
+        field("privileged", Boolean, BUILT, "All capabilities for the build"),
+        field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), BUILT, "Secrets of the build"),
+        field("tags", List(&Text), BUILT, "Further names of the image"),
+        field("ulimits", ULIMITS, BUILT, "Limits of the build"),
+        field("platforms", List(&Text), BUILT, "For which platforms"),
     ],
 };
 
@@ -644,12 +690,12 @@ static BLKIO: Object = Object {
     required: &[],
     extensions: false,
     fields: &[
-        field("device_read_bps", List(&Mapping(&BLKIO_LIMIT)), Later(BLKIO_LATER), "Bytes read per second"),
-        field("device_read_iops", List(&Mapping(&BLKIO_LIMIT)), Later(BLKIO_LATER), "Reads per second"),
-        field("device_write_bps", List(&Mapping(&BLKIO_LIMIT)), Later(BLKIO_LATER), "Bytes written per second"),
-        field("device_write_iops", List(&Mapping(&BLKIO_LIMIT)), Later(BLKIO_LATER), "Writes per second"),
-        field("weight", Integer, Later(BLKIO_LATER), "Its weight, from 10 to 1000"),
-        field("weight_device", List(&Mapping(&BLKIO_WEIGHT)), Later(BLKIO_LATER), "Its weight on single devices"),
+        field("device_read_bps", List(&Mapping(&BLKIO_LIMIT)), Applied, "Bytes read per second"),
+        field("device_read_iops", List(&Mapping(&BLKIO_LIMIT)), Applied, "Reads per second"),
+        field("device_write_bps", List(&Mapping(&BLKIO_LIMIT)), Applied, "Bytes written per second"),
+        field("device_write_iops", List(&Mapping(&BLKIO_LIMIT)), Applied, "Writes per second"),
+        field("weight", Integer, BLKIO_WEIGHT_NOTE, "Its weight, from 10 to 1000"),
+        field("weight_device", List(&Mapping(&BLKIO_WEIGHT)), BLKIO_WEIGHT_NOTE, "Its weight on single devices"),
     ],
 };
 
@@ -657,10 +703,7 @@ static BLKIO_LIMIT: Object = Object {
     noun: "a limit of a device",
     required: &[],
     extensions: false,
-    fields: &[
-        field("path", Text, Later(BLKIO_LATER), "The device"),
-        field("rate", Shape::TextOrNumber, Later(BLKIO_LATER), "The limit"),
-    ],
+    fields: &[field("path", Text, Applied, "The device"), field("rate", Shape::TextOrNumber, Applied, "The limit")],
 };
 
 static BLKIO_WEIGHT: Object = Object {
@@ -668,7 +711,7 @@ static BLKIO_WEIGHT: Object = Object {
     required: &[],
     extensions: false,
     fields: &[
-        field("path", Text, Later(BLKIO_LATER), "The device"),
-        field("weight", Integer, Later(BLKIO_LATER), "The weight, from 10 to 1000"),
+        field("path", Text, Applied, "The device"),
+        field("weight", Integer, Applied, "The weight, from 10 to 1000"),
     ],
 };

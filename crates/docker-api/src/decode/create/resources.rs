@@ -1,7 +1,9 @@
 //! Pure. What a container may use of its host.
 
-use bollard_stubs::models::{HostConfig, ThrottleDevice};
-use stack_engine::container::{BlkioLimit, BlkioThrottle, ContainerConfig, DeviceMapping, Resources, Ulimit};
+use bollard_stubs::models::{HostConfig, ResourcesBlkioWeightDevice, ThrottleDevice};
+use stack_engine::container::{
+    BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, DeviceMapping, Resources, Ulimit,
+};
 
 use super::{CreationError, World, invalid, nonempty, without};
 
@@ -32,6 +34,7 @@ pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &Wor
         cpu_period_us: positive("HostConfig.CpuPeriod", host.cpu_period)?,
         oom_kill_disable: host.oom_kill_disable.unwrap_or(false),
         blkio_weight: blkio_weight(host.blkio_weight)?,
+        blkio_device_weights: device_weights(host)?,
         blkio_throttles: throttles(host)?,
         ..memory(host)?
     };
@@ -109,10 +112,6 @@ fn refuse(host: &HostConfig) -> Result<(), CreationError> {
     let is_set = |number: Option<i64>| number.unwrap_or(0) != 0;
     without(host.cgroup_parent.as_ref().is_some_and(|parent| !parent.is_empty()), "HostConfig.CgroupParent")?;
     without(is_set(host.cpu_realtime_period) || is_set(host.cpu_realtime_runtime), "HostConfig.CpuRealtimeRuntime")?;
-    without(
-        host.blkio_weight_device.as_ref().is_some_and(|devices| !devices.is_empty()),
-        "HostConfig.BlkioWeightDevice",
-    )?;
     without(host.device_requests.as_ref().is_some_and(|asked| !asked.is_empty()), "HostConfig.DeviceRequests")?;
     without(host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()), "HostConfig.StorageOpt")?;
     let for_windows = [host.cpu_count, host.cpu_percent, host.io_maximum_iops, host.io_maximum_bandwidth];
@@ -194,6 +193,21 @@ fn blkio_weight(weight: Option<u16>) -> Result<Option<u16>, CreationError> {
         weight @ 10..=1000 => Ok(Some(weight)),
         _ => Err(CreationError::Rule("Range of blkio weight is from 10 to 1000")),
     }
+}
+
+fn device_weights(host: &HostConfig) -> Result<Vec<BlkioWeight>, CreationError> {
+    let one = |asked: &ResourcesBlkioWeightDevice| {
+        let device = asked.path.clone().unwrap_or_default();
+        if !device.starts_with('/') {
+            return Err(invalid("blkio weight of device", device, "expected the absolute path of a block device"));
+        }
+        let weight = asked.weight.and_then(|weight| u16::try_from(weight).ok());
+        let weight = weight.filter(|weight| (10..=1000).contains(weight));
+        weight
+            .map(|weight| BlkioWeight { device, weight })
+            .ok_or(CreationError::Rule("Range of blkio weight is from 10 to 1000"))
+    };
+    host.blkio_weight_device.iter().flatten().map(one).collect()
 }
 
 fn throttles(host: &HostConfig) -> Result<Vec<BlkioThrottle>, CreationError> {
