@@ -92,6 +92,7 @@ fn view(image: &Image) -> Result<ImageView, Refusal> {
             Origin::Registry => "registry",
             Origin::Loaded => "loaded",
             Origin::Imported => "imported",
+            Origin::Committed => "committed",
         }
         .to_owned(),
         created: image.created.clone(),
