@@ -6,6 +6,7 @@
 
 pub mod engine_host;
 pub mod files;
+pub mod hooks;
 pub mod host;
 pub mod http;
 pub mod images;

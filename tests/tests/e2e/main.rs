@@ -8,6 +8,7 @@ mod disk;
 mod files;
 mod hosts;
 mod identities;
+mod lifecycle;
 mod networks;
 mod removal;
 mod services;
