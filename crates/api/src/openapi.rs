@@ -39,9 +39,13 @@ use crate::routes::{self, Caller};
     crate::views::FileView,
     crate::views::NetworkView,
     crate::views::NetworkHostView,
+    crate::views::HostNetworksView,
     crate::views::NetworkServiceView,
     crate::views::NetworkTaskView,
     crate::views::LogLine,
+    crate::examination::ExamineRequest,
+    crate::examination::HostExamination,
+    crate::examination::ExaminationView,
 )))]
 struct Schemas;
 

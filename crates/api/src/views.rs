@@ -469,6 +469,38 @@ pub struct NetworkHostView {
     pub node: String,
     /// Its own addresses there: its containers' gateways.
     pub addresses: Vec<String>,
+    /// Whether it does what was decided. Only where one network is asked for: the host itself is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convergence: Option<Convergence>,
+}
+
+/// Whether a host does on a network what was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Convergence {
+    /// It does.
+    InForce,
+    /// Not yet everything.
+    Behind {
+        /// Why, where the host knows more than that it has only just heard of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
+    },
+    /// It cannot be asked.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a host does of its networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostNetworksView {
+    /// The generation of each network that is in force, by full name.
+    pub generations: BTreeMap<String, u64>,
+    /// Why not everything is done that was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A service on a network.

@@ -90,6 +90,8 @@ pub enum Command {
     /// The networks between hosts
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Examine the hosts and the ways between them: ports, packet sizes, clocks, kernels, disks
+    Doctor(ListArguments),
     /// Secrets; what they hold is never shown
     #[command(subcommand)]
     Secret(FileCommand),

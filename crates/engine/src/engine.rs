@@ -5,6 +5,7 @@
 
 mod adoption;
 mod changes;
+mod committing;
 mod copies;
 mod copying;
 mod difference;

@@ -5,6 +5,7 @@
 mod commands;
 mod controllers;
 mod disk;
+mod doctor;
 mod files;
 mod hosts;
 mod identities;

@@ -1,6 +1,7 @@
 //! The controllers' REST interface: one router, served over mutual TLS and on the local socket.
 
 mod cluster;
+mod doctor;
 mod error;
 mod extract;
 mod files;
@@ -89,6 +90,7 @@ pub(crate) fn router(context: Context) -> Router {
     mount(routes::REGISTRIES, get(cluster::registries));
     mount(routes::SET_REGISTRY, put(cluster::set_registry));
     mount(routes::REMOVE_REGISTRY, delete(cluster::remove_registry));
+    mount(routes::DOCTOR, post(doctor::examine));
     mount(routes::NODE_REGISTER, post(session::register));
     mount(routes::NODE_HEARTBEAT, post(session::heartbeat));
     mount(routes::NODE_ASSIGNMENT, get(session::assignment));

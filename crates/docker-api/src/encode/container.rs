@@ -390,7 +390,8 @@ fn healthcheck(check: &Healthcheck) -> HealthConfig {
     }
 }
 
-fn config(subject: &Subject) -> ContainerConfig {
+/// What a container runs, with what it has of its image.
+pub fn config(subject: &Subject) -> ContainerConfig {
     let (container, image) = (&subject.container, &subject.image);
     let config = &container.config;
     let ports = config.ports.iter().map(|port| format!("{}/{}", port.container_port, protocol(port.protocol).1));

@@ -90,11 +90,14 @@ pub fn summary(image: &Image, configuration: &Configuration) -> ImageSummary {
 
 /// The answer of `/images/{name}/json`.
 pub fn inspect(image: &Image, configuration: Configuration) -> ImageInspect {
+    // What was said when it was made, also where only its history has it.
+    let of_history = configuration.history.last().and_then(|step| step.comment.clone());
+    let comment = configuration.comment.filter(|comment| !comment.is_empty()).or(of_history).unwrap_or_default();
     ImageInspect {
         id: Some(image.id.to_string()),
         repo_tags: Some(names(&image.references)),
         repo_digests: Some(names(&image.repository_digests)),
-        comment: Some(configuration.comment.unwrap_or_default()),
+        comment: Some(comment),
         created: image.created.clone(),
         author: Some(configuration.author.unwrap_or_default()),
         config: Some(configuration.config.unwrap_or_default()),

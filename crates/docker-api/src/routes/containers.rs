@@ -88,7 +88,7 @@ impl Daemon {
     }
 
     /// The same, away from the threads that serve.
-    async fn subjects_of(&self, containers: Vec<Container>) -> Result<Vec<Subject>, ApiError> {
+    pub(super) async fn subjects_of(&self, containers: Vec<Container>) -> Result<Vec<Subject>, ApiError> {
         let daemon = self.clone();
         tokio::task::spawn_blocking(move || daemon.subjects(containers)).await.map_err(|_| ApiError::Interrupted)
     }

@@ -194,7 +194,7 @@ pub async fn change(
         "push" => {
             let header = request.headers().get("x-registry-auth").and_then(|value| value.to_str().ok());
             let credentials = registry_auth(header)?;
-            image_transfer::push(daemon, name, parameters.text("tag"), credentials).await
+            image_transfer::push(daemon, &name, parameters.text("tag"), credentials)
         }
         _ => Err(refused()),
     }

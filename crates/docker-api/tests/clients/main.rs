@@ -6,6 +6,7 @@
 mod support;
 
 mod changes;
+mod committing;
 mod copying;
 mod hostile_copies;
 mod images;
