@@ -15,6 +15,7 @@ use stack_engine::image::registry::{Credentials, PullError};
 use stack_engine::overlay::Reconciled;
 use stack_engine::volume::{VolumeError, Volumes};
 use stack_engine::{Engine, RemoveOptions};
+use stack_model::lifecycle::Hook;
 use stack_model::spec::PullPolicy;
 use stack_model::{AssignedTask, Health, NodeId, RegistryCredential, TaskId, Timestamp};
 use tokio::sync::Notify;
@@ -22,6 +23,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::files::Files;
+use crate::hooks;
 use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
 use crate::names;
 use crate::networks::{HostNetworks, Networks};
@@ -163,16 +165,40 @@ impl EngineHost {
         self.files.prepare(task, &assigned.spec.files, &|text| filled(text, task, assigned, place))
     }
 
-    async fn start(&self, task: TaskId, container: &str) -> Result<(), StepFailure> {
+    async fn start(&self, task: TaskId, container: &str, hooks: &[Hook]) -> Result<(), StepFailure> {
         // After a restart of the host they are gone.
         if let Some(assigned) = self.files.of(task) {
             self.prepare_files(task, &assigned)?;
         }
-        match self.engine.start(&container_id(container)?).await {
-            Ok(()) => Ok(()),
+        let id = container_id(container)?;
+        match self.engine.start(&id).await {
+            Ok(()) => {}
             // Somebody else started it, or an earlier attempt went through after all.
-            Err(StartError::State { state: "running", .. }) => Ok(()),
-            Err(error) => Err(StepFailure { may_heal: error.is_retryable(), message: full_text(&error) }),
+            Err(StartError::State { state: "running", .. }) => {}
+            Err(error) => return Err(StepFailure { may_heal: error.is_retryable(), message: full_text(&error) }),
+        }
+        let Err(reason) = hooks::run(&self.engine, &id, hooks, hooks::LONGEST).await else { return Ok(()) };
+        // It is started again from the beginning.
+        if let Err(error) = self.engine.stop(&id, None).await {
+            tracing::warn!(error = %full_text(&error), "a container whose `post_start` failed could not be stopped");
+        }
+        Err(StepFailure { message: format!("`post_start`: {reason}"), may_heal: true })
+    }
+}
+
+impl EngineHost {
+    async fn stop(&self, container: &str, hooks: &[Hook]) -> Result<(), StepFailure> {
+        let id = container_id(container)?;
+        let grace = self.engine.inspect(&id).and_then(|container| container.config.stop_grace);
+        let grace = grace.unwrap_or(hooks::DEFAULT_GRACE);
+        // It ends all the same.
+        if let Err(reason) = hooks::run(&self.engine, &id, hooks, grace).await {
+            tracing::warn!(container, "`pre_stop`: {reason}");
+        }
+        match self.engine.stop(&id, None).await {
+            // Somebody removed it meanwhile: it does not run.
+            Ok(()) | Err(StopError::Missing { .. }) => Ok(()),
+            Err(error) => Err(failed(&error)),
         }
     }
 }
@@ -287,12 +313,8 @@ impl Host for EngineHost {
         match step {
             Step::Pull { assigned, credential, .. } => self.pull(assigned, credential.as_ref()).await,
             Step::Create { task, assigned } => self.create(*task, assigned).await,
-            Step::Start { task, container, .. } => self.start(*task, container).await,
-            Step::Stop { container, .. } => match self.engine.stop(&container_id(container)?, None).await {
-                // Somebody removed it meanwhile: it does not run.
-                Ok(()) | Err(StopError::Missing { .. }) => Ok(()),
-                Err(error) => Err(failed(&error)),
-            },
+            Step::Start { task, container, hooks, .. } => self.start(*task, container, hooks).await,
+            Step::Stop { container, hooks, .. } => self.stop(container, hooks).await,
             Step::Remove { container, .. } => {
                 let id = container_id(container)?;
                 if self.engine.inspect(&id).is_none() {

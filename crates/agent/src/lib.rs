@@ -7,6 +7,7 @@
 pub mod doctor;
 pub mod engine_host;
 pub mod files;
+pub mod hooks;
 pub mod host;
 pub mod http;
 pub mod images;

@@ -488,6 +488,8 @@ impl Engine {
                 self.inner.metrics.starts.inc();
                 self.inner.metrics.start_seconds.observe(began.elapsed().as_secs_f64());
                 let Launched { pid, started_at, child } = launched;
+                // Nobody may see it run without a verdict, and take that for one that needs none.
+                locked(&slot.data).health = Prober::is_wanted(&slot.record()).then(HealthState::starting_now);
                 slot.set(ContainerState::Running { pid, started_at: started_at / 1_000_000 });
                 drop(alone);
                 // Whoever came while it was being started.

@@ -4,6 +4,7 @@
 pub mod assignment;
 pub mod files;
 pub mod id;
+pub mod lifecycle;
 pub mod limits;
 pub mod name;
 pub mod network;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{FileKind, FileReference, SharedFile};
 use crate::id::Digest;
+use crate::lifecycle::{Dependency, Hook};
 use crate::limits::FineLimits;
 use crate::name::{ServiceName, StackName};
 use crate::time::Milliseconds;
@@ -74,6 +75,12 @@ pub struct ServiceSpec {
     /// How a changed spec reaches the tasks.
     #[serde(default)]
     pub update: UpdatePolicy,
+    /// How a failed update is undone; `None`: as `update` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<UpdatePolicy>,
+    /// The services of the stack that it needs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub depends_on: BTreeMap<ServiceName, Dependency>,
     /// Ports that the hosts publish.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
@@ -201,6 +208,13 @@ pub struct ContainerSpec {
     /// How long it may take to end before it is killed; 10 s unless said otherwise.
     #[serde(default)]
     pub stop_grace_period: Option<Milliseconds>,
+    /// Run in the container, one after the other, each time that it was started. It serves when they have ended; where one
+    /// fails, it is stopped and started again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub post_start: Vec<Hook>,
+    /// Run in the container, one after the other, before it is asked to end, within its grace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pre_stop: Vec<Hook>,
     /// Replaces the image's health check.
     #[serde(default)]
     pub healthcheck: Option<Healthcheck>,

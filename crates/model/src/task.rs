@@ -113,6 +113,14 @@ pub struct TaskSpec {
     /// The secrets and configs that its container sees.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<TaskFile>,
+    /// The revision of the last deploy that replaced its service's tasks for the sake of another service. Written by `apply`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub round: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Task {

@@ -15,6 +15,7 @@ use crate::files;
 use crate::networks;
 use crate::ports;
 use crate::rejected::Rejected;
+use crate::rollout;
 use crate::schedule;
 use crate::state::{ControllerMember, Service, Stack, State, Update, UpdateState};
 
@@ -246,9 +247,13 @@ fn put_stack(
             service.unplaced = None;
         }
     }
+    let keys: Vec<ServiceKey> = wanted.keys().cloned().collect();
     for (key, (service, task_spec)) in wanted {
-        put_service(state, key.clone(), service, task_spec, request.as_ref());
-        networks::service_changed(state, &key);
+        put_service(state, key, service, task_spec, request.as_ref());
+    }
+    go_round_together(state, &keys, request.as_ref());
+    for key in &keys {
+        networks::service_changed(state, key);
     }
     let name = spec.name.clone();
     state.stacks.insert(name, Stack { spec: Arc::new(spec), revision, created_at, updated_at: now, removing: false });
@@ -257,11 +262,45 @@ fn put_stack(
     Ok(changed(state))
 }
 
+/// Services that are to be restarted with one that they need are replaced where that one is; those with a new version wait for
+/// what they need.
+fn go_round_together(state: &mut State, keys: &[ServiceKey], request: Option<&RequestId>) {
+    let revision = state.revision;
+    loop {
+        let is_new = |state: &State, key: &ServiceKey| {
+            state.services.get(key).is_some_and(|service| service.version == revision)
+        };
+        let follows = |key: &&ServiceKey| {
+            let Some(service) = state.services.get(*key).filter(|_| !is_new(state, key)) else { return false };
+            service.spec.depends_on.iter().any(|(name, dependency)| {
+                let other = ServiceKey { stack: key.stack.clone(), service: name.clone() };
+                dependency.restart && is_new(state, &other)
+            })
+        };
+        let Some(key) = keys.iter().find(follows) else { break };
+        let runs = state.tasks_of(key).any(Task::is_active);
+        let now = state.time;
+        if let Some(service) = state.services.get_mut(key) {
+            Arc::make_mut(&mut service.task_spec).round = revision;
+            service.version = revision;
+            service.update = runs.then_some(Update { started_at: now, state: UpdateState::Rolling });
+            service.request = request.cloned();
+        }
+    }
+    for key in keys {
+        if let Some(service) = state.services.get_mut(key)
+            && service.version == revision
+        {
+            service.waits = !service.spec.depends_on.is_empty();
+        }
+    }
+}
+
 fn put_service(
     state: &mut State,
     key: ServiceKey,
     spec: ServiceSpec,
-    task_spec: TaskSpec,
+    mut task_spec: TaskSpec,
     request: Option<&RequestId>,
 ) {
     let revision = state.revision;
@@ -275,6 +314,7 @@ fn put_service(
                 service.previous_task_spec = None;
                 service.update = None;
             }
+            task_spec.round = service.task_spec.round;
             // Also where the last rollout has just stopped the only task.
             let runs = runs || service.update.as_ref().is_some_and(Update::is_unproved);
             if *service.task_spec != task_spec {
@@ -307,6 +347,7 @@ fn put_service(
                     previous_task_spec: None,
                     update: None,
                     removing: false,
+                    waits: false,
                     request: request.cloned(),
                     unplaced: None,
                 },
@@ -372,6 +413,7 @@ fn task_spec(stack: &StackSpec, key: &ServiceKey, service: &ServiceSpec) -> Resu
         networks,
         volumes,
         files: files::of_task(stack, key, service)?,
+        round: 0,
     })
 }
 
@@ -642,6 +684,13 @@ fn commit(state: &mut State, change: Change) -> bool {
             }
             _ => false,
         },
+        Change::OpenGate { service, version } => match state.services.get_mut(&service) {
+            Some(service) if service.version == version && service.waits => {
+                service.waits = false;
+                true
+            }
+            _ => false,
+        },
         Change::RollBack { service, version, reason } => roll_back(state, &service, version, reason),
         Change::SetUnplaced { service, unplaced } => match state.services.get_mut(&service) {
             Some(service) => {
@@ -687,7 +736,7 @@ fn cause_of_stop(state: &State, task: &Task) -> Option<RequestId> {
 
 fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> bool {
     let Some(service) = state.services.get(&start.service) else { return false };
-    if service.removing || service.version != start.version || state.tasks.contains_key(&start.id) {
+    if service.removing || service.waits || service.version != start.version || state.tasks.contains_key(&start.id) {
         return false;
     }
     let Some(node) = state.nodes.get(&start.node) else { return false };
@@ -695,7 +744,7 @@ fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> 
         .tasks_of(&start.service)
         .filter(|task| task.slot == start.slot && Some(task.id) != instead_of)
         .filter(|task| schedule::occupies_slot(state, task));
-    let allowed = usize::from(schedule::starts_first(&service.spec));
+    let allowed = usize::from(rollout::starts_first(service));
     if in_slot.count() > allowed {
         return false;
     }
@@ -760,6 +809,8 @@ fn roll_back(state: &mut State, key: &ServiceKey, version: u64, reason: String) 
         service.previous = None;
         service.previous_task_spec = None;
         service.update = Some(update);
+        // It ran once with what it needs.
+        service.waits = false;
     }
     networks::service_changed(state, key);
     true

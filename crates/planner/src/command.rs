@@ -261,6 +261,13 @@ pub enum Change {
         /// Which.
         task: TaskId,
     },
+    /// What a service needs is there: its tasks may be started.
+    OpenGate {
+        /// Of which service.
+        service: ServiceKey,
+        /// Of which version.
+        version: u64,
+    },
     /// A rollout moves on, ends (`None`) or ends badly.
     SetUpdate {
         /// Of which service.

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod assignment;
 pub mod command;
 pub mod files;
+mod gates;
 pub mod networks;
 pub mod plan;
 mod ports;

@@ -108,6 +108,10 @@ pub struct Service {
     pub update: Option<Update>,
     /// It left the stack file: its tasks end, then it vanishes.
     pub removing: bool,
+    /// No task of this version is started yet: services that it needs are not there. Set by a deploy, lifted by the
+    /// leader's plan, once for each version.
+    #[serde(default)]
+    pub waits: bool,
     /// The user's request that last changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,

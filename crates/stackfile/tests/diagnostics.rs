@@ -185,6 +185,10 @@ const CASES: &[(&str, &str)] = &[
         "services: {a: {image: 'a:1', depends_on: [b]}, b: {image: 'b:1', depends_on: [c]}, c: {image: 'c:1', depends_on: [a]}}\n",
     ),
     (
+        "hooks_and_completion",
+        "services: {a: {image: 'a:1', depends_on: {job: {condition: service_completed_successfully}}, post_start: [{user: x}], pre_stop: [{command: x, working_dir: srv}], pre_start: [{command: x}]}, job: {image: 'j:1', restart: always, deploy: {rollback_config: {failure_action: rollback, order: start-first}}}}\n",
+    ),
+    (
         "network_mode_and_networks",
         "services: {a: {image: 'a:1', network_mode: host, networks: [n], ports: ['80:80']}}\nnetworks: {n: }\n",
     ),

@@ -141,6 +141,42 @@ configs:
 }
 
 #[test]
+fn what_services_wait_for_and_run_around_their_lives_reaches_the_spec() {
+    let text = "services:
+  web:
+    image: a:1
+    depends_on:
+      db: {condition: service_healthy, restart: true}
+      migrate: {condition: service_completed_successfully}
+      cache: {condition: service_started, required: false}
+      debug: {condition: service_started, required: false}
+    post_start: [{command: [sh, -c, 'echo up'], user: root, privileged: true, working_dir: /, environment: [A=b]}]
+    pre_stop: [{command: drain --now}]
+    deploy:
+      update_config: {failure_action: rollback}
+      rollback_config: {parallelism: 0, order: start-first, failure_action: continue, monitor: 1s}
+  db: {image: 'db:1'}
+  cache: {image: 'c:1'}
+  debug: {image: 'd:1', profiles: [debug]}
+  migrate: {image: 'm:1', depends_on: [db]}
+  again: {image: 'm:1', depends_on: {retried: {condition: service_completed_successfully}}}
+  retried: {image: 'm:1', restart: on-failure}
+";
+    let (spec, warnings) = project(text).parse().unwrap();
+    assert_eq!(warnings, "");
+    let services = &spec["services"];
+    let web = &services["web"];
+    insta::assert_json_snapshot!(serde_json::json!({
+        "depends_on": web["depends_on"], "rollback": web["rollback"],
+        "post_start": web["container"]["post_start"], "pre_stop": web["container"]["pre_stop"],
+    }));
+    // As for Docker Compose, what others wait for the end of is not started again unless it says so.
+    assert_eq!(services["migrate"]["restart"]["condition"], "none");
+    assert_eq!(services["retried"]["restart"]["condition"], "on_failure");
+    assert_eq!(services["db"]["restart"]["condition"], "any");
+}
+
+#[test]
 fn templates_that_the_agent_fills_in_pass() {
     let spec = project("services: {web: {image: 'nginx:1', hostname: '{{.Service.Name}}-{{.Task.Slot}}', environment: {NODE: '{{.Node.Hostname}}', F: '{{json .}}'}, volumes: ['/srv/{{ .Node.ID }}:/x', 'v:/v']}}\nvolumes: {v: {name: 'v-{{.Task.Slot}}'}}").spec();
     let container = &spec["services"]["web"]["container"];

@@ -74,6 +74,7 @@ pub fn task_spec(service: Service) -> TaskSpec {
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
         files: Vec::new(),
+        round: 0,
     }
 }
 

@@ -9,6 +9,7 @@ mod doctor;
 mod files;
 mod hosts;
 mod identities;
+mod lifecycle;
 mod networks;
 mod removal;
 mod services;

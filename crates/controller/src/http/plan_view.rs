@@ -81,6 +81,7 @@ impl Moves {
             Change::SetUnplaced { unplaced: None, .. }
             | Change::ReleaseTask { .. }
             | Change::ForgetTask { .. }
+            | Change::OpenGate { .. }
             | Change::SetUpdate { .. }
             | Change::RollBack { .. }
             | Change::ForgetService { .. }

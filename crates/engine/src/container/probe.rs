@@ -22,6 +22,11 @@ impl Drop for Prober {
 }
 
 impl Prober {
+    /// Whether the container has a health check: it has a verdict from its start on.
+    pub fn is_wanted(record: &Record) -> bool {
+        probe(&record.config, &record.image).is_some()
+    }
+
     /// `None` when the container has no health check. `report` gets every new state.
     pub fn start(
         launcher: Launcher,

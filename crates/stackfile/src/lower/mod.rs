@@ -4,6 +4,7 @@
 mod container;
 mod files;
 mod isolation;
+mod lifecycle;
 mod limits;
 mod mounts;
 pub(crate) mod read;
@@ -64,6 +65,7 @@ pub(crate) fn lower(
             services.insert(name, spec);
         }
     }
+    lifecycle::settle_completion(&service_fields, &mut services, journal);
     let network_fields = top.fields("networks");
     let mut networks = BTreeMap::new();
     for (key, entry) in network_fields.mapping.into_iter().flatten() {
