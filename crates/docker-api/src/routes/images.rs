@@ -9,6 +9,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::{ImageDeleteResponseItem, ImagePruneResponse, ImageSummary};
 use stack_engine::container::{Container, ContainerState};
+use stack_engine::events::Pruned;
 use stack_engine::image::{Image, PruneScope, Reference};
 
 use super::Name;
@@ -288,6 +289,7 @@ pub async fn prune(State(daemon): State<Daemon>, parameters: Parameters) -> Resu
     }
     let in_use = |digest: &stack_engine::content::Digest| kept.contains(digest.as_str()).then(String::new);
     let removed = daemon.engine.images().prune(scope, &in_use).await?;
+    daemon.engine.tell_pruned(Pruned::Images, removed.freed_bytes);
     let mut rows: Vec<_> = removed.untagged.iter().map(|name| gone(Some(name), None)).collect();
     rows.extend(removed.deleted.iter().map(|digest| gone(None, ids.get(digest).cloned())));
     let rows = (!rows.is_empty()).then_some(rows);

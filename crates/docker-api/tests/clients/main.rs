@@ -8,6 +8,7 @@ mod support;
 mod changes;
 mod committing;
 mod copying;
+mod happenings;
 mod hostile_copies;
 mod images;
 mod isolation;
