@@ -51,6 +51,8 @@ use crate::volume::{VolumeError, Volumes};
 
 /// How long a killed container may take to end.
 const KILLED: Duration = Duration::from_secs(30);
+/// How long those who read a container's log may take to open its files, before it is removed.
+const LOG_READERS: Duration = Duration::from_secs(1);
 /// How long a container may take to end after its stop signal, unless it says otherwise.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -123,6 +125,8 @@ struct Slot {
     waiting: Waiting,
     /// Who looks at its files.
     copies: Copies,
+    /// Held by whoever reads its log and needs the names of the files.
+    log_names: Arc<tokio::sync::RwLock<()>>,
 }
 
 struct Data {
@@ -167,6 +171,7 @@ impl Slot {
             writing: watch::channel(running).0,
             waiting: Waiting::default(),
             copies: Copies::default(),
+            log_names: Arc::default(),
         }
     }
 
@@ -766,6 +771,8 @@ impl Engine {
                 }
             }
         }
+        // Who follows its log reads it to the end.
+        let _ = tokio::time::timeout(LOG_READERS, slot.log_names.write()).await;
         if failures.is_empty()
             && let Err(error) = self.inner.launcher.records.remove(id)
         {
@@ -862,7 +869,8 @@ impl Engine {
             None => logs::refused(LogError::Missing { id: id.to_string() }),
             Some(slot) => {
                 let directory = self.inner.launcher.records.directory(id).join("logs");
-                logs::read(directory, query, slot.writing.subscribe())
+                let names = Arc::clone(&slot.log_names).try_read_owned().ok();
+                logs::read(directory, query, slot.writing.subscribe(), names)
             }
         }
     }

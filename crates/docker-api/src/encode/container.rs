@@ -465,7 +465,7 @@ fn host_config(subject: &Subject) -> HostConfig {
         network_mode: Some(subject.network_mode()),
         port_bindings: Some(port_map(&config.ports)),
         log_config: Some(HostConfigLogConfig {
-            typ: Some(config.logging.driver.clone().unwrap_or_else(|| "local".to_owned())),
+            typ: Some(config.logging.driver.clone().unwrap_or_else(|| "json-file".to_owned())),
             config: Some(config.logging.options.clone().into_iter().collect()),
         }),
         restart_policy: Some(restart_policy(config.restart)),

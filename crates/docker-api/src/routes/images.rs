@@ -16,7 +16,7 @@ use super::Name;
 use super::image_transfer;
 use crate::decode::image::registry_auth;
 use crate::decode::{DecodeError, Filters, Parameters};
-use crate::encode::image::{Configuration, created, history, inspect, summary};
+use crate::encode::image::{Configuration, created, history, inspected, summary};
 use crate::encode::text::{familiar, signed};
 use crate::error::{ApiError, full_text};
 use crate::{Daemon, surface};
@@ -151,7 +151,7 @@ pub async fn of_one(State(daemon): State<Daemon>, Name(rest): Name, request: Req
             let image = daemon.engine.images().get(&name)?;
             let configuration =
                 Configuration::read(&image).map_err(|source| ApiError::ImageConfiguration { name, source })?;
-            Ok(Json(inspect(&image, configuration)))
+            Ok(Json(inspected(&image, configuration)))
         })
         .await?
         .into_response()),
