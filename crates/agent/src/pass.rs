@@ -62,17 +62,13 @@ mod tests {
             }},
         }))
         .unwrap();
-        let exited = ObservedState::Exited {
-            code: 128,
-            out_of_memory: false,
-            started: Timestamp(5),
-            finished: Timestamp(5),
-        };
+        let exited =
+            ObservedState::Exited { code: 128, out_of_memory: false, started: Timestamp(5), finished: Timestamp(5) };
         let container = ObservedContainer { id: "c".to_owned(), state: exited, ports: Vec::new() };
         let have = Observed { containers: BTreeMap::from([(task, container)]) };
         let (idle, pulled) = (BTreeSet::new(), BTreeSet::new());
         let mut memory = Memory::default();
-        let start = Step::Start { task, container: "c".to_owned(), restart: None };
+        let start = Step::Start { task, container: "c".to_owned(), restart: None, hooks: Vec::new() };
         memory.begin(&start);
         // The engine knows the end before the step has told its outcome.
         let busy = BTreeSet::from([task]);

@@ -11,13 +11,7 @@ use crate::plan::{is_rejected, is_starting};
 /// How every assigned task stands. Phases never go back: the furthest that was reached is in `memory`, which the caller
 /// updates from the report ([`remember`]). `busy` are the tasks with a step under way.
 #[must_use]
-pub fn report(
-    want: &Assignment,
-    have: &Observed,
-    memory: &Memory,
-    busy: &BTreeSet<TaskId>,
-    now: Timestamp,
-) -> Report {
+pub fn report(want: &Assignment, have: &Observed, memory: &Memory, busy: &BTreeSet<TaskId>, now: Timestamp) -> Report {
     let tasks: BTreeMap<TaskId, TaskStatus> = want
         .tasks
         .iter()
