@@ -85,7 +85,7 @@ impl EngineHost {
         wake: Arc<Notify>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let mut events = self.engine.events();
+        let mut events = self.engine.events().listen();
         async move {
             loop {
                 tokio::select! {

@@ -1,6 +1,6 @@
 //! Pure. What the host says of its tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stack_model::{AssignedTask, Assignment, DesiredState, Health, Phase, Report, TaskId, TaskStatus, Timestamp};
 
@@ -9,15 +9,15 @@ use crate::memory::{Memory, TaskMemory};
 use crate::plan::{is_rejected, is_starting};
 
 /// How every assigned task stands. Phases never go back: the furthest that was reached is in `memory`, which the caller
-/// updates from the report ([`remember`]).
+/// updates from the report ([`remember`]). `busy` are the tasks with a step under way.
 #[must_use]
-pub fn report(want: &Assignment, have: &Observed, memory: &Memory, now: Timestamp) -> Report {
+pub fn report(want: &Assignment, have: &Observed, memory: &Memory, busy: &BTreeSet<TaskId>, now: Timestamp) -> Report {
     let tasks: BTreeMap<TaskId, TaskStatus> = want
         .tasks
         .iter()
         .map(|(task, assigned)| {
             let memory = memory.of(*task);
-            (*task, status(assigned, have.containers.get(task), &memory, now))
+            (*task, status(assigned, have.containers.get(task), &memory, busy.contains(task), now))
         })
         .collect();
     Report { node: want.node, generation: want.generation, tasks }
@@ -38,6 +38,7 @@ fn status(
     assigned: &AssignedTask,
     container: Option<&ObservedContainer>,
     memory: &TaskMemory,
+    is_busy: bool,
     now: Timestamp,
 ) -> TaskStatus {
     let mut status = TaskStatus {
@@ -98,6 +99,10 @@ fn status(
                     _ => format!("{how}; starting again after {pause}"),
                 });
                 Phase::Running
+            } else if is_busy {
+                // Whether this is the end of its container or of an attempt to start it is known when the step has ended.
+                status.message = memory.activity.clone();
+                Phase::Starting
             } else if *code == 0 && !memory.was_unhealthy {
                 Phase::Complete
             } else {

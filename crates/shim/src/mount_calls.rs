@@ -150,6 +150,10 @@ impl FilesystemContext {
 pub fn overlay(root: &Root) -> io::Result<OwnedFd> {
     let bytes = |path: &std::path::Path| c_string(path.as_os_str().as_encoded_bytes());
     let context = FilesystemContext::open("overlay")?;
+    // Before Linux 6.5 overlayfs is given its options all at once, and this takes any word until it mounts.
+    if context.set("stack", c"no such option").is_ok() {
+        return overlay_by_old_call(root);
+    }
     context.set("source", c"overlay")?;
     for (index, lower) in root.lower.iter().enumerate() {
         match context.set("lowerdir+", &bytes(lower)?) {

@@ -248,8 +248,10 @@ pub fn protect(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
         }
     }
     if !launch.masked_paths.is_empty() {
-        // The host's own, taken before its root is left: nothing that an image brings can stand in for it.
-        let null = clone_tree(None, c"/dev/null", false).during(|| "take /dev/null".to_owned())?;
+        // The host's own, taken before its root is left: nothing that an image brings can stand in for it. Not as a copy
+        // of its mount: before Linux 6.15 no copies are made of what is mounted nowhere.
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let null = nix::fcntl::open("/dev/null", flags, Mode::empty()).during(|| "take /dev/null".to_owned())?;
         let found = fstat(null.as_fd()).during(|| "look at /dev/null".to_owned())?;
         if found.st_mode & libc::S_IFMT != libc::S_IFCHR || found.st_rdev != libc::makedev(1, 3) {
             return Err(failure(FailureKind::Kernel, "mask paths", "the host's /dev/null is not the null device"));

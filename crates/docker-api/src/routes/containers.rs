@@ -11,6 +11,7 @@ use bollard_stubs::models::{
 };
 use stack_engine::RemoveOptions;
 use stack_engine::container::{Container, ContainerState, RemoveError};
+use stack_engine::events::Pruned;
 use stack_engine::image::Image;
 
 use super::Name;
@@ -276,6 +277,7 @@ pub async fn prune(
             Err(error) => return Err(error.into()),
         }
     }
+    daemon.engine.tell_pruned(Pruned::Containers, freed);
     Ok(Json(ContainerPruneResponse { containers_deleted: Some(removed), space_reclaimed: Some(signed(freed)) }))
 }
 

@@ -15,8 +15,10 @@ use super::records::{Origin, Record, RecordError};
 use super::reference::Reference;
 use super::selection::{SelectError, select};
 use super::store::{GetError, Image, ImageStore, Inner};
+use super::telling::familiar;
 use crate::content::store::ContentError;
 use crate::content::{Digest, Hasher};
+use crate::events::ImageEvent;
 
 /// What the configuration of the new image says.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -120,7 +122,11 @@ impl ImageStore {
             Some(name) if name.digest().is_some() => return Err(CommitError::Name { name: name.to_string() }),
             name => name.and_then(Reference::tagged_name),
         };
-        self.inner.commit(base, name, changes, layer)
+        let image = self.inner.commit(base, name.clone(), changes, layer)?;
+        if let Some(name) = name {
+            self.inner.tell_image(&image, &familiar(&name), ImageEvent::Tagged);
+        }
+        Ok(image)
     }
 }
 

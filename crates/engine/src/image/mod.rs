@@ -21,6 +21,7 @@ mod store;
 pub(crate) mod stream;
 pub mod tar_reader;
 pub mod tar_writer;
+mod telling;
 pub mod unpack;
 
 pub use commit::{CommitChanges, CommitError};

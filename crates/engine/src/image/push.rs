@@ -12,6 +12,7 @@ use super::registry::{Credentials, Placed, PullError, Session};
 use super::store::ImageStore;
 use crate::content::Digest;
 use crate::content::store::ContentError;
+use crate::events::ImageEvent;
 
 /// How many other repositories of a registry are asked for a layer.
 const OTHERS: usize = 3;
@@ -202,6 +203,7 @@ impl ImageStore {
         futures::stream::iter(transfers).buffer_unordered(LAYERS_AT_ONCE).try_collect::<()>().await?;
         self.put(session, &work.config, &[], &|_| ()).await?;
         session.put_manifest(&work.tag, &work.media_type, &work.manifest).await?;
+        self.inner.tell_transfer(reference, ImageEvent::Pushed);
         tracing::info!(%reference, tag = work.tag, digest = %work.digest, "image pushed");
         Ok(Pushed { tag: work.tag, digest: work.digest, bytes: work.manifest.len() as u64 })
     }
