@@ -82,7 +82,7 @@ fn plan_service<'a>(
             Some(reason) => {
                 let count = needs.starts.len() + needs.turn.candidates.len();
                 let count = u32::try_from(count).unwrap_or(u32::MAX);
-                unplaced = (count > 0).then_some(Unplaced { count, reason });
+                unplaced = Some(Unplaced { count, reason });
                 needs.starts.clear();
                 needs.turn.candidates.clear();
             }

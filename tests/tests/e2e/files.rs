@@ -118,6 +118,9 @@ fn a_secret_is_seen_by_the_tasks_that_use_it_and_by_nobody_else() {
     // Another content is another version of the service that uses it, and of no other.
     std::fs::write(&secret, "another-staple").expect("written");
     let plain = cluster.tasks("shop/plain")[0]["id"].clone();
+    let plan = cluster.stack_ok(&["plan", &stack]);
+    assert!(plan.contains("secret shop_password: what it held -> another content"), "{plan}");
+    assert!(!plan.contains("another-staple"), "{plan}");
     cluster.stack_ok(&["deploy", &stack]);
     wait_for_lines(&cluster, &["secret 0fffadb37a17d8a59d3e9dc441adf11b 444 0"]);
     assert_eq!(cluster.tasks("shop/plain")[0]["id"], plain);

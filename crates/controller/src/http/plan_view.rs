@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use stack_api::views::{Difference, PlanAction, PlanView, ResolvedImage, ServicePlan, UnplacedView};
 use stack_model::spec::{ServiceSpec, StackSpec};
-use stack_model::{Contents, NodeId, ServiceKey, Slot, TaskId, Timestamp};
+use stack_model::{Contents, NodeId, ServiceKey, Slot, TaskFile, TaskId, TaskSpec, Timestamp};
 use stack_planner::{Change, Command, Entry, Ids, NewTask, Rejected, Service, State};
 
 /// Tries a deploy. `state` stays as it is.
@@ -114,7 +114,18 @@ fn service(
         key: key.clone(),
         action,
         differences: match (before, after) {
-            (Some(before), Some(after)) => differences(&before.spec, &after.spec),
+            (Some(before), Some(after)) => {
+                let mut found = differences(&before.spec, &after.spec);
+                found.extend(files(&before.task_spec, &after.task_spec));
+                if found.is_empty() && before.task_spec.round != after.task_spec.round {
+                    found.push(Difference {
+                        path: "depends_on".to_owned(),
+                        old: None,
+                        new: Some("restart".to_owned()),
+                    });
+                }
+                found
+            }
             _ => Vec::new(),
         },
         starts: moves.starts.remove(key).unwrap_or_default(),
@@ -129,6 +140,24 @@ fn differences(before: &ServiceSpec, after: &ServiceSpec) -> Vec<Difference> {
     let mut found = Vec::new();
     compare(String::new(), Some(&value(before)), Some(&value(after)), &mut found);
     found
+}
+
+/// Secrets and configs that hold something else than before. What they hold is not told, and its name says nothing to people.
+fn files(before: &TaskSpec, after: &TaskSpec) -> Vec<Difference> {
+    let changed = |file: &&TaskFile| {
+        let same = |old: &TaskFile| old.kind == file.kind && old.name == file.name;
+        before.files.iter().any(|old| same(old) && old.content != file.content)
+    };
+    after
+        .files
+        .iter()
+        .filter(changed)
+        .map(|file| Difference {
+            path: format!("{} {}", file.kind, file.name),
+            old: Some("what it held".to_owned()),
+            new: Some("another content".to_owned()),
+        })
+        .collect()
 }
 
 /// Goes down where both sides are objects; anything else is compared as a whole.
