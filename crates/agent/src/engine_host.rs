@@ -21,12 +21,15 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use crate::files::Files;
 use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
 use crate::names;
 use crate::networks::{HostNetworks, Networks};
 use crate::overlay::{self, Underlay};
 use crate::plan::Step;
-use crate::translate::{DescribedVolume, Place, TASK_LABEL, container_config, described_volumes, external_volumes};
+use crate::translate::{
+    DescribedVolume, Place, TASK_LABEL, container_config, described_volumes, external_volumes, filled,
+};
 
 /// A registry's credential in the engine's words.
 #[must_use]
@@ -56,14 +59,22 @@ pub struct EngineHost {
     node: NodeId,
     node_name: String,
     networks: Networks,
+    files: Files,
     address: IpAddr,
 }
 
 impl EngineHost {
     /// `node_name`: for placeholders such as `{{.Node.Hostname}}`; `address`: where other hosts reach this one.
     #[must_use]
-    pub const fn new(engine: Engine, node: NodeId, node_name: String, networks: Networks, address: IpAddr) -> Self {
-        Self { engine, node, node_name, networks, address }
+    pub const fn new(
+        engine: Engine,
+        node: NodeId,
+        node_name: String,
+        networks: Networks,
+        files: Files,
+        address: IpAddr,
+    ) -> Self {
+        Self { engine, node, node_name, networks, files, address }
     }
 
     /// Wakes the reconcile loop whenever something happens to a container, until `stop`.
@@ -131,9 +142,11 @@ impl EngineHost {
         }
         self.networks.wait_for(assigned.addresses.keys(), NETWORKS_WAIT).await?;
         let known = self.networks.wanted();
-        let place = Place { node: self.node, node_name: &self.node_name, networks: &known.assigned };
+        let place =
+            Place { node: self.node, node_name: &self.node_name, networks: &known.assigned, files: self.files.root() };
         require_volumes(self.engine.volumes(), &external_volumes(task, assigned, place))?;
         make_volumes(self.engine.volumes(), &described_volumes(task, assigned, place))?;
+        self.prepare_files(task, assigned)?;
         let config = container_config(task, assigned, place);
         self.engine
             .create(Some(id), config)
@@ -142,7 +155,19 @@ impl EngineHost {
             .map_err(|error| StepFailure { may_heal: error.is_retryable(), message: full_text(&error) })
     }
 
-    async fn start(&self, container: &str) -> Result<(), StepFailure> {
+    /// The secrets and configs of a task are there before its container needs them.
+    fn prepare_files(&self, task: TaskId, assigned: &AssignedTask) -> Result<(), StepFailure> {
+        let networks = BTreeMap::new();
+        let place =
+            Place { node: self.node, node_name: &self.node_name, networks: &networks, files: self.files.root() };
+        self.files.prepare(task, &assigned.spec.files, &|text| filled(text, task, assigned, place))
+    }
+
+    async fn start(&self, task: TaskId, container: &str) -> Result<(), StepFailure> {
+        // After a restart of the host they are gone.
+        if let Some(assigned) = self.files.of(task) {
+            self.prepare_files(task, &assigned)?;
+        }
         match self.engine.start(&container_id(container)?).await {
             Ok(()) => Ok(()),
             // Somebody else started it, or an earlier attempt went through after all.
@@ -262,7 +287,7 @@ impl Host for EngineHost {
         match step {
             Step::Pull { assigned, credential, .. } => self.pull(assigned, credential.as_ref()).await,
             Step::Create { task, assigned } => self.create(*task, assigned).await,
-            Step::Start { container, .. } => self.start(container).await,
+            Step::Start { task, container, .. } => self.start(*task, container).await,
             Step::Stop { container, .. } => match self.engine.stop(&container_id(container)?, None).await {
                 // Somebody removed it meanwhile: it does not run.
                 Ok(()) | Err(StopError::Missing { .. }) => Ok(()),
@@ -300,7 +325,12 @@ mod tests {
         }))
         .expect("an assigned task");
         let networks = BTreeMap::new();
-        let place = Place { node: NodeId::from_bits(2), node_name: "alpha", networks: &networks };
+        let place = Place {
+            node: NodeId::from_bits(2),
+            node_name: "alpha",
+            networks: &networks,
+            files: std::path::Path::new(""),
+        };
         let names = external_volumes(TaskId::from_bits(1), &assigned, place);
         assert_eq!(names, BTreeSet::from(["data-3".to_owned()]));
 

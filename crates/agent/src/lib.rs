@@ -4,7 +4,9 @@
 //! runs one loop: observe the host, [`plan`](plan::plan) (pure), execute, [`report`](report::report) (pure). The host is a
 //! trait of two methods: the engine in production, a fake in the simulation.
 
+pub mod doctor;
 pub mod engine_host;
+pub mod files;
 pub mod host;
 pub mod http;
 pub mod images;

@@ -2,6 +2,7 @@
 //! hosts saw (reports). No behaviour beyond parsing and printing of small values lives here.
 
 pub mod assignment;
+pub mod files;
 pub mod id;
 pub mod limits;
 pub mod name;
@@ -13,6 +14,7 @@ pub mod task;
 pub mod time;
 
 pub use assignment::{AssignedTask, Assignment, DesiredState, RegistryCredential};
+pub use files::{Content, ContentId, Contents, FileContents, FileKind, FileReference, SharedFile, TaskFile};
 pub use id::{Digest, NodeId, ParseIdError, TaskId};
 pub use name::{NameError, RequestId, ServiceKey, ServiceName, StackName};
 pub use network::{

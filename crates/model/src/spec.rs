@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::files::{FileKind, FileReference, SharedFile};
 use crate::id::Digest;
 use crate::limits::FineLimits;
 use crate::name::{ServiceName, StackName};
@@ -26,6 +27,31 @@ pub struct StackSpec {
     /// By their keys in the stack file.
     #[serde(default)]
     pub volumes: BTreeMap<String, VolumeSpec>,
+    /// By their keys in the stack file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SharedFile>,
+    /// By their keys in the stack file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configs: BTreeMap<String, SharedFile>,
+}
+
+impl StackSpec {
+    /// Its secrets or its configs.
+    #[must_use]
+    pub const fn files(&self, kind: FileKind) -> &BTreeMap<String, SharedFile> {
+        match kind {
+            FileKind::Secret => &self.secrets,
+            FileKind::Config => &self.configs,
+        }
+    }
+
+    /// Its secrets or its configs, to be changed.
+    pub const fn files_mut(&mut self, kind: FileKind) -> &mut BTreeMap<String, SharedFile> {
+        match kind {
+            FileKind::Secret => &mut self.secrets,
+            FileKind::Config => &mut self.configs,
+        }
+    }
 }
 
 /// One service of a stack.
@@ -151,6 +177,12 @@ pub struct ContainerSpec {
     /// File systems in the container.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// Secrets of the stack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<FileReference>,
+    /// Configs of the stack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub configs: Vec<FileReference>,
     /// The root file system is mounted read-only.
     #[serde(default)]
     pub read_only: bool,
@@ -235,6 +267,17 @@ pub struct ContainerSpec {
     /// When the image is looked for in its registry.
     #[serde(default)]
     pub pull_policy: PullPolicy,
+}
+
+impl ContainerSpec {
+    /// Its secrets or its configs.
+    #[must_use]
+    pub fn files(&self, kind: FileKind) -> &[FileReference] {
+        match kind {
+            FileKind::Secret => &self.secrets,
+            FileKind::Config => &self.configs,
+        }
+    }
 }
 
 /// Which seccomp profile filters a container's system calls.

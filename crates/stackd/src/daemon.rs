@@ -14,6 +14,7 @@ use axum::Router;
 use prometheus_client::registry::Registry;
 use stack_agent::Networks;
 use stack_agent::engine_host::EngineHost;
+use stack_agent::files::Files;
 use stack_agent::ledger::{Ledger, SharedLedger};
 use stack_agent::metrics::AgentMetrics;
 use stack_agent::reconcile::{Contact, Reconciler};
@@ -26,6 +27,7 @@ use stack_controller::identity::{Credentials, NodeIdentity, renewal};
 use stack_controller::tuning::Tuning;
 use stack_docker_api::DaemonInfo;
 use stack_engine::{ContainersConfig, Engine, EngineConfig};
+use stack_model::Contents;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -227,8 +229,14 @@ impl Daemon {
         self.engine.register_metrics(&mut registry);
         let agent_metrics = AgentMetrics::default();
         agent_metrics.register(&mut registry);
-        let served =
-            Served { network: Switch::default(), registry: Arc::new(registry), credentials: Arc::clone(&credentials) };
+        let ledger = Ledger::open(&self.configuration.state_directory.join("agent"), node)?;
+        let networks = Networks::new(ledger.networks().clone());
+        let served = Served {
+            network: Switch::default(),
+            registry: Arc::new(registry),
+            credentials: Arc::clone(&credentials),
+            networks: networks.clone(),
+        };
         let (controller, controller_failure) = match identity.raft_id {
             None => (None, None),
             Some(_) => match self.start_controller(&credentials).await {
@@ -254,7 +262,7 @@ impl Daemon {
                 let _ = fatal.send(chain(&error)).await;
             }
         });
-        self.start_agent(node, &identity, &credentials, agent_metrics).await?;
+        self.start_agent(&identity, &credentials, agent_metrics, ledger, networks).await?;
         let directory = self.configuration.state_directory.clone();
         self.tasks.spawn(renewal::keep_renewed(Arc::clone(&credentials), directory, self.stop.clone()));
         Ok(())
@@ -262,16 +270,18 @@ impl Daemon {
 
     async fn start_agent(
         &self,
-        node: stack_model::NodeId,
         identity: &NodeIdentity,
         credentials: &Arc<Credentials>,
         metrics: AgentMetrics,
+        ledger: Ledger,
+        networks: Networks,
     ) -> Result<(), Failure> {
-        let ledger = Ledger::open(&self.configuration.state_directory.join("agent"), node)?;
+        let node = identity.node;
+        let files = Files::new(&self.configuration.run_directory);
+        files.hear(ledger.assignment(), Contents::new());
         let wake = Arc::new(Notify::new());
         let contact = Contact::default();
         let (reports, report_receiver) = watch::channel(None);
-        let networks = Networks::new(ledger.networks().clone());
         let ledger = SharedLedger::new(ledger);
         let mut description = description::describe(&self.configuration);
         match self.engine.overlay().routes().await {
@@ -290,6 +300,7 @@ impl Daemon {
             node,
             description.hostname.clone(),
             networks.clone(),
+            files.clone(),
             address.ip(),
         ));
         self.tasks.spawn(host.wake_on_events(Arc::clone(&wake), self.stop.clone()));
@@ -334,7 +345,7 @@ impl Daemon {
                 }
             }),
         };
-        let session = Session::new(config, ledger, contact, wake, report_receiver, networks, metrics);
+        let session = Session::new(config, ledger, contact, wake, report_receiver, networks, files, metrics);
         self.tasks.spawn(session.run(self.stop.clone()));
         Ok(())
     }

@@ -55,6 +55,8 @@ pub fn stack<const N: usize>(name: &str, services: [(&str, Service); N]) -> Stac
             .collect(),
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        configs: BTreeMap::new(),
     }
 }
 

@@ -5,6 +5,8 @@
 mod commands;
 mod controllers;
 mod disk;
+mod doctor;
+mod files;
 mod hosts;
 mod identities;
 mod networks;

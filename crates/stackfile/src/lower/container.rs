@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use stack_model::spec::{ContainerSpec, DeviceMapping, Healthcheck, Image, Logging, PullPolicy, Ulimit};
 
+use stack_model::FileKind;
+
 use super::Context;
+use super::files;
 use super::isolation;
 use super::limits;
 use super::mounts;
@@ -40,6 +43,8 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         dns_search: fields.texts("dns_search", journal).unwrap_or_default(),
         dns_options: fields.texts("dns_opt", journal).unwrap_or_default(),
         mounts: mounts::mounts(fields, context, journal),
+        secrets: files::references(fields, FileKind::Secret, journal),
+        configs: files::references(fields, FileKind::Config, journal),
         read_only: fields.boolean("read_only", journal).unwrap_or(false),
         init: fields.boolean("init", journal),
         tty: fields.boolean("tty", journal).unwrap_or(false),

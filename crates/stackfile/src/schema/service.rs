@@ -17,10 +17,6 @@ const PROVIDED: Support = Refused(
     "a provider is a program on the computer that deploys, which would have to run there for good",
     "run what the provider would as a service of its own",
 );
-const SECRETS_LATER: &str =
-    "mount the file from an absolute path of the hosts (`/etc/app/password:/run/secrets/password:ro`)";
-const CONFIGS_LATER: &str =
-    "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
 pub(super) const MODELS: Support = Refused(
     "Docker Compose has a program of its own run models on the computer that it runs on, and hosts have none",
     "run the model server as a service with an image of its own, and give its address in `environment`",
@@ -82,7 +78,7 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "configs",
             List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])),
-            Later(CONFIGS_LATER),
+            Applied,
             "Configuration files that it sees",
         ),
         field(
@@ -266,12 +262,7 @@ pub(crate) static SERVICE: Object = Object {
         ),
         field("runtime", Text, Applied, "Which runtime runs it: the hosts' own engine, also by the name `runc`"),
         field("scale", Integer, Applied, "How many tasks run, as `deploy.replicas`"),
-        field(
-            "secrets",
-            List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])),
-            Later(SECRETS_LATER),
-            "Secrets that it sees",
-        ),
+        field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), Applied, "Secrets that it sees"),
         field(
             "security_opt",
             TEXTS,
@@ -543,11 +534,16 @@ static FILE_REFERENCE: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("source", Text, Later(SECRETS_LATER), "Its key at the top level"),
-        field("target", Text, Later(SECRETS_LATER), "Where it is in the container"),
-        field("uid", Text, Later(SECRETS_LATER), "Whose it is"),
-        field("gid", Text, Later(SECRETS_LATER), "Which group's it is"),
-        field("mode", Shape::TextOrNumber, Later(SECRETS_LATER), "Its permissions, octal"),
+        field("source", Text, Applied, "Its key at the top level"),
+        field(
+            "target",
+            Text,
+            Applied,
+            "Where it is in the container: a secret that is not at an absolute path is below `/run/secrets`",
+        ),
+        field("uid", Text, Applied, "The number of the user whose it is"),
+        field("gid", Text, Applied, "The number of the group whose it is"),
+        field("mode", Shape::TextOrNumber, Applied, "Its permissions, octal; `0444` unless said otherwise"),
     ],
 };
 
@@ -652,6 +648,20 @@ static WATCH_EXEC: Object = Object {
     ],
 };
 
+/// A secret of a build.
+static BUILD_SECRET: Object = Object {
+    noun: "a secret of a build",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("source", Text, BUILT, "Its key at the top level"),
+        field("target", Text, BUILT, "Where it is in the build"),
+        field("uid", Text, BUILT, "Whose it is"),
+        field("gid", Text, BUILT, "Which group's it is"),
+        field("mode", Shape::TextOrNumber, BUILT, "Its permissions, octal"),
+    ],
+};
+
 static BUILD: Object = Object {
     noun: "`build`",
     required: &[],
@@ -678,7 +688,7 @@ static BUILD: Object = Object {
         field("extra_hosts", EXTRA_HOSTS, BUILT, "Lines for `/etc/hosts` in the build"),
         field("isolation", Text, BUILT, "How the build is kept apart"),
         field("privileged", Boolean, BUILT, "All capabilities for the build"),
-        field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), BUILT, "Secrets of the build"),
+        field("secrets", List(&Shape::Either(&[Text, Mapping(&BUILD_SECRET)])), BUILT, "Secrets of the build"),
         field("tags", List(&Text), BUILT, "Further names of the image"),
         field("ulimits", ULIMITS, BUILT, "Limits of the build"),
         field("platforms", List(&Text), BUILT, "For which platforms"),
