@@ -213,6 +213,7 @@ pub fn brought() -> PathBuf {
 }
 
 /// A client that not every machine can have. Without it the test is skipped and says so, except in continuous integration.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 pub fn optional(what: &str, places: &[PathBuf]) -> Option<PathBuf> {
     let found = places.iter().find(|place| place.exists()).cloned();
     if found.is_none() {
