@@ -195,6 +195,13 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> StepFailure {
     StepFailure { message: full_text(error), may_heal: true }
 }
 
+/// The tasks whose containers run now.
+#[must_use]
+pub fn running_tasks(engine: &Engine) -> BTreeSet<TaskId> {
+    let runs = |container: &&Container| matches!(container.state, ContainerState::Running { .. });
+    engine.list().iter().filter(runs).filter_map(|container| container.labels.get(TASK_LABEL)?.parse().ok()).collect()
+}
+
 fn observed(container: &Container) -> ObservedContainer {
     let health = container.health.as_ref().map(|state| match state.health {
         EngineHealth::Starting => Health::Starting,

@@ -62,12 +62,8 @@ mod tests {
             }},
         }))
         .unwrap();
-        let exited = ObservedState::Exited {
-            code: 128,
-            out_of_memory: false,
-            started: Timestamp(5),
-            finished: Timestamp(5),
-        };
+        let exited =
+            ObservedState::Exited { code: 128, out_of_memory: false, started: Timestamp(5), finished: Timestamp(5) };
         let container = ObservedContainer { id: "c".to_owned(), state: exited, ports: Vec::new() };
         let have = Observed { containers: BTreeMap::from([(task, container)]) };
         let (idle, pulled) = (BTreeSet::new(), BTreeSet::new());

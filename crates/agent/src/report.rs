@@ -11,13 +11,7 @@ use crate::plan::is_rejected;
 /// How every assigned task stands. Phases never go back: the furthest that was reached is in `memory`, which the caller
 /// updates from the report ([`remember`]). `busy` are the tasks with a step under way.
 #[must_use]
-pub fn report(
-    want: &Assignment,
-    have: &Observed,
-    memory: &Memory,
-    busy: &BTreeSet<TaskId>,
-    now: Timestamp,
-) -> Report {
+pub fn report(want: &Assignment, have: &Observed, memory: &Memory, busy: &BTreeSet<TaskId>, now: Timestamp) -> Report {
     let tasks: BTreeMap<TaskId, TaskStatus> = want
         .tasks
         .iter()
@@ -83,7 +77,7 @@ fn status(
             status.exit_code = Some(*code);
             status.out_of_memory = *out_of_memory;
             since = Some(*finished);
-            let how = end_text(*code, *out_of_memory, memory.was_unhealthy);
+            let how = end_text(*code, *out_of_memory, memory);
             let policy = &assigned.spec.restart;
             if stopping {
                 Phase::Complete
@@ -104,7 +98,7 @@ fn status(
                 // Whether this is the end of its container or of an attempt to start it is known when the step has ended.
                 status.message = memory.activity.clone();
                 Phase::Starting
-            } else if *code == 0 && !memory.was_unhealthy {
+            } else if !memory.has_failed(*code) {
                 Phase::Complete
             } else {
                 let after = match memory.restarts {
@@ -137,12 +131,15 @@ fn status(
 }
 
 /// How a container ended, for people.
-fn end_text(code: i32, out_of_memory: bool, unhealthy: bool) -> String {
+fn end_text(code: i32, out_of_memory: bool, memory: &TaskMemory) -> String {
     if out_of_memory {
         return "killed: it used more memory than its limit".to_owned();
     }
-    if unhealthy {
+    if memory.was_unhealthy {
         return "stopped: its health check failed".to_owned();
+    }
+    if memory.ended_with_host {
+        return "stopped: its host went down".to_owned();
     }
     match code {
         0 => "ended with exit code 0".to_owned(),
