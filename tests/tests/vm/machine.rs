@@ -153,7 +153,10 @@ impl Machine {
             let left = DEADLINE.saturating_sub(began.elapsed()).min(SILENCE);
             match lines.recv_timeout(left) {
                 Ok(line) => {
-                    #[allow(clippy::print_stdout, reason = "shown of a test that failed, or while it runs if asked for")]
+                    #[allow(
+                        clippy::print_stdout,
+                        reason = "shown of a test that failed, or while it runs if asked for"
+                    )]
                     {
                         println!("{:3} {line}", began.elapsed().as_secs());
                     }
