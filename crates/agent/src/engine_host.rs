@@ -15,18 +15,23 @@ use stack_engine::image::registry::{Credentials, PullError};
 use stack_engine::overlay::Reconciled;
 use stack_engine::volume::{VolumeError, Volumes};
 use stack_engine::{Engine, RemoveOptions};
+use stack_model::lifecycle::Hook;
 use stack_model::spec::PullPolicy;
 use stack_model::{AssignedTask, Health, NodeId, RegistryCredential, TaskId, Timestamp};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use crate::files::Files;
+use crate::hooks;
 use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
 use crate::names;
 use crate::networks::{HostNetworks, Networks};
 use crate::overlay::{self, Underlay};
 use crate::plan::Step;
-use crate::translate::{DescribedVolume, Place, TASK_LABEL, container_config, described_volumes, external_volumes};
+use crate::translate::{
+    DescribedVolume, Place, TASK_LABEL, container_config, described_volumes, external_volumes, filled,
+};
 
 /// A registry's credential in the engine's words.
 #[must_use]
@@ -56,14 +61,22 @@ pub struct EngineHost {
     node: NodeId,
     node_name: String,
     networks: Networks,
+    files: Files,
     address: IpAddr,
 }
 
 impl EngineHost {
     /// `node_name`: for placeholders such as `{{.Node.Hostname}}`; `address`: where other hosts reach this one.
     #[must_use]
-    pub const fn new(engine: Engine, node: NodeId, node_name: String, networks: Networks, address: IpAddr) -> Self {
-        Self { engine, node, node_name, networks, address }
+    pub const fn new(
+        engine: Engine,
+        node: NodeId,
+        node_name: String,
+        networks: Networks,
+        files: Files,
+        address: IpAddr,
+    ) -> Self {
+        Self { engine, node, node_name, networks, files, address }
     }
 
     /// Wakes the reconcile loop whenever something happens to a container, until `stop`.
@@ -72,7 +85,7 @@ impl EngineHost {
         wake: Arc<Notify>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let mut events = self.engine.events();
+        let mut events = self.engine.events().listen();
         async move {
             loop {
                 tokio::select! {
@@ -131,9 +144,11 @@ impl EngineHost {
         }
         self.networks.wait_for(assigned.addresses.keys(), NETWORKS_WAIT).await?;
         let known = self.networks.wanted();
-        let place = Place { node: self.node, node_name: &self.node_name, networks: &known.assigned };
+        let place =
+            Place { node: self.node, node_name: &self.node_name, networks: &known.assigned, files: self.files.root() };
         require_volumes(self.engine.volumes(), &external_volumes(task, assigned, place))?;
         make_volumes(self.engine.volumes(), &described_volumes(task, assigned, place))?;
+        self.prepare_files(task, assigned)?;
         let config = container_config(task, assigned, place);
         self.engine
             .create(Some(id), config)
@@ -142,12 +157,48 @@ impl EngineHost {
             .map_err(|error| StepFailure { may_heal: error.is_retryable(), message: full_text(&error) })
     }
 
-    async fn start(&self, container: &str) -> Result<(), StepFailure> {
-        match self.engine.start(&container_id(container)?).await {
-            Ok(()) => Ok(()),
+    /// The secrets and configs of a task are there before its container needs them.
+    fn prepare_files(&self, task: TaskId, assigned: &AssignedTask) -> Result<(), StepFailure> {
+        let networks = BTreeMap::new();
+        let place =
+            Place { node: self.node, node_name: &self.node_name, networks: &networks, files: self.files.root() };
+        self.files.prepare(task, &assigned.spec.files, &|text| filled(text, task, assigned, place))
+    }
+
+    async fn start(&self, task: TaskId, container: &str, hooks: &[Hook]) -> Result<(), StepFailure> {
+        // After a restart of the host they are gone.
+        if let Some(assigned) = self.files.of(task) {
+            self.prepare_files(task, &assigned)?;
+        }
+        let id = container_id(container)?;
+        match self.engine.start(&id).await {
+            Ok(()) => {}
             // Somebody else started it, or an earlier attempt went through after all.
-            Err(StartError::State { state: "running", .. }) => Ok(()),
-            Err(error) => Err(StepFailure { may_heal: error.is_retryable(), message: full_text(&error) }),
+            Err(StartError::State { state: "running", .. }) => {}
+            Err(error) => return Err(StepFailure { may_heal: error.is_retryable(), message: full_text(&error) }),
+        }
+        let Err(reason) = hooks::run(&self.engine, &id, hooks, hooks::LONGEST).await else { return Ok(()) };
+        // It is started again from the beginning.
+        if let Err(error) = self.engine.stop(&id, None).await {
+            tracing::warn!(error = %full_text(&error), "a container whose `post_start` failed could not be stopped");
+        }
+        Err(StepFailure { message: format!("`post_start`: {reason}"), may_heal: true })
+    }
+}
+
+impl EngineHost {
+    async fn stop(&self, container: &str, hooks: &[Hook]) -> Result<(), StepFailure> {
+        let id = container_id(container)?;
+        let grace = self.engine.inspect(&id).and_then(|container| container.config.stop_grace);
+        let grace = grace.unwrap_or(hooks::DEFAULT_GRACE);
+        // It ends all the same.
+        if let Err(reason) = hooks::run(&self.engine, &id, hooks, grace).await {
+            tracing::warn!(container, "`pre_stop`: {reason}");
+        }
+        match self.engine.stop(&id, None).await {
+            // Somebody removed it meanwhile: it does not run.
+            Ok(()) | Err(StopError::Missing { .. }) => Ok(()),
+            Err(error) => Err(failed(&error)),
         }
     }
 }
@@ -193,13 +244,6 @@ fn container_id(text: &str) -> Result<ContainerId, StepFailure> {
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> StepFailure {
     StepFailure { message: full_text(error), may_heal: true }
-}
-
-/// The tasks whose containers run now.
-#[must_use]
-pub fn running_tasks(engine: &Engine) -> BTreeSet<TaskId> {
-    let runs = |container: &&Container| matches!(container.state, ContainerState::Running { .. });
-    engine.list().iter().filter(runs).filter_map(|container| container.labels.get(TASK_LABEL)?.parse().ok()).collect()
 }
 
 fn observed(container: &Container) -> ObservedContainer {
@@ -269,12 +313,8 @@ impl Host for EngineHost {
         match step {
             Step::Pull { assigned, credential, .. } => self.pull(assigned, credential.as_ref()).await,
             Step::Create { task, assigned } => self.create(*task, assigned).await,
-            Step::Start { container, .. } => self.start(container).await,
-            Step::Stop { container, .. } => match self.engine.stop(&container_id(container)?, None).await {
-                // Somebody removed it meanwhile: it does not run.
-                Ok(()) | Err(StopError::Missing { .. }) => Ok(()),
-                Err(error) => Err(failed(&error)),
-            },
+            Step::Start { task, container, hooks, .. } => self.start(*task, container, hooks).await,
+            Step::Stop { container, hooks, .. } => self.stop(container, hooks).await,
             Step::Remove { container, .. } => {
                 let id = container_id(container)?;
                 if self.engine.inspect(&id).is_none() {
@@ -307,7 +347,12 @@ mod tests {
         }))
         .expect("an assigned task");
         let networks = BTreeMap::new();
-        let place = Place { node: NodeId::from_bits(2), node_name: "alpha", networks: &networks };
+        let place = Place {
+            node: NodeId::from_bits(2),
+            node_name: "alpha",
+            networks: &networks,
+            files: std::path::Path::new(""),
+        };
         let names = external_volumes(TaskId::from_bits(1), &assigned, place);
         assert_eq!(names, BTreeSet::from(["data-3".to_owned()]));
 

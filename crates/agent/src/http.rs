@@ -10,8 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use futures::{StreamExt, TryStreamExt};
 use stack_api::bodies::{ImageQuery, ImportQuery, LogQuery, PullRequest};
+use stack_api::examination::{ExamineRequest, HostExamination};
 use stack_api::routes::{self, Route};
-use stack_api::views::{ImageView, LogLine};
+use stack_api::views::{HostNetworksView, ImageView, LogLine};
 use stack_api::{ErrorBody, ErrorCode};
 use stack_engine::Engine;
 use stack_engine::content::Digest as EngineDigest;
@@ -22,7 +23,9 @@ use tokio_util::io::StreamReader;
 
 use stack_api::error::full_text;
 
+use crate::doctor::{self, Patient};
 use crate::engine_host::{credentials, log_query};
+use crate::networks::Networks;
 
 /// An answer that is not a success.
 #[derive(Debug)]
@@ -46,7 +49,8 @@ impl IntoResponse for Refusal {
 }
 
 /// The routes of one host, each with the table's entry, for the caller to guard and mount.
-pub fn host_routes(engine: Engine) -> Vec<(Route, Router)> {
+pub fn host_routes(engine: Engine, networks: Networks, patient: Patient) -> Vec<(Route, Router)> {
+    let examined = (engine.clone(), patient);
     let mount = |route: Route, handler: MethodRouter<Engine>| {
         (route, Router::new().route(route.path, handler).with_state(engine.clone()))
     };
@@ -58,7 +62,22 @@ pub fn host_routes(engine: Engine) -> Vec<(Route, Router)> {
         mount(routes::HOST_IMAGE_PULL, post(pull)),
         mount(routes::HOST_IMAGE_REMOVE, delete(remove)),
         mount(routes::HOST_TASK_LOGS, get(logs)),
+        (routes::HOST_NETWORKS, Router::new().route(routes::HOST_NETWORKS.path, get(in_force)).with_state(networks)),
+        (routes::HOST_EXAMINE, Router::new().route(routes::HOST_EXAMINE.path, post(examine)).with_state(examined)),
     ]
+}
+
+async fn in_force(State(networks): State<Networks>) -> Json<HostNetworksView> {
+    let state = networks.in_force().borrow().clone();
+    let problem = state.failure.map(|failure| failure.message);
+    Json(HostNetworksView { generations: state.generations, problem })
+}
+
+async fn examine(
+    State((engine, patient)): State<(Engine, Patient)>,
+    Json(request): Json<ExamineRequest>,
+) -> Json<HostExamination> {
+    Json(doctor::examine(&engine, &patient, request).await)
 }
 
 fn view(image: &Image) -> Result<ImageView, Refusal> {
@@ -73,6 +92,7 @@ fn view(image: &Image) -> Result<ImageView, Refusal> {
             Origin::Registry => "registry",
             Origin::Loaded => "loaded",
             Origin::Imported => "imported",
+            Origin::Committed => "committed",
         }
         .to_owned(),
         created: image.created.clone(),

@@ -60,7 +60,7 @@ impl Uses {
 }
 
 /// How much of a directory's disk is used, as `df` says it, in per cent.
-fn used_percent(directory: &Path) -> nix::Result<u8> {
+pub(crate) fn used_percent(directory: &Path) -> nix::Result<u8> {
     let disk = nix::sys::statvfs::statvfs(directory)?;
     let used = disk.blocks().saturating_sub(disk.blocks_free());
     let all = used.saturating_add(disk.blocks_available());

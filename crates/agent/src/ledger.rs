@@ -106,6 +106,7 @@ impl Ledger {
             tasks: Default::default(),
             registry_credentials: Default::default(),
             networks: Default::default(),
+            contents: Default::default(),
         };
         let assignment: Assignment = read(&directory.join("assignment.json"))?.unwrap_or(empty);
         if assignment.node != node {
@@ -158,7 +159,9 @@ impl Ledger {
     ///
     /// # Errors
     /// It is older, different at the same generation, or somebody else's.
-    pub fn accept(&mut self, offered: Assignment) -> Result<bool, LedgerError> {
+    pub fn accept(&mut self, mut offered: Assignment) -> Result<bool, LedgerError> {
+        // What secrets hold is on no disk.
+        offered.contents.clear();
         if !is_news(&self.assignment, &offered)? {
             return Ok(false);
         }
@@ -284,7 +287,21 @@ mod tests {
             tasks: Default::default(),
             registry_credentials: Default::default(),
             networks: Default::default(),
+            contents: Default::default(),
         }
+    }
+
+    #[test]
+    fn what_secrets_hold_is_not_on_disk() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut ledger = Ledger::open(directory.path(), NodeId::from_bits(1)).expect("opens");
+        let id = stack_model::ContentId::of_bytes([7; 32]);
+        let told = Assignment { contents: [(id, stack_model::Content(b"hunter2".to_vec()))].into(), ..assignment(7) };
+        assert!(ledger.accept(told.clone()).expect("newer"));
+        assert!(ledger.assignment().contents.is_empty());
+        let written = std::fs::read_to_string(directory.path().join("assignment.json")).expect("a file");
+        assert!(!written.contains("contents"), "{written}");
+        assert!(!ledger.accept(told).expect("the same"), "it is refused as another one of the same generation");
     }
 
     #[test]

@@ -4,8 +4,12 @@
 //! runs one loop: observe the host, [`plan`](plan::plan) (pure), execute, [`report`](report::report) (pure). The host is a
 //! trait of two methods: the engine in production, a fake in the simulation.
 
+pub mod doctor;
 pub mod engine_host;
+pub mod files;
+pub mod hooks;
 pub mod host;
+pub mod host_end;
 pub mod http;
 pub mod images;
 pub mod ledger;

@@ -50,6 +50,9 @@ pub struct TaskMemory {
     /// That failure was a start's: the container did not come to run, and whether it may run *again* is not the question.
     #[serde(default)]
     pub start_failed: bool,
+    /// What is to be run in the container after its start has ended well.
+    #[serde(default)]
+    pub post_started: bool,
     /// What is being done now, for people.
     #[serde(default)]
     pub activity: Option<String>,
@@ -138,8 +141,10 @@ impl Memory {
     pub fn begin(&mut self, step: &Step) {
         let memory = self.tasks.entry(step.task()).or_default();
         memory.activity = Some(step.activity());
-        if let Step::Stop { unhealthy: true, .. } = step {
-            memory.was_unhealthy = true;
+        match step {
+            Step::Stop { unhealthy: true, .. } => memory.was_unhealthy = true,
+            Step::Start { .. } => memory.post_started = false,
+            Step::Pull { .. } | Step::Create { .. } | Step::Stop { .. } | Step::Remove { .. } => {}
         }
     }
 
@@ -152,6 +157,7 @@ impl Memory {
                 memory.failure = None;
                 memory.start_failed = false;
                 memory.retry_at = None;
+                memory.post_started |= matches!(step, Step::Start { .. });
                 match step {
                     Step::Start { restart: Some(ran_steady), .. } => {
                         memory.attempts = 0;
@@ -202,7 +208,11 @@ mod tests {
         let of = memory.of(task);
         assert!(of.restarts_after(&policy(RestartCondition::OnFailure), 0, Timestamp(1)));
         assert!(of.has_failed(0) && !of.restarts_after(&policy(RestartCondition::None), 0, Timestamp(1)));
-        memory.end(&Step::Start { task, container: "c".to_owned(), restart: Some(true) }, Ok(()), Timestamp(2));
+        memory.end(
+            &Step::Start { task, container: "c".to_owned(), hooks: Vec::new(), restart: Some(true) },
+            Ok(()),
+            Timestamp(2),
+        );
         assert!(!memory.of(task).restarts_after(&policy(RestartCondition::OnFailure), 0, Timestamp(3)));
     }
 

@@ -61,6 +61,8 @@ impl HostNetworks {
 pub struct InForce {
     /// The ids of the networks that are as they should be, with everybody there, by full name.
     pub networks: BTreeMap<String, u64>,
+    /// The generations of the documents that are done, by full name.
+    pub generations: BTreeMap<String, u64>,
     /// Everything that was said as of this revision is done.
     pub revision: u64,
     /// Why not everything is.
@@ -187,6 +189,12 @@ impl Networks {
                         .keys()
                         .filter_map(|name| target.whole(name))
                         .map(|(assigned, document)| (document.name.clone(), assigned.id))
+                        .collect(),
+                    generations: target
+                        .assigned
+                        .keys()
+                        .filter_map(|name| target.whole(name))
+                        .map(|(_, document)| (document.name.clone(), document.generation))
                         .collect(),
                     revision: target.revision,
                     failure: None,

@@ -68,7 +68,7 @@ mod tests {
         let have = Observed { containers: BTreeMap::from([(task, container)]) };
         let (idle, pulled) = (BTreeSet::new(), BTreeSet::new());
         let mut memory = Memory::default();
-        let start = Step::Start { task, container: "c".to_owned(), restart: None };
+        let start = Step::Start { task, container: "c".to_owned(), restart: None, hooks: Vec::new() };
         memory.begin(&start);
         // The engine knows the end before the step has told its outcome.
         let busy = BTreeSet::from([task]);

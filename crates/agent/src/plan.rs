@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use stack_model::lifecycle::Hook;
 use stack_model::spec::PublishMode;
 use stack_model::{AssignedTask, Assignment, DesiredState, Health, RegistryCredential, TaskId, Timestamp};
 
@@ -31,12 +32,14 @@ pub enum Step {
         /// What it runs.
         assigned: Arc<AssignedTask>,
     },
-    /// Start the container.
+    /// Start the container, and run what is to be run in it after that.
     Start {
         /// For which task.
         task: TaskId,
         /// The container.
         container: String,
+        /// What is run in it.
+        hooks: Vec<Hook>,
         /// `None`: for the first time. `Some`: again, and whether it had been steady before it ended.
         restart: Option<bool>,
     },
@@ -48,6 +51,8 @@ pub enum Step {
         container: String,
         /// Because its health check failed.
         unhealthy: bool,
+        /// What is run in it before it is asked to end.
+        hooks: Vec<Hook>,
     },
     /// Remove the container and all that belongs to it alone.
     Remove {
@@ -144,7 +149,8 @@ pub fn plan(want: &Assignment, have: &Observed, circumstances: Circumstances<'_>
             continue;
         }
         if runs {
-            ends.push(Step::Stop { task: *task, container: container.id.clone(), unhealthy: false });
+            let hooks = assigned.map(|assigned| assigned.spec.container.pre_stop.clone()).unwrap_or_default();
+            ends.push(Step::Stop { task: *task, container: container.id.clone(), unhealthy: false, hooks });
         } else if assigned.is_none() {
             ends.push(Step::Remove { task: *task, container: container.id.clone() });
         }
@@ -200,7 +206,8 @@ fn next_step(
             Step::Pull { task, assigned, credential }
         });
     };
-    let start = |restart| Step::Start { task, container: container.id.clone(), restart };
+    let hooks = || assigned.spec.container.post_start.clone();
+    let start = |restart| Step::Start { task, container: container.id.clone(), hooks: hooks(), restart };
     let ports_are_free =
         || !leaving_ports.iter().any(|(number, protocol, leaving)| keeps_port(*number, protocol, *leaving, assigned));
     match &container.state {
@@ -214,7 +221,12 @@ fn next_step(
             if is_too_early(memory.retry_at, now, steps) {
                 return None;
             }
-            Some(Step::Stop { task, container: container.id.clone(), unhealthy: true })
+            let hooks = assigned.spec.container.pre_stop.clone();
+            Some(Step::Stop { task, container: container.id.clone(), unhealthy: true, hooks })
+        }
+        // What is to be run in it after its start was not, or not to its end: the agent was away.
+        ObservedState::Running { .. } if is_starting(&memory, assigned) => {
+            (!is_too_early(memory.retry_at, now, steps)).then(|| start(None))
         }
         ObservedState::Running { .. } => None,
         ObservedState::Exited { code, started, finished, .. } => {
@@ -263,6 +275,11 @@ fn keeps_port(number: u16, protocol: &str, leaving: Option<&AssignedTask>, assig
 /// It cannot run here, and trying again is of no use.
 pub(crate) fn is_rejected(memory: &TaskMemory) -> bool {
     memory.failure.as_ref().is_some_and(|failure| !failure.may_heal)
+}
+
+/// Its container runs, and what is to be run in it after its start has not ended well yet.
+pub(crate) fn is_starting(memory: &TaskMemory, assigned: &AssignedTask) -> bool {
+    !assigned.spec.container.post_start.is_empty() && !memory.post_started
 }
 
 /// A terminal phase was reported: the task never starts again, whatever is left of it.

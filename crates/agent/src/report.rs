@@ -6,7 +6,7 @@ use stack_model::{AssignedTask, Assignment, DesiredState, Health, Phase, Report,
 
 use crate::host::{Observed, ObservedContainer, ObservedState};
 use crate::memory::{Memory, TaskMemory};
-use crate::plan::is_rejected;
+use crate::plan::{is_rejected, is_starting};
 
 /// How every assigned task stands. Phases never go back: the furthest that was reached is in `memory`, which the caller
 /// updates from the report ([`remember`]). `busy` are the tasks with a step under way.
@@ -63,10 +63,15 @@ fn status(
             status.pid = Some(*pid);
             status.health = *health;
             since = Some(*started);
-            status.ready = !stopping && matches!(health, None | Some(Health::Healthy));
+            let starting = is_starting(memory, assigned);
+            status.ready = !stopping && !starting && matches!(health, None | Some(Health::Healthy));
             if stopping {
                 Phase::Stopping
             } else {
+                if starting {
+                    let running = "what runs in it after its start (`post_start`) has not ended yet";
+                    status.message = trouble().or_else(|| Some(running.to_owned()));
+                }
                 if *health == Some(Health::Unhealthy) {
                     status.message = Some("its health check fails".to_owned());
                 }

@@ -1,6 +1,7 @@
 //! Pure. A task in the engine's words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use stack_engine::container::{
     BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerMount, ContainerMountSource, DeviceMapping,
@@ -11,6 +12,7 @@ use stack_model::limits::{BlockLimitKind, FineLimits};
 use stack_model::spec::{self, MountSource, PublishMode};
 use stack_model::{AssignedNetwork, AssignedTask, NodeId, Slot, TaskId};
 
+use crate::files;
 use crate::overlay;
 use crate::placeholders::Placeholders;
 
@@ -26,6 +28,15 @@ pub struct Place<'a> {
     pub node_name: &'a str,
     /// The networks that it is on.
     pub networks: &'a BTreeMap<String, AssignedNetwork>,
+    /// Where the files of the host's tasks are.
+    pub files: &'a Path,
+}
+
+/// A text with the placeholders of a task filled in.
+#[must_use]
+pub fn filled(text: &str, task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> String {
+    let name = container_name(task, assigned);
+    Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name }.fill(text)
 }
 
 /// The container of a task. The image is named by the digest that the task is pinned to.
@@ -59,7 +70,12 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
         dns: container.dns.clone(),
         dns_search: container.dns_search.clone(),
         dns_options: container.dns_options.clone(),
-        mounts: container.mounts.iter().map(|mount| container_mount(mount, &assigned.spec.volumes, &fill)).collect(),
+        mounts: container
+            .mounts
+            .iter()
+            .map(|mount| container_mount(mount, &assigned.spec.volumes, &fill))
+            .chain(file_mounts(task, assigned, place))
+            .collect(),
         read_only: container.read_only,
         init: container.init.unwrap_or(false),
         tty: container.tty,
@@ -169,6 +185,20 @@ fn own_labels(task: TaskId, assigned: &AssignedTask) -> BTreeMap<String, String>
         ("stack.service".to_owned(), key.service.to_string()),
         ("stack.slot".to_owned(), assigned.slot.to_string()),
     ])
+}
+
+/// Secrets and configs, each as a mount of its own.
+fn file_mounts(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> impl Iterator<Item = ContainerMount> {
+    assigned.spec.files.iter().enumerate().map(move |(index, file)| ContainerMount {
+        target: file.reference.target.clone(),
+        read_only: true,
+        source: ContainerMountSource::Bind {
+            path: files::path(place.files, task, index),
+            create_host_path: false,
+            propagation: None,
+            non_recursive: false,
+        },
+    })
 }
 
 fn container_mount(

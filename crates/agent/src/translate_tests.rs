@@ -10,7 +10,7 @@ fn assigned(spec: serde_json::Value) -> AssignedTask {
 }
 
 fn place(networks: &BTreeMap<String, AssignedNetwork>) -> Place<'_> {
-    Place { node: NodeId::from_bits(2), node_name: "alpha", networks }
+    Place { node: NodeId::from_bits(2), node_name: "alpha", networks, files: Path::new("/run/stack/files") }
 }
 
 #[test]

@@ -20,7 +20,8 @@ use stack_model::{NodeDescription, NodeId, Report};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::{LedgerError, SharedLedger};
+use crate::files::Files;
+use crate::ledger::{Ledger, LedgerError, SharedLedger};
 use crate::metrics::AgentMetrics;
 use crate::networks::Networks;
 use crate::reconcile::Contact;
@@ -73,12 +74,14 @@ pub struct Session {
     wake: Arc<Notify>,
     reports: watch::Receiver<Option<Report>>,
     networks: Networks,
+    files: Files,
     metrics: AgentMetrics,
 }
 
 impl Session {
     /// A session that has not begun.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "the parts of one host, each needed once")]
     pub fn new(
         config: SessionConfig,
         ledger: SharedLedger,
@@ -86,10 +89,11 @@ impl Session {
         wake: Arc<Notify>,
         reports: watch::Receiver<Option<Report>>,
         networks: Networks,
+        files: Files,
         metrics: AgentMetrics,
     ) -> Self {
         let known = Mutex::new(Known { controllers: config.controllers.clone(), current: None });
-        Self { config, known, ledger, contact, wake, reports, networks, metrics }
+        Self { config, known, ledger, contact, wake, reports, networks, files, metrics }
     }
 
     /// Runs until `stop`.
@@ -185,13 +189,23 @@ impl Session {
                 }
             };
             pause.reset();
-            let Some(assignment) = answer.assignment else {
+            let Some(mut assignment) = answer.assignment else {
                 self.contact.made();
                 continue;
             };
             let generation = assignment.generation;
             let networks = assignment.networks.clone();
-            let accepted = self.ledger.change(|ledger| ledger.accept(assignment)).await;
+            let contents = std::mem::take(&mut assignment.contents);
+            let files = self.files.clone();
+            let accept = move |ledger: &mut Ledger| {
+                let accepted = ledger.accept(assignment);
+                // Before anybody can look at the ledger and miss them.
+                if accepted.is_ok() {
+                    files.hear(ledger.assignment(), contents);
+                }
+                accepted
+            };
+            let accepted = self.ledger.change(accept).await;
             match accepted {
                 Ok(is_news) => {
                     after = Some(generation);

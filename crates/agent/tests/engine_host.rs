@@ -75,7 +75,8 @@ async fn conforms(root: PathBuf, cgroup: &str) {
     let digest = imported.expect("imported").digest.as_str().parse().expect("a digest");
     let address = "127.0.0.1".parse().expect("an address");
     let networks = Networks::new(stack_agent::HostNetworks::default());
-    let host = EngineHost::new(engine.clone(), NodeId::from_bits(1), "host".to_owned(), networks, address);
+    let files = stack_agent::files::Files::new(&root.join("run"));
+    let host = EngineHost::new(engine.clone(), NodeId::from_bits(1), "host".to_owned(), networks, files, address);
     let outcome = tokio::spawn(async move { conformance(&host, &workload(&digest)).await }).await;
     for container in engine.list() {
         let options = RemoveOptions { force: true, volumes: true };

@@ -3,7 +3,7 @@
 use stack_model::spec::{RestartCondition, RestartPolicy};
 use stack_model::{Health, Milliseconds, Phase};
 use stack_testkit::fake_host::Trouble;
-use stack_testkit::lone_agent::LoneAgent;
+use stack_testkit::lone_agent::{LoneAgent, task};
 use stack_testkit::specs::{Service, service};
 
 fn web() -> Service {
@@ -30,6 +30,21 @@ fn a_task_is_pulled_made_and_started() {
     let status = agent.says(1);
     assert_eq!((status.phase, status.ready, status.restarts), (Phase::Running, true, 0));
     assert_eq!(agent.sleeps(), None);
+}
+
+#[test]
+fn a_task_serves_when_what_runs_after_its_start_has_ended() {
+    let mut agent = running(web().post_start(&["warm-up"]));
+    assert!(agent.says(1).ready);
+    // The agent was away before it had ended: it runs again, and nobody is sent to the task until then.
+    let memory = agent.memory.tasks.entry(task(1)).or_default();
+    memory.post_started = false;
+    let begun = agent.turn();
+    assert_eq!(begun, ["start 1"]);
+    assert!(!agent.says(1).ready);
+    agent.settle();
+    assert!(agent.says(1).ready);
+    assert_eq!(agent.says(1).restarts, 0);
 }
 
 #[test]

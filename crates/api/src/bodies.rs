@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use stack_model::spec::NetworkSpec;
-use stack_model::{Availability, NodeDescription, NodeId, NodeRole, RegistryCredential, ServiceKey, StackSpec};
+use stack_model::{
+    Availability, Content, FileContents, NodeDescription, NodeId, NodeRole, RegistryCredential, ServiceKey, StackSpec,
+};
 use utoipa::{IntoParams, ToSchema};
 
 /// `POST /v1/cluster/init` (local socket only).
@@ -104,6 +106,23 @@ pub struct DeployRequest {
     /// `Some(0)`: must be new; `Some(n)`: must be at revision n; `None`: whatever is there.
     #[serde(default)]
     pub expected_revision: Option<u64>,
+    /// What the secrets and configs of the stack hold, by their keys, as base64. One that is left out keeps what the spec
+    /// names under `content`, if the cluster has it.
+    #[serde(default, skip_serializing_if = "FileContents::is_empty")]
+    #[schema(value_type = Object)]
+    pub contents: FileContents,
+}
+
+/// `POST /v1/secrets/{name}` and `POST /v1/configs/{name}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateFileRequest {
+    /// What it holds, as base64; at most 500 KiB.
+    #[schema(value_type = String)]
+    pub content: Content,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// `POST /v1/scale`.

@@ -4,6 +4,7 @@
 pub mod bodies;
 pub mod client;
 pub mod error;
+pub mod examination;
 pub mod openapi;
 pub mod routes;
 pub mod session;

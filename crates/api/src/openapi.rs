@@ -19,6 +19,7 @@ use crate::routes::{self, Caller};
     crate::bodies::UpdateNodeRequest,
     crate::bodies::SetRegistryRequest,
     crate::bodies::PutNetworkRequest,
+    crate::bodies::CreateFileRequest,
     crate::bodies::PullRequest,
     crate::views::ClusterView,
     crate::views::MemberView,
@@ -35,11 +36,16 @@ use crate::routes::{self, Caller};
     crate::views::Written,
     crate::views::ImageView,
     crate::views::RegistryView,
+    crate::views::FileView,
     crate::views::NetworkView,
     crate::views::NetworkHostView,
+    crate::views::HostNetworksView,
     crate::views::NetworkServiceView,
     crate::views::NetworkTaskView,
     crate::views::LogLine,
+    crate::examination::ExamineRequest,
+    crate::examination::HostExamination,
+    crate::examination::ExaminationView,
 )))]
 struct Schemas;
 

@@ -96,6 +96,15 @@ routes! {
     NETWORK = "GET" "/v1/networks/{network}" Operator None => Some("NetworkView"), "One network, with who is on it";
     PUT_NETWORK = "PUT" "/v1/networks/{network}" Operator Some("PutNetworkRequest") => Some("Written"), "Make a network by hand, or change one";
     REMOVE_NETWORK = "DELETE" "/v1/networks/{network}" Operator None => Some("Written"), "Remove a network that was made by hand";
+    DOCTOR = "POST" "/v1/doctor" Operator None => Some("ExaminationView"), "Examine every host and the ways between them";
+    SECRETS = "GET" "/v1/secrets" Operator None => Some("FileView[]"), "All secrets, without what they hold";
+    SECRET = "GET" "/v1/secrets/{name}" Operator None => Some("FileView"), "One secret, without what it holds";
+    CREATE_SECRET = "POST" "/v1/secrets/{name}" Operator Some("CreateFileRequest") => Some("Written"), "Make a secret by hand";
+    REMOVE_SECRET = "DELETE" "/v1/secrets/{name}" Operator None => Some("Written"), "Remove a secret that was made by hand";
+    CONFIGS = "GET" "/v1/configs" Operator None => Some("FileView[]"), "All configs";
+    CONFIG = "GET" "/v1/configs/{name}" Operator None => Some("FileView"), "One config";
+    CREATE_CONFIG = "POST" "/v1/configs/{name}" Operator Some("CreateFileRequest") => Some("Written"), "Make a config by hand";
+    REMOVE_CONFIG = "DELETE" "/v1/configs/{name}" Operator None => Some("Written"), "Remove a config that was made by hand";
     NODE_REGISTER = "POST" "/v1/node/register" Node None => None, "A node says what and where it is";
     NODE_HEARTBEAT = "POST" "/v1/node/heartbeat" Node None => None, "A node is alive";
     NODE_ASSIGNMENT = "GET" "/v1/node/assignment" Node None => None, "What a node shall do, when it is news";
@@ -108,6 +117,8 @@ routes! {
     HOST_IMAGE_PULL = "POST" "/v1/host/images/pull" Controller Some("PullRequest") => Some("ImageView"), "Pull an image on this host";
     HOST_IMAGE_REMOVE = "DELETE" "/v1/host/images" Controller None => Some("ImageView[]"), "Remove an image from this host";
     HOST_TASK_LOGS = "GET" "/v1/host/tasks/{task}/logs" Controller None => Some("LogLine"), "The output of a task on this host";
+    HOST_NETWORKS = "GET" "/v1/host/networks" Controller None => Some("HostNetworksView"), "What of the networks is in force on this host";
+    HOST_EXAMINE = "POST" "/v1/host/examine" Controller Some("ExamineRequest") => Some("HostExamination"), "Examine this host and the ways to others";
     OPENAPI = "GET" "/v1/openapi.json" Anyone None => None, "This document";
     METRICS = "GET" "/metrics" Operator None => None, "Prometheus metrics";
 }

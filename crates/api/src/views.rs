@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use stack_model::{
-    Availability, DesiredState, Digest, Health, NodeDescription, NodeId, NodeRole, Phase, Readiness, ServiceKey, Slot,
-    StackName, StackSpec, TaskId, Timestamp,
+    Availability, ContentId, DesiredState, Digest, Health, NodeDescription, NodeId, NodeRole, Phase, Readiness,
+    ServiceKey, Slot, StackName, StackSpec, TaskId, Timestamp,
 };
 use utoipa::ToSchema;
 
@@ -405,6 +405,33 @@ pub struct RegistryView {
     pub username: String,
 }
 
+/// A secret or a config. What a secret holds is never shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileView {
+    /// Its name in the cluster.
+    pub name: String,
+    /// The stack that brings it along; none: it was made by hand.
+    #[schema(value_type = Option<String>)]
+    pub stack: Option<StackName>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// How much it holds, in bytes.
+    pub bytes: u64,
+    /// Names what it holds without telling it: another content has another.
+    #[schema(value_type = String)]
+    pub content: ContentId,
+    /// When it was made by hand.
+    #[schema(value_type = Option<u64>)]
+    pub created_at: Option<Timestamp>,
+    /// The stacks that use it.
+    #[schema(value_type = Vec<String>)]
+    pub used_by: Vec<StackName>,
+    /// What it says: of one config that is asked for, if it is text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
 /// One network between hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NetworkView {
@@ -442,6 +469,38 @@ pub struct NetworkHostView {
     pub node: String,
     /// Its own addresses there: its containers' gateways.
     pub addresses: Vec<String>,
+    /// Whether it does what was decided. Only where one network is asked for: the host itself is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub convergence: Option<Convergence>,
+}
+
+/// Whether a host does on a network what was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Convergence {
+    /// It does.
+    InForce,
+    /// Not yet everything.
+    Behind {
+        /// Why, where the host knows more than that it has only just heard of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<String>,
+    },
+    /// It cannot be asked.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a host does of its networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostNetworksView {
+    /// The generation of each network that is in force, by full name.
+    pub generations: BTreeMap<String, u64>,
+    /// Why not everything is done that was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A service on a network.

@@ -90,6 +90,14 @@ pub enum Command {
     /// The networks between hosts
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Examine the hosts and the ways between them: ports, packet sizes, clocks, kernels, disks
+    Doctor(ListArguments),
+    /// Secrets; what they hold is never shown
+    #[command(subcommand)]
+    Secret(FileCommand),
+    /// Configuration files that stacks bring along or that were made by hand
+    #[command(subcommand)]
+    Configs(FileCommand),
     /// Credentials of registries, for the whole cluster
     #[command(subcommand)]
     Registry(RegistryCommand),
@@ -538,6 +546,34 @@ pub enum NetworkCommand {
         labels: Vec<String>,
     },
     /// Remove a network that nobody is on
+    Rm {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `stack secret` and `stack configs`.
+#[derive(Debug, Subcommand)]
+pub enum FileCommand {
+    /// List them
+    Ls(ListArguments),
+    /// Show one, as JSON; what a secret holds is not shown
+    Inspect {
+        /// Its full name: that of a stack's is `STACK_KEY`
+        name: String,
+    },
+    /// Make one that stacks use with `external: true`
+    Create {
+        /// Its name
+        name: String,
+        /// What it holds, at most 500 KiB; `-` is standard input
+        #[arg(default_value = "-")]
+        file: PathBuf,
+        /// A label, KEY=VALUE
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
+    },
+    /// Remove one that was made by hand and that no stack uses
     Rm {
         /// Its name
         name: String,

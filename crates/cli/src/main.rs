@@ -15,6 +15,7 @@ use clap::{CommandFactory, Parser};
 use arguments::{Arguments, Command};
 use failure::{ExitCode, Failure};
 use request::Session;
+use stack_model::FileKind;
 
 fn main() -> std::process::ExitCode {
     let arguments = Arguments::parse();
@@ -57,6 +58,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Rm { stack, detach, timeout } => commands::deploy::remove(&session, &stack, detach, timeout).await,
         Command::Image(command) => commands::image::run(&session, command).await,
         Command::Network(command) => commands::network::run(&session, command).await,
+        Command::Doctor(arguments) => commands::doctor::run(&session, &arguments).await,
+        Command::Secret(command) => commands::files::run(&session, FileKind::Secret, command).await,
+        Command::Configs(command) => commands::files::run(&session, FileKind::Config, command).await,
         Command::Registry(command) => commands::registry::run(&session, command).await,
         Command::Context(command) => commands::context::run(&session, command).await,
         Command::Dev(command) => commands::dev::run(command).await,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use stack_model::StackSpec;
+use stack_model::{Content, FileContents, StackSpec};
 use stack_stackfile::{
     Diagnostic, Environment, FileError, Files, Severity, Source, SourceFile, dotenv, parse, render_all,
 };
@@ -22,16 +22,28 @@ struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &str) -> Result<String, FileError> {
-        let path = match path.strip_prefix("~/") {
-            Some(rest) => {
-                std::env::var_os("HOME").map_or_else(|| PathBuf::from(path), |home| Path::new(&home).join(rest))
-            }
-            None => PathBuf::from(path),
-        };
-        read_text(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => FileError::NotFound,
-            _ => FileError::Other(error.to_string()),
-        })
+        read_text(&with_home(path)).map_err(|error| in_words(&error))
+    }
+
+    fn read_bytes(&self, path: &str) -> Result<Vec<u8>, FileError> {
+        let most = u64::try_from(Content::LARGEST).unwrap_or(u64::MAX).saturating_add(1);
+        let mut bytes = Vec::new();
+        let read = std::fs::File::open(with_home(path)).and_then(|file| file.take(most).read_to_end(&mut bytes));
+        read.map(|_| bytes).map_err(|error| in_words(&error))
+    }
+}
+
+fn with_home(path: &str) -> PathBuf {
+    match path.strip_prefix("~/") {
+        Some(rest) => std::env::var_os("HOME").map_or_else(|| PathBuf::from(path), |home| Path::new(&home).join(rest)),
+        None => PathBuf::from(path),
+    }
+}
+
+fn in_words(error: &std::io::Error) -> FileError {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => FileError::NotFound,
+        _ => FileError::Other(error.to_string()),
     }
 }
 
@@ -127,12 +139,12 @@ impl Gathered {
     }
 }
 
-/// The spec that the files ask for. Warnings and errors are printed.
-pub fn read(arguments: &FileArguments) -> Result<StackSpec, Failure> {
+/// The spec that the files ask for, and what its secrets and configs hold. Warnings and errors are printed.
+pub fn read(arguments: &FileArguments) -> Result<(StackSpec, FileContents), Failure> {
     match Gathered::read(arguments)?.with(arguments, parse) {
         Ok(parsed) => {
             tell(&parsed.warnings);
-            Ok(parsed.spec)
+            Ok((parsed.spec, parsed.contents))
         }
         Err(diagnostics) => {
             tell(&diagnostics);

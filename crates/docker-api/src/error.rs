@@ -14,8 +14,8 @@ use stack_engine::container::{
 use stack_engine::copying::CopyError;
 use stack_engine::image::unpack::UnpackError;
 use stack_engine::image::{
-    GetError, LoadError, ParseReferenceError, PullError, RecordError, RemoveError as ImageRemoveError, SaveError,
-    SelectError, TagError,
+    CommitError, GetError, LoadError, ParseReferenceError, PullError, RecordError, RemoveError as ImageRemoveError,
+    SaveError, SelectError, TagError,
 };
 use stack_engine::network::{self, NetworkError};
 use stack_engine::volume::VolumeError;
@@ -273,6 +273,9 @@ pub enum ApiError {
     /// Nothing could be copied out of a container or into it.
     #[error(transparent)]
     Copy(CopyError),
+    /// No image could be made of a container.
+    #[error(transparent)]
+    Commit(CommitError),
     /// Nothing has this path in a container.
     #[error("Could not find the file {path} in container {name}")]
     NoSuchPath {
@@ -350,6 +353,15 @@ impl ApiError {
         }
     }
 
+    /// Why no image was made of a container.
+    pub fn commit(error: CommitError) -> Self {
+        match error {
+            CommitError::Missing { id } => Self::NoSuchContainer { name: id.to_string() },
+            CommitError::Base(error) => error.into(),
+            other => Self::Commit(other),
+        }
+    }
+
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -360,6 +372,18 @@ impl ApiError {
             Self::Version(_) | Self::Decode(_) | Self::AmbiguousContainer { .. } => StatusCode::BAD_REQUEST,
             Self::NotRunning { .. } => StatusCode::CONFLICT,
             Self::NoSuchPath { .. } => StatusCode::NOT_FOUND,
+            Self::Commit(error) => match error {
+                CommitError::Missing { .. } | CommitError::Base(_) => StatusCode::NOT_FOUND,
+                CommitError::Name { .. } | CommitError::Document(_) => StatusCode::BAD_REQUEST,
+                CommitError::Pause(_)
+                | CommitError::Changes(_)
+                | CommitError::Redirected { .. }
+                | CommitError::Pack(_)
+                | CommitError::Layer(_)
+                | CommitError::Content(_)
+                | CommitError::Records(_)
+                | CommitError::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
+            },
             Self::Copy(error) => match error {
                 CopyError::Missing { .. } | CopyError::NotFound { .. } => StatusCode::NOT_FOUND,
                 CopyError::ReadOnlyRoot | CopyError::ReadOnlyVolume => StatusCode::FORBIDDEN,

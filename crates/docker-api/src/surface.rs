@@ -15,10 +15,8 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "build",
             "build/cancel",
             "build/prune",
-            "commit",
             "session",
             "grpc",
-            "images/{..}/push",
             "plugins/create",
             "plugins/pull",
             "plugins/{..}/disable",
@@ -75,8 +73,8 @@ mod tests {
         let text = |method: Method, path: &str| refusal(&method, path).to_string();
         assert_eq!(text(Method::POST, "/build"), "POST /build is not supported by this daemon yet");
         assert_eq!(
-            text(Method::POST, "/images/docker.io/library/web/push"),
-            "POST /images/{name}/push is not supported by this daemon yet"
+            text(Method::POST, "/plugins/docker.io/library/web/push"),
+            "POST /plugins/{name}/push is not supported by this daemon yet"
         );
         for (method, path) in [
             (Method::GET, "/services"),

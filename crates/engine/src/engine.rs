@@ -5,6 +5,7 @@
 
 mod adoption;
 mod changes;
+mod committing;
 mod copies;
 mod copying;
 mod difference;
@@ -12,15 +13,17 @@ mod execs;
 mod host_end;
 mod networking;
 mod streams;
+mod telling;
 mod verdict;
 
 pub use changes::ContainerChange;
 use copies::Copies;
 pub use difference::Difference;
 pub use networking::ConnectError;
+use telling::subject_of;
 use verdict::VerdictFile;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -30,16 +33,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stack_shim::protocol::{Request, Response};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
-    Container, ContainerConfig, ContainerId, ContainerState, CreateError, Event, EventKind, EventSubject, ExecCommand,
-    ExecError, ExecId, ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError,
-    Prober, Record, RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError,
-    Waiting,
+    Container, ContainerConfig, ContainerId, ContainerState, CreateError, EventKind, ExecCommand, ExecError, ExecId,
+    ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Prober, Record,
+    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
 };
 use crate::dns::{Directory, NameServers, NameServersConfig};
+use crate::events::Events;
 use crate::image::{ImageStore, RegistryConfig};
 use crate::logs::{self, LogError, LogQuery, LogStream};
 use crate::metrics::Metrics;
@@ -50,11 +53,10 @@ use crate::volume::{VolumeError, Volumes};
 
 /// How long a killed container may take to end.
 const KILLED: Duration = Duration::from_secs(30);
+/// How long those who read a container's log may take to open its files, before it is removed.
+const LOG_READERS: Duration = Duration::from_secs(1);
 /// How long a container may take to end after its stop signal, unless it says otherwise.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// So many events are remembered for those who ask for the past.
-const REMEMBERED: usize = 1024;
 
 /// Where an engine keeps its things, and how its containers are made.
 #[derive(Debug, Clone)]
@@ -108,8 +110,7 @@ struct Inner {
     roots: Arc<dyn Roots>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Slot>>>,
     execs: Mutex<BTreeMap<ExecId, Arc<execs::ExecSlot>>>,
-    events: broadcast::Sender<Event>,
-    history: Mutex<VecDeque<Event>>,
+    events: Events,
     metrics: Metrics,
     warnings: Mutex<Vec<String>>,
     /// The host goes down: no policy starts anything again.
@@ -128,6 +129,8 @@ struct Slot {
     waiting: Waiting,
     /// Who looks at its files.
     copies: Copies,
+    /// Held by whoever reads its log and needs the names of the files.
+    log_names: Arc<tokio::sync::RwLock<()>>,
 }
 
 struct Data {
@@ -146,18 +149,6 @@ struct Data {
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn now_nanoseconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn subject_of(record: &Record) -> EventSubject {
-    let mut labels = record.image.labels.clone();
-    labels.extend(record.config.labels.clone());
-    let name = record.config.name.clone().unwrap_or_else(|| record.id.to_string());
-    EventSubject { name, image: record.config.image.clone(), labels }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -184,6 +175,7 @@ impl Slot {
             writing: watch::channel(running).0,
             waiting: Waiting::default(),
             copies: Copies::default(),
+            log_names: Arc::default(),
         }
     }
 
@@ -242,6 +234,10 @@ impl Engine {
         let hierarchies = Arc::new(cgroup::detect(&config.cgroup_parent)?);
         let overlay = Arc::new(Overlay::open(OverlayConfig::default())?);
         let names = Arc::new(NameServers::new(NameServersConfig::default(), Arc::new(Directory::new())));
+        let events = Events::default();
+        images.tell_to(events.clone());
+        networks.tell_to(events.clone());
+        volumes.tell_to(events.clone());
         networks.publish_in(Arc::clone(names.directory()));
         let loaded = records.load()?;
         let launcher = Launcher {
@@ -261,8 +257,7 @@ impl Engine {
             roots,
             containers: Mutex::new(BTreeMap::new()),
             execs: Mutex::new(BTreeMap::new()),
-            events: broadcast::channel(1024).0,
-            history: Mutex::default(),
+            events,
             metrics: Metrics::new(),
             warnings: Mutex::new(loaded.warnings),
             ending: AtomicBool::new(false),
@@ -321,38 +316,10 @@ impl Engine {
         self.inner.metrics.register(registry);
     }
 
-    /// What happens from now on. A receiver that falls behind by more than 1024 is told so, and lists anew.
+    /// What happens on this host.
     #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.inner.events.subscribe()
-    }
-
-    /// What happened since a time in nanoseconds since the Unix epoch, as far back as it is remembered, and what happens from
-    /// now on, without a gap between the two.
-    #[must_use]
-    pub fn events_since(&self, since: u64) -> (Vec<Event>, broadcast::Receiver<Event>) {
-        let history = locked(&self.inner.history);
-        let past = history.iter().filter(|event| event.time >= since).cloned().collect();
-        (past, self.inner.events.subscribe())
-    }
-
-    fn tell(&self, id: &ContainerId, kind: EventKind) {
-        let subject = self.slot(id).map(|slot| subject_of(&slot.record())).unwrap_or_default();
-        self.tell_of(id, kind, subject);
-    }
-
-    fn tell_of(&self, id: &ContainerId, kind: EventKind, subject: EventSubject) {
-        // Held until it is sent, so that the remembered ones are in the order in which they are heard.
-        let mut history = locked(&self.inner.history);
-        let last = history.back().map_or(0, |event| event.time);
-        let time = now_nanoseconds().max(last);
-        let event = Event { id: id.clone(), time, kind, subject: Arc::new(subject) };
-        if history.len() == REMEMBERED {
-            history.pop_front();
-        }
-        history.push_back(event.clone());
-        // Nobody listening is no error.
-        let _ = self.inner.events.send(event);
+    pub fn events(&self) -> &Events {
+        &self.inner.events
     }
 
     fn slot(&self, id: &ContainerId) -> Option<Arc<Slot>> {
@@ -492,10 +459,13 @@ impl Engine {
                 self.inner.metrics.starts.inc();
                 self.inner.metrics.start_seconds.observe(began.elapsed().as_secs_f64());
                 let Launched { pid, started_at, child } = launched;
+                // Nobody may see it run without a verdict, and take that for one that needs none.
+                locked(&slot.data).health = Prober::is_wanted(&slot.record()).then(HealthState::starting_now);
                 slot.set(ContainerState::Running { pid, started_at: started_at / 1_000_000 });
                 drop(alone);
                 // Whoever came while it was being started.
                 slot.waiting.connect(self.inner.launcher.run_directory(id)).await;
+                self.tell_surroundings(&record, true);
                 self.tell(id, EventKind::Started);
                 self.supervise(Arc::clone(&slot), shim, Some(child), pid, started_at);
                 Ok(())
@@ -569,8 +539,8 @@ impl Engine {
             move |state: HealthState| {
                 let Some(slot) = slot.upgrade() else { return };
                 let before = locked(&slot.data).health.replace(state.clone());
+                verdict.write(&state);
                 if before.is_none_or(|before| before.health != state.health) {
-                    verdict.write(&state);
                     engine.tell(&id, EventKind::Health(state.health));
                 }
             }
@@ -620,6 +590,7 @@ impl Engine {
         }
         // Told before the clearing up, which takes longer; a new start waits for its turn.
         self.record_end(slot, status.clone()).await;
+        self.tell_surroundings(&record, false);
         let failures = self.inner.launcher.clear(&record.id, &record.cgroups).await;
         report(&record.id, &failures);
         self.remove_if_asked(slot);
@@ -812,6 +783,8 @@ impl Engine {
                 }
             }
         }
+        // Who follows its log reads it to the end.
+        let _ = tokio::time::timeout(LOG_READERS, slot.log_names.write()).await;
         if failures.is_empty()
             && let Err(error) = self.inner.launcher.records.remove(id)
         {
@@ -908,7 +881,8 @@ impl Engine {
             None => logs::refused(LogError::Missing { id: id.to_string() }),
             Some(slot) => {
                 let directory = self.inner.launcher.records.directory(id).join("logs");
-                logs::read(directory, query, slot.writing.subscribe())
+                let names = Arc::clone(&slot.log_names).try_read_owned().ok();
+                logs::read(directory, query, slot.writing.subscribe(), names)
             }
         }
     }

@@ -6,6 +6,7 @@ pub mod content;
 pub mod copying;
 pub mod dns;
 mod engine;
+pub mod events;
 pub mod image;
 pub mod logs;
 mod metrics;

@@ -5,10 +5,12 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use stack_engine::container::EventKind;
 use stack_engine::container::{
     ContainerConfig, ContainerMount, ContainerMountSource, ExecCommand, Health, Healthcheck, NamespaceMode, Resources,
     SeccompChoice,
 };
+use stack_engine::events::Happening;
 use stack_engine::network::NetworkEndpoint;
 use support::{shell, with_host};
 
@@ -293,12 +295,14 @@ fn health_follows_the_probe() {
             }),
             ..shell("echo ready; while :; do sleep 0.05; done")
         };
-        let mut events = host.engine.events();
+        let mut events = host.engine.events().listen();
         let id = host.start("patient", config).await;
         let mut health_event = async |wanted: Health| {
             let found = tokio::time::timeout(support::PATIENCE, async {
                 loop {
-                    if events.recv().await.unwrap().kind == stack_engine::container::EventKind::Health(wanted) {
+                    let what = events.recv().await.unwrap().what;
+                    let Happening::Container { kind: EventKind::Health(health), .. } = what else { continue };
+                    if health == wanted {
                         return;
                     }
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::files::Contents;
 use crate::id::{NodeId, TaskId};
 use crate::name::{RequestId, ServiceKey};
 use crate::network::AssignedNetwork;
@@ -73,4 +74,7 @@ pub struct Assignment {
     /// The networks that the host is on, by full name.
     #[serde(default)]
     pub networks: BTreeMap<String, AssignedNetwork>,
+    /// What the secrets and configs of the tasks hold. Never written to the host's disk.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: Contents,
 }

@@ -2,7 +2,9 @@
 //! hosts saw (reports). No behaviour beyond parsing and printing of small values lives here.
 
 pub mod assignment;
+pub mod files;
 pub mod id;
+pub mod lifecycle;
 pub mod limits;
 pub mod name;
 pub mod network;
@@ -13,6 +15,7 @@ pub mod task;
 pub mod time;
 
 pub use assignment::{AssignedTask, Assignment, DesiredState, RegistryCredential};
+pub use files::{Content, ContentId, Contents, FileContents, FileKind, FileReference, SharedFile, TaskFile};
 pub use id::{Digest, NodeId, ParseIdError, TaskId};
 pub use name::{NameError, RequestId, ServiceKey, ServiceName, StackName};
 pub use network::{

@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::files::{FileKind, FileReference, SharedFile};
 use crate::id::Digest;
+use crate::lifecycle::{Dependency, Hook};
 use crate::limits::FineLimits;
 use crate::name::{ServiceName, StackName};
 use crate::time::Milliseconds;
@@ -26,6 +28,31 @@ pub struct StackSpec {
     /// By their keys in the stack file.
     #[serde(default)]
     pub volumes: BTreeMap<String, VolumeSpec>,
+    /// By their keys in the stack file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SharedFile>,
+    /// By their keys in the stack file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub configs: BTreeMap<String, SharedFile>,
+}
+
+impl StackSpec {
+    /// Its secrets or its configs.
+    #[must_use]
+    pub const fn files(&self, kind: FileKind) -> &BTreeMap<String, SharedFile> {
+        match kind {
+            FileKind::Secret => &self.secrets,
+            FileKind::Config => &self.configs,
+        }
+    }
+
+    /// Its secrets or its configs, to be changed.
+    pub const fn files_mut(&mut self, kind: FileKind) -> &mut BTreeMap<String, SharedFile> {
+        match kind {
+            FileKind::Secret => &mut self.secrets,
+            FileKind::Config => &mut self.configs,
+        }
+    }
 }
 
 /// One service of a stack.
@@ -48,6 +75,12 @@ pub struct ServiceSpec {
     /// How a changed spec reaches the tasks.
     #[serde(default)]
     pub update: UpdatePolicy,
+    /// How a failed update is undone; `None`: as `update` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<UpdatePolicy>,
+    /// The services of the stack that it needs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub depends_on: BTreeMap<ServiceName, Dependency>,
     /// Ports that the hosts publish.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
@@ -151,6 +184,12 @@ pub struct ContainerSpec {
     /// File systems in the container.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// Secrets of the stack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<FileReference>,
+    /// Configs of the stack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub configs: Vec<FileReference>,
     /// The root file system is mounted read-only.
     #[serde(default)]
     pub read_only: bool,
@@ -169,6 +208,13 @@ pub struct ContainerSpec {
     /// How long it may take to end before it is killed; 10 s unless said otherwise.
     #[serde(default)]
     pub stop_grace_period: Option<Milliseconds>,
+    /// Run in the container, one after the other, each time that it was started. It serves when they have ended; where one
+    /// fails, it is stopped and started again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub post_start: Vec<Hook>,
+    /// Run in the container, one after the other, before it is asked to end, within its grace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pre_stop: Vec<Hook>,
     /// Replaces the image's health check.
     #[serde(default)]
     pub healthcheck: Option<Healthcheck>,
@@ -235,6 +281,17 @@ pub struct ContainerSpec {
     /// When the image is looked for in its registry.
     #[serde(default)]
     pub pull_policy: PullPolicy,
+}
+
+impl ContainerSpec {
+    /// Its secrets or its configs.
+    #[must_use]
+    pub fn files(&self, kind: FileKind) -> &[FileReference] {
+        match kind {
+            FileKind::Secret => &self.secrets,
+            FileKind::Config => &self.configs,
+        }
+    }
 }
 
 /// Which seccomp profile filters a container's system calls.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::assignment::DesiredState;
+use crate::files::TaskFile;
 use crate::id::{NodeId, TaskId};
 use crate::name::{RequestId, ServiceKey};
 use crate::network::Draining;
@@ -109,6 +110,17 @@ pub struct TaskSpec {
     /// The volumes that its mounts name, by the key that the mounts use.
     #[serde(default)]
     pub volumes: BTreeMap<String, VolumeSpec>,
+    /// The secrets and configs that its container sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<TaskFile>,
+    /// The revision of the last deploy that replaced its service's tasks for the sake of another service. Written by `apply`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub round: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Task {

@@ -1,20 +1,21 @@
 //! Pure. The state machine: one log entry changes the state, or is refused and changes nothing but the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use stack_model::spec::{MountSource, NetworkAttachment, NetworkMode, ServiceMode, ServiceSpec, StackSpec, VolumeSpec};
 use stack_model::{
-    Availability, DesiredState, Draining, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report, RequestId,
-    ServiceKey, StackName, Task, TaskId, TaskSpec, TaskStatus, Timestamp,
+    Availability, Contents, DesiredState, Draining, Node, NodeDescription, NodeId, NodeRole, Phase, Readiness, Report,
+    RequestId, ServiceKey, StackName, Task, TaskId, TaskSpec, TaskStatus, Timestamp,
 };
 
 use crate::command::{Change, Command, NewTask};
+use crate::files;
 use crate::networks;
 use crate::ports;
+use crate::rejected::Rejected;
+use crate::rollout;
 use crate::schedule;
 use crate::state::{ControllerMember, Service, Stack, State, Update, UpdateState};
 
@@ -39,176 +40,6 @@ pub struct Applied {
     /// For a commit: how many of its changes no longer fitted and were left out.
     #[serde(default)]
     pub skipped: u32,
-}
-
-/// Why an entry was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rejected {
-    /// The cluster was already made.
-    #[error("the cluster is already initialized")]
-    AlreadyInitialized,
-    /// The first entry must make the cluster.
-    #[error("the cluster is not initialized")]
-    NotInitialized,
-    /// Somebody else changed the stack meanwhile.
-    #[error(
-        "stack `{stack}` is at revision {present}, not at {expected} as expected: look at it again, then deploy again"
-    )]
-    Conflict {
-        /// Which.
-        stack: StackName,
-        /// What the caller believed.
-        expected: u64,
-        /// What is there; 0 is nothing.
-        present: u64,
-    },
-    /// A task could not be pinned to what it shall run.
-    #[error("service `{service}`: image `{image}` has no digest")]
-    NoDigest {
-        /// Which service.
-        service: ServiceKey,
-        /// As in the stack file.
-        image: String,
-    },
-    /// Two services want the same port on the same hosts.
-    #[error("service `{service}`: port {port} is already published by `{other}`")]
-    PortTaken {
-        /// Which service.
-        service: ServiceKey,
-        /// Such as `8080/tcp`.
-        port: String,
-        /// Who has it.
-        other: ServiceKey,
-    },
-    /// All dynamic ports are given out.
-    #[error("service `{service}`: no free port from 30000 to 32767 is left to publish {target}")]
-    NoFreePort {
-        /// Which service.
-        service: ServiceKey,
-        /// The port in the container.
-        target: u16,
-    },
-    /// A mount names a volume that the stack does not declare.
-    #[error("service `{service}`: volume `{volume}` is not declared by the stack")]
-    UnknownVolume {
-        /// Which service.
-        service: ServiceKey,
-        /// The key.
-        volume: String,
-    },
-    /// A service names a network that the stack does not declare.
-    #[error("service `{service}`: network `{network}` is not declared by the stack")]
-    UnknownNetwork {
-        /// Which service.
-        service: ServiceKey,
-        /// The key.
-        network: String,
-    },
-    /// A network that the stack does not make itself is not there.
-    #[error("there is no network `{network}`, and the stack says that it exists: make it with `stack network create`")]
-    NoExternalNetwork {
-        /// Its full name.
-        network: String,
-    },
-    /// A network of that name is somebody else's.
-    #[error(
-        "network `{network}` belongs to {owner}: give this one another `name`, or say `external: true` to share it"
-    )]
-    NetworkTaken {
-        /// Its full name.
-        network: String,
-        /// Whose it is.
-        owner: String,
-    },
-    /// It cannot be changed, or removed, while somebody is on it.
-    #[error(
-        "network `{network}` has {tasks} tasks on it: its subnets can be changed, and it can be removed, once it has none"
-    )]
-    NetworkInUse {
-        /// Its full name.
-        network: String,
-        /// How many.
-        tasks: usize,
-    },
-    /// The subnet that the user gave meets another one.
-    #[error("network `{network}`: subnet {subnet} meets {whose}: choose another")]
-    SubnetTaken {
-        /// The network's full name.
-        network: String,
-        /// What was given.
-        subnet: IpNet,
-        /// What it meets.
-        whose: String,
-    },
-    /// Nobody could be on it.
-    #[error("network `{network}`: subnet {subnet} has no address for a host and a task: choose a larger one")]
-    SubnetTooSmall {
-        /// The network's full name.
-        network: String,
-        /// What was given.
-        subnet: IpNet,
-    },
-    /// The cluster's pool is used up.
-    #[error("network `{network}`: no free subnet is left in the cluster's pool: give it one under `ipam`")]
-    NoFreeSubnet {
-        /// The network's full name.
-        network: String,
-    },
-    /// A service cannot have the address that the user gave it.
-    #[error("service `{service}`: it cannot have the address {address}: {reason}")]
-    AddressRefused {
-        /// Which service.
-        service: ServiceKey,
-        /// What was given.
-        address: IpAddr,
-        /// Why not.
-        reason: String,
-    },
-    /// There is none of that name.
-    #[error("there is no network `{network}`")]
-    UnknownClusterNetwork {
-        /// What was asked for.
-        network: String,
-    },
-    /// There is none of that name.
-    #[error("there is no stack `{stack}`")]
-    UnknownStack {
-        /// What was asked for.
-        stack: StackName,
-    },
-    /// There is none of that name.
-    #[error("there is no service `{service}`")]
-    UnknownService {
-        /// What was asked for.
-        service: ServiceKey,
-    },
-    /// A global service has one task per node.
-    #[error("service `{service}` is global: it has one task on every node and cannot be scaled")]
-    NotReplicated {
-        /// What was asked for.
-        service: ServiceKey,
-    },
-    /// There is none with that id.
-    #[error("there is no node {node}")]
-    UnknownNode {
-        /// What was asked for.
-        node: NodeId,
-    },
-    /// A node that was removed, or a stranger with the same id, may not come back in another role.
-    #[error("node {node} is a member with another role")]
-    RoleMismatch {
-        /// Which.
-        node: NodeId,
-    },
-    /// A node that is up still has tasks.
-    #[error("node `{name}` is up and has {tasks} tasks: drain it first, or use --force")]
-    NodeInUse {
-        /// Its name.
-        name: String,
-        /// How many.
-        tasks: usize,
-    },
 }
 
 /// Applies one entry. Deterministic: the same entries in the same order give the same state.
@@ -239,7 +70,9 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
             }
             Ok(changed(state))
         }
-        Command::PutStack { spec, expected_revision } => put_stack(state, *spec, expected_revision, entry.request),
+        Command::PutStack { spec, expected_revision, contents } => {
+            put_stack(state, *spec, expected_revision, contents, entry.request)
+        }
         Command::RemoveStack { stack } => remove_stack(state, &stack, entry.request.as_ref()),
         Command::Scale { replicas } => scale(state, &replicas, entry.request.as_ref()),
         Command::AddNode { id, role, address, description, raft_id } => {
@@ -309,6 +142,14 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
             networks::remove_by_hand(state, &name)?;
             Ok(changed(state))
         }
+        Command::CreateFile { kind, name, labels, id, content } => {
+            files::create(state, kind, name, labels, id, content)?;
+            Ok(changed(state))
+        }
+        Command::RemoveFile { kind, name } => {
+            files::remove(state, kind, &name)?;
+            Ok(changed(state))
+        }
         Command::Commit { plan } => {
             let mut skipped = 0;
             let mut any = false;
@@ -353,8 +194,9 @@ pub(crate) fn touch(state: &mut State, node: NodeId) {
 
 fn put_stack(
     state: &mut State,
-    spec: StackSpec,
+    mut spec: StackSpec,
     expected_revision: Option<u64>,
+    contents: Contents,
     request: Option<RequestId>,
 ) -> Result<Applied, Rejected> {
     let present = state.stacks.get(&spec.name).filter(|stack| !stack.removing).map_or(0, |stack| stack.revision);
@@ -364,6 +206,7 @@ fn put_stack(
         return Err(Rejected::Conflict { stack: spec.name, expected, present });
     }
     // Everything that can be refused is refused before anything is changed.
+    files::settle(state, &mut spec, &contents)?;
     let mut wanted: BTreeMap<ServiceKey, (ServiceSpec, TaskSpec)> = BTreeMap::new();
     let mut services: BTreeMap<ServiceKey, ServiceSpec> = BTreeMap::new();
     for (name, service) in &spec.services {
@@ -391,6 +234,7 @@ fn put_stack(
     }
 
     state.networks = networks;
+    files::keep(state, contents);
     let revision = state.revision;
     let now = state.time;
     let created_at = state.stacks.get(&spec.name).map_or(now, |stack| stack.created_at);
@@ -403,21 +247,60 @@ fn put_stack(
             service.unplaced = None;
         }
     }
+    let keys: Vec<ServiceKey> = wanted.keys().cloned().collect();
     for (key, (service, task_spec)) in wanted {
-        put_service(state, key.clone(), service, task_spec, request.as_ref());
-        networks::service_changed(state, &key);
+        put_service(state, key, service, task_spec, request.as_ref());
+    }
+    go_round_together(state, &keys, request.as_ref());
+    for key in &keys {
+        networks::service_changed(state, key);
     }
     let name = spec.name.clone();
     state.stacks.insert(name, Stack { spec: Arc::new(spec), revision, created_at, updated_at: now, removing: false });
     networks::sweep(state);
+    files::sweep(state);
     Ok(changed(state))
+}
+
+/// Services that are to be restarted with one that they need are replaced where that one is; those with a new version wait for
+/// what they need.
+fn go_round_together(state: &mut State, keys: &[ServiceKey], request: Option<&RequestId>) {
+    let revision = state.revision;
+    loop {
+        let is_new = |state: &State, key: &ServiceKey| {
+            state.services.get(key).is_some_and(|service| service.version == revision)
+        };
+        let follows = |key: &&ServiceKey| {
+            let Some(service) = state.services.get(*key).filter(|_| !is_new(state, key)) else { return false };
+            service.spec.depends_on.iter().any(|(name, dependency)| {
+                let other = ServiceKey { stack: key.stack.clone(), service: name.clone() };
+                dependency.restart && is_new(state, &other)
+            })
+        };
+        let Some(key) = keys.iter().find(follows) else { break };
+        let runs = state.tasks_of(key).any(Task::is_active);
+        let now = state.time;
+        if let Some(service) = state.services.get_mut(key) {
+            Arc::make_mut(&mut service.task_spec).round = revision;
+            service.version = revision;
+            service.update = runs.then_some(Update { started_at: now, state: UpdateState::Rolling });
+            service.request = request.cloned();
+        }
+    }
+    for key in keys {
+        if let Some(service) = state.services.get_mut(key)
+            && service.version == revision
+        {
+            service.waits = !service.spec.depends_on.is_empty();
+        }
+    }
 }
 
 fn put_service(
     state: &mut State,
     key: ServiceKey,
     spec: ServiceSpec,
-    task_spec: TaskSpec,
+    mut task_spec: TaskSpec,
     request: Option<&RequestId>,
 ) {
     let revision = state.revision;
@@ -431,6 +314,7 @@ fn put_service(
                 service.previous_task_spec = None;
                 service.update = None;
             }
+            task_spec.round = service.task_spec.round;
             // Also where the last rollout has just stopped the only task.
             let runs = runs || service.update.as_ref().is_some_and(Update::is_unproved);
             if *service.task_spec != task_spec {
@@ -463,6 +347,7 @@ fn put_service(
                     previous_task_spec: None,
                     update: None,
                     removing: false,
+                    waits: false,
                     request: request.cloned(),
                     unplaced: None,
                 },
@@ -527,6 +412,8 @@ fn task_spec(stack: &StackSpec, key: &ServiceKey, service: &ServiceSpec) -> Resu
         ports: service.ports.clone(),
         networks,
         volumes,
+        files: files::of_task(stack, key, service)?,
+        round: 0,
     })
 }
 
@@ -784,12 +671,22 @@ fn commit(state: &mut State, change: Change) -> bool {
             let spec = Arc::clone(&found.spec);
             networks::leave(state, task, &spec);
             state.remove_task(task);
+            if !spec.files.is_empty() {
+                files::sweep(state);
+            }
             touch(state, node);
             true
         }
         Change::SetUpdate { service, version, update } => match state.services.get_mut(&service) {
             Some(service) if service.version == version => {
                 service.update = update;
+                true
+            }
+            _ => false,
+        },
+        Change::OpenGate { service, version } => match state.services.get_mut(&service) {
+            Some(service) if service.version == version && service.waits => {
+                service.waits = false;
                 true
             }
             _ => false,
@@ -809,6 +706,7 @@ fn commit(state: &mut State, change: Change) -> bool {
                 state.services.remove(&service);
                 networks::service_changed(state, &service);
                 networks::sweep(state);
+                files::sweep(state);
             }
             empty && removing
         }
@@ -818,6 +716,7 @@ fn commit(state: &mut State, change: Change) -> bool {
             if empty && removing {
                 state.stacks.remove(&stack);
                 networks::sweep(state);
+                files::sweep(state);
             }
             empty && removing
         }
@@ -837,7 +736,7 @@ fn cause_of_stop(state: &State, task: &Task) -> Option<RequestId> {
 
 fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> bool {
     let Some(service) = state.services.get(&start.service) else { return false };
-    if service.removing || service.version != start.version || state.tasks.contains_key(&start.id) {
+    if service.removing || service.waits || service.version != start.version || state.tasks.contains_key(&start.id) {
         return false;
     }
     let Some(node) = state.nodes.get(&start.node) else { return false };
@@ -845,7 +744,7 @@ fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> 
         .tasks_of(&start.service)
         .filter(|task| task.slot == start.slot && Some(task.id) != instead_of)
         .filter(|task| schedule::occupies_slot(state, task));
-    let allowed = usize::from(schedule::starts_first(&service.spec));
+    let allowed = usize::from(rollout::starts_first(service));
     if in_slot.count() > allowed {
         return false;
     }
@@ -910,6 +809,8 @@ fn roll_back(state: &mut State, key: &ServiceKey, version: u64, reason: String) 
         service.previous = None;
         service.previous_task_spec = None;
         service.update = Some(update);
+        // It ran once with what it needs.
+        service.waits = false;
     }
     networks::service_changed(state, key);
     true

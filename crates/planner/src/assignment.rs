@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use stack_model::{AssignedTask, Assignment, DesiredState, NodeId};
+use stack_model::{AssignedTask, Assignment, Contents, DesiredState, NodeId};
 
 use crate::networks;
 use crate::state::State;
@@ -13,10 +13,19 @@ use crate::state::State;
 pub fn assignment(state: &State, node: NodeId) -> Assignment {
     let mut tasks = BTreeMap::new();
     let mut registry_credentials = BTreeMap::new();
+    let mut contents = Contents::new();
     for task in state.tasks_on(node) {
         let registry = registry_of(&task.spec.container.image.reference);
         if let Some(credential) = state.registry_credentials.get(registry) {
             registry_credentials.insert(registry.to_owned(), credential.clone());
+        }
+        // A draining task goes on until it is released.
+        let desired = if task.draining.is_some() { DesiredState::Running } else { task.desired };
+        // What a task is told depends on what its host is told of it alone: nothing here changes without a new generation.
+        for file in task.spec.files.iter().filter(|_| desired == DesiredState::Running) {
+            if let Some(content) = state.contents.get(&file.content) {
+                contents.insert(file.content.clone(), content.clone());
+            }
         }
         tasks.insert(
             task.id,
@@ -24,15 +33,14 @@ pub fn assignment(state: &State, node: NodeId) -> Assignment {
                 service: task.service.clone(),
                 slot: task.slot,
                 spec: Arc::clone(&task.spec),
-                // A draining task goes on until it is released.
-                desired: if task.draining.is_some() { DesiredState::Running } else { task.desired },
+                desired,
                 addresses: task.addresses.clone(),
                 request: task.request.clone(),
             },
         );
     }
     let generation = state.generations.get(&node).copied().unwrap_or(0);
-    Assignment { node, generation, tasks, registry_credentials, networks: networks::assigned(state, node) }
+    Assignment { node, generation, tasks, registry_credentials, networks: networks::assigned(state, node), contents }
 }
 
 /// The registry's host and port of an image reference: what stands before the first `/` where that looks like a host

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use stack_model::spec::{NetworkSpec, StackSpec};
 use stack_model::{
-    Availability, NodeDescription, NodeId, NodeRole, Readiness, RegistryCredential, Report, ServiceKey, Slot,
-    StackName, TaskId, Timestamp,
+    Availability, Content, ContentId, Contents, FileKind, NodeDescription, NodeId, NodeRole, Readiness,
+    RegistryCredential, Report, ServiceKey, Slot, StackName, TaskId, Timestamp,
 };
 
 use crate::state::{Unplaced, Update};
@@ -62,6 +62,9 @@ pub enum Command {
         spec: Box<StackSpec>,
         /// `Some(0)`: must not exist. `Some(n)`: must be at revision n. `None`: whatever is there.
         expected_revision: Option<u64>,
+        /// What its secrets and configs hold, where that is not here already.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        contents: Contents,
     },
     /// A stack ends, with all that it has but its volumes.
     RemoveStack {
@@ -140,6 +143,26 @@ pub enum Command {
         /// Its name.
         name: String,
     },
+    /// A secret or config is made by hand. One that is there is not changed: its name stands for what it holds.
+    CreateFile {
+        /// Which kind.
+        kind: FileKind,
+        /// Its name.
+        name: String,
+        /// Its labels.
+        labels: BTreeMap<String, String>,
+        /// Names what it holds.
+        id: ContentId,
+        /// What it holds.
+        content: Content,
+    },
+    /// A secret or config that was made by hand is removed.
+    RemoveFile {
+        /// Which kind.
+        kind: FileKind,
+        /// Its name.
+        name: String,
+    },
     /// What the leader decided.
     Commit {
         /// Checked again, change by change.
@@ -173,6 +196,8 @@ impl Command {
             Self::AcknowledgeNetworks { .. } => "acknowledge_networks",
             Self::PutNetwork { .. } => "put_network",
             Self::RemoveNetwork { .. } => "remove_network",
+            Self::CreateFile { .. } => "create_file",
+            Self::RemoveFile { .. } => "remove_file",
             Self::Commit { .. } => "commit",
             Self::SetRegistryCredential { .. } => "set_registry_credential",
         }
@@ -235,6 +260,13 @@ pub enum Change {
     ForgetTask {
         /// Which.
         task: TaskId,
+    },
+    /// What a service needs is there: its tasks may be started.
+    OpenGate {
+        /// Of which service.
+        service: ServiceKey,
+        /// Of which version.
+        version: u64,
     },
     /// A rollout moves on, ends (`None`) or ends badly.
     SetUpdate {

@@ -7,18 +7,22 @@
 pub mod apply;
 pub mod assignment;
 pub mod command;
+pub mod files;
+mod gates;
 pub mod networks;
 pub mod plan;
 mod ports;
+mod rejected;
 mod rollout;
 mod schedule;
 pub mod state;
 pub mod status;
 
-pub use apply::{Applied, Entry, Rejected, apply, is_news};
+pub use apply::{Applied, Entry, apply, is_news};
 pub use assignment::assignment;
 pub use command::{Change, ClusterIdentity, Command, NewTask, Plan, Secret};
 pub use networks::{Network, is_acknowledgement_awaited, network_document};
 pub use plan::{Ids, plan};
-pub use state::{ControllerMember, Service, Stack, State, Unplaced, Update, UpdateState};
+pub use rejected::Rejected;
+pub use state::{ControllerMember, Service, Stack, State, StoredFile, Unplaced, Update, UpdateState};
 pub use status::{ServiceStatus, service_status};

@@ -21,7 +21,8 @@ use stack_model::{
     NodeId, Readiness, ServiceKey, StackName, Task, TaskId, TaskSpec,
 };
 
-use crate::apply::{Rejected, touch};
+use crate::apply::touch;
+use crate::rejected::Rejected;
 use crate::schedule;
 use crate::state::State;
 

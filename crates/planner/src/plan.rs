@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use stack_model::{Draining, NodeId, ServiceKey, Slot, TaskId, Timestamp};
 
 use crate::command::{Change, NewTask, Plan};
+use crate::gates;
 use crate::networks;
 use crate::rollout::{self, Candidate, Start};
-use crate::schedule::{self, Board};
+use crate::schedule::Board;
 use crate::state::{Service, State, Unplaced};
 
 /// Where a plan's ids come from: 128 random bits at each call in production, a counter in a test.
@@ -62,7 +63,7 @@ fn plan_service<'a>(
     board: &mut Board<'a>,
     plan: &mut Plan,
 ) {
-    let needs = rollout::needs(state, key, service, now);
+    let mut needs = rollout::needs(state, key, service, now);
     if let Some(at) = needs.wake_at {
         plan.wake_at = Some(plan.wake_at.map_or(at, |present| present.min(at)));
     }
@@ -75,6 +76,18 @@ fn plan_service<'a>(
     }
     plan.changes.extend(needs.stops.into_iter().map(|stop| Change::StopTask { stop }));
     let mut unplaced: Option<Unplaced> = None;
+    if service.waits && !service.removing {
+        match gates::unmet(state, key, service) {
+            None => plan.changes.push(Change::OpenGate { service: key.clone(), version: service.version }),
+            Some(reason) => {
+                let count = needs.starts.len() + needs.turn.candidates.len();
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                unplaced = (count > 0).then_some(Unplaced { count, reason });
+                needs.starts.clear();
+                needs.turn.candidates.clear();
+            }
+        }
+    }
     let mut place = |slot: Slot, avoid: &[NodeId]| {
         let only = match slot {
             Slot::Replica(_) => None,
@@ -109,7 +122,7 @@ fn plan_service<'a>(
         if budget == 0 {
             break;
         }
-        if !schedule::starts_first(&service.spec) {
+        if !rollout::starts_first(service) {
             plan.changes.push(Change::StopTask { stop: task.id });
             budget -= 1;
         } else if let Some(start) = place(task.slot, &avoid) {
@@ -146,6 +159,7 @@ impl Plan {
             Change::ReplaceLostTask { .. } => (starts + 1, stops + 1),
             Change::ReleaseTask { .. }
             | Change::ForgetTask { .. }
+            | Change::OpenGate { .. }
             | Change::SetUpdate { .. }
             | Change::RollBack { .. }
             | Change::SetUnplaced { .. }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use stack_model::spec::{Protocol, ServiceSpec};
 use stack_model::{ServiceKey, StackName};
 
-use crate::apply::Rejected;
+use crate::rejected::Rejected;
 use crate::schedule;
 use crate::state::State;
 

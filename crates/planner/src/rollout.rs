@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stack_model::spec::{FailureAction, ServiceMode};
+use stack_model::spec::{FailureAction, ServiceMode, UpdateOrder, UpdatePolicy};
 use stack_model::{
     Availability, DesiredState, Milliseconds, NodeId, Phase, Readiness, ServiceKey, Slot, Task, TaskId, Timestamp,
 };
@@ -84,6 +84,18 @@ impl Needs<'_> {
     fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |present| present.min(at)));
     }
+}
+
+/// How the rollout that is under way goes, and how tasks are moved: a rollback has settings of its own where they are given.
+fn policy(service: &Service) -> &UpdatePolicy {
+    let rolls_back =
+        service.update.as_ref().is_some_and(|update| matches!(update.state, UpdateState::RollingBack { .. }));
+    service.spec.rollback.as_ref().filter(|_| rolls_back).unwrap_or(&service.spec.update)
+}
+
+/// Whether a new task of the service starts before the old one of its slot ends.
+pub(crate) fn starts_first(service: &Service) -> bool {
+    schedule::may_start_first(&service.spec) && policy(service).order == UpdateOrder::StartFirst
 }
 
 /// A task that runs what the service wants, by content: a spec that was put back counts.
@@ -301,7 +313,7 @@ fn stand_without_good_one<'a>(
     let Some((_, incumbent)) = incumbent else { return Standing::Empty };
     needs.stops.extend(active.iter().filter(|task| task.id != incumbent.id).map(|task| task.id));
     let others = tasks.iter().filter(|task| task.id != incumbent.id && schedule::occupies_slot(state, task)).count();
-    let starts_first = schedule::starts_first(&service.spec);
+    let starts_first = starts_first(service);
     if is_down(incumbent) {
         return match slot {
             Slot::Node(_) => Standing::Away,
@@ -379,7 +391,7 @@ fn judge_rollout(
         UpdateState::RollingBack { .. } => true,
         UpdateState::Paused { .. } | UpdateState::RolledBack { .. } => return false,
     };
-    let policy = &service.spec.update;
+    let policy = policy(service);
     let failed: Vec<&Task> = state
         .tasks_of(key)
         .filter(|task| task.spec_version == service.version && task.created_at >= update.started_at)
@@ -424,7 +436,7 @@ fn take_turns<'a>(
     now: Timestamp,
     needs: &mut Needs<'a>,
 ) {
-    let policy = &service.spec.update;
+    let policy = policy(service);
     let paused = service.update.as_ref().is_some_and(|update| matches!(update.state, UpdateState::Paused { .. }));
     candidates.retain(|candidate| candidate.is_misplaced || !paused);
     if candidates.is_empty() {
@@ -467,7 +479,7 @@ fn finish_rollout(
         UpdateState::Paused { .. } => None,
         UpdateState::RolledBack { .. } => return,
     };
-    let until = last_ready.map_or(now, |ready| ready + service.spec.update.monitor);
+    let until = last_ready.map_or(now, |ready| ready + policy(service).monitor);
     if until > now {
         needs.wake(until);
     } else {

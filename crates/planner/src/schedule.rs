@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use stack_model::spec::{Constraint, PublishMode, PublishedPort, ServiceSpec, UpdateOrder};
+use stack_model::spec::{Constraint, PublishMode, PublishedPort, ServiceSpec, UpdateOrder, UpdatePolicy};
 use stack_model::{Availability, Node, NodeId, Readiness, ServiceKey, Task, TaskId, TaskSpec};
 
 use crate::state::State;
@@ -110,9 +110,15 @@ pub(crate) fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
     }
 }
 
-/// Whether a new task starts before the old one of its slot ends. Two tasks cannot own one host port.
+/// Whether a new task can start before the old one of its slot ends: two tasks cannot own one host port.
+pub(crate) fn may_start_first(service: &ServiceSpec) -> bool {
+    !service.ports.iter().any(|port| port.mode == PublishMode::Host)
+}
+
+/// Whether it ever does.
 pub(crate) fn starts_first(service: &ServiceSpec) -> bool {
-    service.update.order == UpdateOrder::StartFirst && !service.ports.iter().any(|port| port.mode == PublishMode::Host)
+    let first = |policy: &UpdatePolicy| policy.order == UpdateOrder::StartFirst;
+    may_start_first(service) && (first(&service.update) || service.rollback.as_ref().is_some_and(first))
 }
 
 /// Whether the task keeps another one out of its slot: something of it may still run on a node that can be asked.

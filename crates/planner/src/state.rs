@@ -1,13 +1,15 @@
 //! Pure. The replicated state. Only [`apply`](crate::apply()) changes it; its maps are persistent, so a clone is cheap and a
 //! reader's snapshot costs nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use stack_model::spec::{ServiceSpec, StackSpec};
 use stack_model::{
-    Draining, Node, NodeId, RegistryCredential, RequestId, ServiceKey, StackName, Task, TaskId, TaskSpec, Timestamp,
+    Content, ContentId, Draining, FileKind, Node, NodeId, RegistryCredential, RequestId, ServiceKey, StackName, Task,
+    TaskId, TaskSpec, Timestamp,
 };
 
 use crate::command::ClusterIdentity;
@@ -39,6 +41,12 @@ pub struct State {
     pub registry_credentials: OrdMap<String, RegistryCredential>,
     /// The networks between hosts, by full name.
     pub networks: OrdMap<String, Network>,
+    /// What secrets and configs hold, as long as anything names it.
+    pub contents: OrdMap<ContentId, Content>,
+    /// The secrets that were made by hand, by name.
+    pub secrets: OrdMap<String, StoredFile>,
+    /// The configs that were made by hand, by name.
+    pub configs: OrdMap<String, StoredFile>,
     /// The highest VXLAN network identifier of a network that was removed: it is not given to another one soon.
     pub last_vni: u32,
     /// Index over `tasks`.
@@ -47,6 +55,17 @@ pub struct State {
     tasks_of_node: OrdMap<NodeId, OrdSet<TaskId>>,
     /// Index over `tasks`.
     draining: OrdSet<TaskId>,
+}
+
+/// A secret or config that was made by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFile {
+    /// What it holds.
+    pub content: ContentId,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When that was.
+    pub created_at: Timestamp,
 }
 
 /// A controller, as Raft knows it.
@@ -89,6 +108,10 @@ pub struct Service {
     pub update: Option<Update>,
     /// It left the stack file: its tasks end, then it vanishes.
     pub removing: bool,
+    /// No task of this version is started yet: services that it needs are not there. Set by a deploy, lifted by the
+    /// leader's plan, once for each version.
+    #[serde(default)]
+    pub waits: bool,
     /// The user's request that last changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestId>,
@@ -146,6 +169,22 @@ pub struct Unplaced {
 }
 
 impl State {
+    /// The secrets or configs that were made by hand.
+    #[must_use]
+    pub const fn files(&self, kind: FileKind) -> &OrdMap<String, StoredFile> {
+        match kind {
+            FileKind::Secret => &self.secrets,
+            FileKind::Config => &self.configs,
+        }
+    }
+
+    pub(crate) const fn files_mut(&mut self, kind: FileKind) -> &mut OrdMap<String, StoredFile> {
+        match kind {
+            FileKind::Secret => &mut self.secrets,
+            FileKind::Config => &mut self.configs,
+        }
+    }
+
     /// The tasks of one service, in the order of their ids.
     pub fn tasks_of<'a>(&'a self, service: &ServiceKey) -> impl Iterator<Item = &'a Task> {
         self.tasks_of_service.get(service).into_iter().flatten().filter_map(|id| self.tasks.get(id))
@@ -221,6 +260,12 @@ struct StoredState {
     #[serde(default)]
     networks: OrdMap<String, Network>,
     #[serde(default)]
+    contents: OrdMap<ContentId, Content>,
+    #[serde(default)]
+    secrets: OrdMap<String, StoredFile>,
+    #[serde(default)]
+    configs: OrdMap<String, StoredFile>,
+    #[serde(default)]
     last_vni: u32,
 }
 
@@ -244,6 +289,9 @@ impl From<StoredState> for State {
                     (name, network)
                 })
                 .collect(),
+            contents: stored.contents,
+            secrets: stored.secrets,
+            configs: stored.configs,
             last_vni: stored.last_vni,
             ..Self::default()
         };
@@ -274,6 +322,9 @@ impl From<State> for StoredState {
             generations: state.generations,
             registry_credentials: state.registry_credentials,
             networks: state.networks,
+            contents: state.contents,
+            secrets: state.secrets,
+            configs: state.configs,
             last_vni: state.last_vni,
         }
     }

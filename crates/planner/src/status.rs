@@ -67,6 +67,6 @@ fn status_of(state: &State, key: &ServiceKey, service: &Service) -> ServiceStatu
         .is_some_and(|update| matches!(update.state, UpdateState::Rolling | UpdateState::RollingBack { .. }));
     let surplus =
         state.tasks_of(key).any(|task| task.is_active() && !wanted.contains(&task.slot) && !is_down(task.node));
-    status.converged = status.updated == status.desired && !rolling && !leftovers && !surplus;
+    status.converged = status.updated == status.desired && !service.waits && !rolling && !leftovers && !surplus;
     status
 }

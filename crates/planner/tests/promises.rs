@@ -187,7 +187,7 @@ fn an_unchanged_deploy_changes_nothing() {
 fn a_deploy_that_expects_another_revision_is_refused() {
     let mut cluster = running(1, version(1));
     let spec = Box::new(app(version(2)));
-    let refused = cluster.apply(Command::PutStack { spec, expected_revision: Some(0) });
+    let refused = cluster.apply(Command::PutStack { spec, expected_revision: Some(0), contents: Default::default() });
     assert!(matches!(refused, Err(Rejected::Conflict { expected: 0, present: 4, .. })), "{refused:?}");
 }
 

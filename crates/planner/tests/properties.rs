@@ -76,7 +76,11 @@ fn deploy(stack_number: u8, version: u8, replicas: u32, kind: u8) -> Command {
         4 => web.global().only_where("node.labels.zone", "true"),
         _ => web.publish(80, None).at_most_per_node(1).on_failure(stack_model::spec::FailureAction::Rollback),
     };
-    Command::PutStack { spec: Box::new(stack(name(stack_number), [("web", web)])), expected_revision: None }
+    Command::PutStack {
+        spec: Box::new(stack(name(stack_number), [("web", web)])),
+        expected_revision: None,
+        contents: Default::default(),
+    }
 }
 
 const PHASES: [Phase; 9] = [

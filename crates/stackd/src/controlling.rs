@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
+use stack_agent::Networks;
+use stack_agent::doctor::Patient;
 use stack_api::routes;
 use stack_controller::controller::{Controller, ControllerConfig, StartError};
 use stack_controller::http::guard;
@@ -34,6 +36,8 @@ pub struct Served {
     pub registry: Arc<Registry>,
     /// Who this host is.
     pub credentials: Arc<Credentials>,
+    /// What is known of the networks between hosts, and what of it is done.
+    pub networks: Networks,
 }
 
 impl Daemon {
@@ -42,7 +46,11 @@ impl Daemon {
         let store = controller.map(|controller| controller.store().clone());
         let metrics = metrics::route(Arc::clone(&served.registry), controller.cloned());
         let mut router = guard::protect(metrics.clone(), routes::METRICS.caller, store.clone());
-        for (route, part) in stack_agent::http::host_routes(self.engine.clone()) {
+        let patient = Patient {
+            node: served.credentials.identity().node,
+            state_directory: self.configuration.state_directory.clone(),
+        };
+        for (route, part) in stack_agent::http::host_routes(self.engine.clone(), served.networks.clone(), patient) {
             router = router.merge(guard::protect(part, route.caller, store.clone()));
         }
         router = match controller {

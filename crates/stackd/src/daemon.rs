@@ -14,6 +14,7 @@ use axum::Router;
 use prometheus_client::registry::Registry;
 use stack_agent::Networks;
 use stack_agent::engine_host::EngineHost;
+use stack_agent::files::Files;
 use stack_agent::ledger::{Ledger, SharedLedger};
 use stack_agent::metrics::AgentMetrics;
 use stack_agent::reconcile::{Contact, Reconciler};
@@ -26,7 +27,7 @@ use stack_controller::identity::{Credentials, NodeIdentity, renewal};
 use stack_controller::tuning::Tuning;
 use stack_docker_api::DaemonInfo;
 use stack_engine::{ContainersConfig, Engine, EngineConfig};
-use stack_model::Readiness;
+use stack_model::{Contents, Readiness};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -247,8 +248,14 @@ impl Daemon {
         self.engine.register_metrics(&mut registry);
         let agent_metrics = AgentMetrics::default();
         agent_metrics.register(&mut registry);
-        let served =
-            Served { network: Switch::default(), registry: Arc::new(registry), credentials: Arc::clone(&credentials) };
+        let ledger = Ledger::open(&self.configuration.state_directory.join("agent"), node)?;
+        let networks = Networks::new(ledger.networks().clone());
+        let served = Served {
+            network: Switch::default(),
+            registry: Arc::new(registry),
+            credentials: Arc::clone(&credentials),
+            networks: networks.clone(),
+        };
         let (controller, controller_failure) = match identity.raft_id {
             None => (None, None),
             Some(_) => match self.start_controller(&credentials).await {
@@ -274,7 +281,7 @@ impl Daemon {
                 let _ = fatal.send(chain(&error)).await;
             }
         });
-        self.start_agent(node, &identity, &credentials, agent_metrics).await?;
+        self.start_agent(&identity, &credentials, agent_metrics, ledger, networks).await?;
         let directory = self.configuration.state_directory.clone();
         self.tasks.spawn(renewal::keep_renewed(Arc::clone(&credentials), directory, self.stop.clone()));
         Ok(())
@@ -282,16 +289,18 @@ impl Daemon {
 
     async fn start_agent(
         &self,
-        node: stack_model::NodeId,
         identity: &NodeIdentity,
         credentials: &Arc<Credentials>,
         metrics: AgentMetrics,
+        ledger: Ledger,
+        networks: Networks,
     ) -> Result<(), Failure> {
-        let ledger = Ledger::open(&self.configuration.state_directory.join("agent"), node)?;
+        let node = identity.node;
+        let files = Files::new(&self.configuration.run_directory);
+        files.hear(ledger.assignment(), Contents::new());
         let wake = Arc::new(Notify::new());
         let contact = Contact::default();
         let (reports, report_receiver) = watch::channel(None);
-        let networks = Networks::new(ledger.networks().clone());
         let ledger = SharedLedger::new(ledger);
         *self.ledger.lock().await = Some(ledger.clone());
         let mut description = description::describe(&self.configuration);
@@ -311,6 +320,7 @@ impl Daemon {
             node,
             description.hostname.clone(),
             networks.clone(),
+            files.clone(),
             address.ip(),
         ));
         self.tasks.spawn(host.wake_on_events(Arc::clone(&wake), self.stop.clone()));
@@ -355,7 +365,7 @@ impl Daemon {
                 }
             }),
         };
-        let session = Session::new(config, ledger, contact, wake, report_receiver, networks, metrics);
+        let session = Session::new(config, ledger, contact, wake, report_receiver, networks, files, metrics);
         self.tasks.spawn(session.run(self.stop.clone()));
         Ok(())
     }
@@ -375,26 +385,11 @@ impl Daemon {
         };
         let containers = async {
             if with_host {
-                self.end_containers().await;
+                let ledger = self.ledger.lock().await.take();
+                stack_agent::host_end::end_with_host(&self.engine, ledger, host_end::LONGEST_GRACE).await;
             }
         };
         tokio::join!(controller, containers);
-    }
-
-    /// That they ended with the host is on the disk before they do, so that the next agent does not take an orderly end for
-    /// work that is done.
-    async fn end_containers(&self) {
-        if let Some(ledger) = self.ledger.lock().await.take() {
-            let running = stack_agent::engine_host::running_tasks(&self.engine);
-            ledger
-                .change(move |ledger| {
-                    let mut memory = ledger.memory().clone();
-                    memory.end_with_host(running);
-                    ledger.set_memory(memory);
-                })
-                .await;
-        }
-        self.engine.end_with_host(host_end::LONGEST_GRACE).await;
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-/// As long as a container's grace may be, so long does the host wait for it.
+/// So long does the host wait for a container's `pre_stop` commands, and then for its end, at most.
 pub const LONGEST_GRACE: Duration = Duration::from_secs(90);
-/// What the containers' end may take beyond their grace.
+/// What all of that may take beyond its parts.
 const MARGIN: Duration = Duration::from_secs(30);
 /// systemd answers in this time, or is not asked further.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub async fn is_under_way() -> bool {
 
 /// Asks systemd to wait for the daemon for as long as its containers may take.
 pub fn ask_for_time() {
-    let micros = u32::try_from((LONGEST_GRACE + MARGIN).as_micros()).unwrap_or(u32::MAX);
+    let micros = u32::try_from((LONGEST_GRACE * 2 + MARGIN).as_micros()).unwrap_or(u32::MAX);
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(micros)]) {
         tracing::debug!(%error, "nobody grants more time");
     }

@@ -104,6 +104,8 @@ codes! {
     NotAbsolute = "E0322", Error, "A path in a container is absolute: it begins with `/`.";
     /// A text that this key cannot take.
     BadValue = "E0323", Error, "The text cannot be read as what this key takes; the message says what is expected.";
+    /// A secret or config that holds too much.
+    TooMuchContent = "E0324", Error, "A secret or a config holds at most 500 KiB, and all of a stack together at most 4 MiB: they are kept by every controller and sent to each host that needs them.\n\nPut large files into an image, or on a volume.";
 
     /// `extends` of a service that is not there.
     ExtendsUnknown = "E0401", Error, "`extends` names a service that the file does not have. The service is looked up in `extends.file`, or in the same file where none is given.";

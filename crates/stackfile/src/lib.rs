@@ -46,7 +46,7 @@ pub use template::TemplateError;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stack_model::StackSpec;
+use stack_model::{FileContents, StackSpec};
 
 use crate::diagnostic::{Journal, Path, Problem};
 use crate::load::{Loader, Text, Variables};
@@ -57,6 +57,8 @@ use crate::tree::Node;
 pub struct Parsed {
     /// What it asks for.
     pub spec: StackSpec,
+    /// What its secrets and configs hold.
+    pub contents: FileContents,
     /// What its author should know.
     pub warnings: Vec<Diagnostic>,
 }
@@ -69,12 +71,16 @@ pub fn parse(source: Source<'_>, environment: &Environment) -> Result<Parsed, Ve
     let mut journal = Journal::default();
     let spec = parse_into(source, environment, &mut journal);
     match spec {
-        Some(spec) if !journal.has_errors() => Ok(Parsed { spec, warnings: journal.finish() }),
+        Some((spec, contents)) if !journal.has_errors() => Ok(Parsed { spec, contents, warnings: journal.finish() }),
         _ => Err(journal.finish()),
     }
 }
 
-fn parse_into(source: Source<'_>, environment: &Environment, journal: &mut Journal) -> Option<StackSpec> {
+fn parse_into(
+    source: Source<'_>,
+    environment: &Environment,
+    journal: &mut Journal,
+) -> Option<(StackSpec, FileContents)> {
     let mut project = load_project(source, environment, true, &[], journal)?;
     let root = &mut project.root;
     let empty = root.get("services").and_then(Node::as_mapping).is_none_or(indexmap::IndexMap::is_empty);
@@ -88,9 +94,14 @@ fn parse_into(source: Source<'_>, environment: &Environment, journal: &mut Journ
     environment::read_files(root, source.directory, source.reader, environment, journal);
     consistency::check(root, &project.disabled, journal);
     schema::check::check_support(root, journal);
-    let read_file =
-        |path: &str| source.reader.read(&paths::join(source.directory, path)).map_err(|error| error.to_string());
-    lower::lower(root, project.name, source.directory, &read_file, journal)
+    let absolute = |path: &str| paths::join(source.directory, path);
+    let context = lower::Context {
+        directory: source.directory,
+        read_file: &|path| source.reader.read(&absolute(path)).map_err(|error| error.to_string()),
+        read_bytes: &|path| source.reader.read_bytes(&absolute(path)).map_err(|error| error.to_string()),
+        variable: &|name| environment.get(name).map(str::to_owned),
+    };
+    lower::lower(root, project.name, &context, journal)
 }
 
 /// What the files say together.

@@ -16,9 +16,7 @@ pub enum Treatment {
     Applied,
     /// Accepted, but it does not do all that it does on one host; a warning says what not.
     Noted,
-    /// Refused until it is built.
-    NotSupportedYet,
-    /// Refused for good.
+    /// Refused, with the reason and what to do instead.
     Refused,
 }
 
@@ -64,7 +62,6 @@ fn treatment(field: &Field) -> (Treatment, String) {
     match field.support {
         Support::Applied => (Treatment::Applied, String::new()),
         Support::Noted(note) => (Treatment::Noted, note.to_owned()),
-        Support::Later(instead) => (Treatment::NotSupportedYet, instead.to_owned()),
         Support::Refused(reason, instead) => (Treatment::Refused, format!("{reason}: {instead}")),
     }
 }
@@ -87,7 +84,7 @@ pub fn reference_page() -> String {
     let mut page = String::from(
         "# Every key of a stack file\n\n\
          This page is generated from the tables that the parser works with; a test keeps the two equal.\n\n\
-         Every key of the Compose Specification is one of these, and there is no fourth:\n\n",
+         Every key of the Compose Specification is one of these three, and there is no fourth:\n\n",
     );
     for (treatment, word, meaning) in [
         (Treatment::Applied, "applied", "it does what the specification says"),
@@ -96,17 +93,12 @@ pub fn reference_page() -> String {
             "noted",
             "accepted, but it does not do all that it does on one host; a warning says what not",
         ),
-        (
-            Treatment::NotSupportedYet,
-            "not yet",
-            "refused (`E0601`) until it is built; the remark says what to do instead",
-        ),
         (Treatment::Refused, "refused", "refused (`E0602`), with the reason and what to do instead"),
     ] {
         let _ = writeln!(page, "- **{word}** ({}): {meaning}", count(treatment));
     }
     page.push_str(
-        "\nWhat depends on a value is refused with the same codes at the value. Keys that begin with `x-` are the user's own, and an \
+        "\nWhat depends on a value is refused at the value (`E0602`, or `E0601` where it is only not built yet). Keys that begin with `x-` are the user's own, and an \
          unknown key is an error (`E0301`). `*` stands for a name of the user's, `[]` for an item of a list.\n",
     );
     let of_top = |entry: &ReferenceEntry| !entry.path.contains(['.', '[']);
@@ -129,7 +121,6 @@ fn table<'a>(page: &mut String, title: &str, entries: impl Iterator<Item = &'a R
         let word = match entry.treatment {
             Treatment::Applied => "applied",
             Treatment::Noted => "noted",
-            Treatment::NotSupportedYet => "not yet",
             Treatment::Refused => "refused",
         };
         let _ = writeln!(
@@ -172,11 +163,10 @@ fn object_schema(object: &'static Object) -> Value {
             let description = match treatment {
                 Treatment::Applied => format!("{}.", field.description),
                 Treatment::Noted => format!("{}. Note: {remark}.", field.description),
-                Treatment::NotSupportedYet => format!("{}. Not supported yet: {remark}.", field.description),
                 Treatment::Refused => format!("{}. Refused, {remark}.", field.description),
             };
             schema.insert("description".to_owned(), description.into());
-            if matches!(treatment, Treatment::NotSupportedYet | Treatment::Refused) || field.name == "version" {
+            if treatment == Treatment::Refused || field.name == "version" {
                 schema.insert("deprecated".to_owned(), true.into());
             }
         }

@@ -22,6 +22,15 @@ pub trait Files {
     /// # Errors
     /// When there is no such file, or it cannot be read as UTF-8 text.
     fn read(&self, path: &str) -> Result<String, FileError>;
+
+    /// What a file holds, which need not be text: a secret or a config. No more than one byte above
+    /// [`stack_model::Content::LARGEST`] need be read.
+    ///
+    /// # Errors
+    /// When there is no such file, or it cannot be read.
+    fn read_bytes(&self, path: &str) -> Result<Vec<u8>, FileError> {
+        self.read(path).map(String::into_bytes)
+    }
 }
 
 /// There are no further files.

@@ -185,6 +185,10 @@ const CASES: &[(&str, &str)] = &[
         "services: {a: {image: 'a:1', depends_on: [b]}, b: {image: 'b:1', depends_on: [c]}, c: {image: 'c:1', depends_on: [a]}}\n",
     ),
     (
+        "hooks_and_completion",
+        "services: {a: {image: 'a:1', depends_on: {job: {condition: service_completed_successfully}}, post_start: [{user: x}], pre_stop: [{command: x, working_dir: srv}], pre_start: [{command: x}]}, job: {image: 'j:1', restart: always, deploy: {rollback_config: {failure_action: rollback, order: start-first}}}}\n",
+    ),
+    (
         "network_mode_and_networks",
         "services: {a: {image: 'a:1', network_mode: host, networks: [n], ports: ['80:80']}}\nnetworks: {n: }\n",
     ),
@@ -220,7 +224,7 @@ const CASES: &[(&str, &str)] = &[
     ("build", "services:\n  web:\n    build: .\n"),
     (
         "configs_and_secrets",
-        "services: {a: {image: 'a:1', configs: [c], secrets: [s]}}\nconfigs: {c: {file: ./c}}\nsecrets: {s: {environment: S}}\n",
+        "services: {a: {image: 'a:1', configs: [c, d, e, {source: d, target: /x/}, {source: d, target: ../y}], secrets: [s, {source: t, target: s, mode: rwx, uid: root}, {target: x}]}}\nconfigs: {c: {file: ./c}, d: {content: '{{.Node.Zone}}', template_driver: golang}, e: {file: ./big.bin}}\nsecrets: {s: {environment: S}, t: {external: true, template_driver: jinja}, u: {driver: vault, driver_opts: {a: b}}}\n",
     ),
     (
         "one_host_only",
@@ -269,6 +273,12 @@ const CASES: &[(&str, &str)] = &[
     ),
 ];
 
+/// One byte more than a secret may hold.
+const TOO_MUCH: &str = match std::str::from_utf8(&[b'x'; 500 * 1024 + 1]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+
 fn further_files() -> BTreeMap<String, String> {
     [
         ("lib.yml", "services: {base: {image: 'a:1'}}"),
@@ -277,6 +287,7 @@ fn further_files() -> BTreeMap<String, String> {
         ("two.yml", "services: {b: {image: 'b:2'}}"),
         ("broken.yml", "services:\n  b:\n    imag: b\n"),
         ("x.env", "A=b"),
+        ("big.bin", TOO_MUCH),
         ("bad.json", "[]"),
         ("quote.env", "A=1\nSECRET=\"hunter2\n"),
         ("space.env", "my secret hunter2\n"),

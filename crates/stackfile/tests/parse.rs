@@ -102,6 +102,81 @@ fn the_finer_keys_of_a_container_reach_the_spec() {
 }
 
 #[test]
+fn secrets_and_configs_travel_beside_the_spec() {
+    let text = "services:
+  a:
+    image: a:1
+    secrets: [password, {source: key, target: /etc/app/key, uid: '1000', gid: '50', mode: 0440}]
+    configs: [app.conf, {source: motd, target: etc/motd}]
+secrets:
+  password: {file: password.txt, labels: [a=b]}
+  key: {environment: APP_KEY, name: the-key}
+  elsewhere: {external: true}
+  unused: {file: absent.txt}
+configs:
+  app.conf: {content: 'host = {{.Node.Hostname}}', template_driver: golang}
+  motd: {external: true, name: motd-2}
+";
+    let project = project(text).file("password.txt", "hunter2\n").variable("APP_KEY", "abc");
+    let (spec, warnings) = project.parse().unwrap();
+    insta::assert_json_snapshot!(serde_json::json!({
+        "secrets": spec["secrets"], "configs": spec["configs"],
+        "of_a": spec["services"]["a"]["container"]["secrets"],
+        "configs_of_a": spec["services"]["a"]["container"]["configs"],
+    }));
+    assert!(!spec.to_string().contains("hunter2") && !warnings.contains("hunter2"));
+
+    let files: Vec<SourceFile<'_>> = vec![SourceFile { name: "app.yml", text }];
+    let environment: Environment = [("APP_KEY".to_owned(), "abc".to_owned())].into_iter().collect();
+    let source = Source { files: &files, directory: "/srv/shop", name: None, profiles: &[], reader: &project.further };
+    let contents = parse(source, &environment).unwrap().contents;
+    assert_eq!(contents.secrets.keys().collect::<Vec<_>>(), ["key", "password"]);
+    assert_eq!(contents.secrets["password"].0, b"hunter2\n");
+    assert_eq!(contents.secrets["key"].0, b"abc");
+    assert_eq!(contents.configs["app.conf"].0, b"host = {{.Node.Hostname}}");
+    // The canonical form names where they come from, and not what they hold.
+    let canonical = stack_stackfile::canonical(source, &environment, &CanonicalOptions::default()).unwrap().to_yaml();
+    assert!(canonical.contains("environment: APP_KEY") && !canonical.contains("abc"), "{canonical}");
+    assert!(!canonical.contains("hunter2"), "{canonical}");
+}
+
+#[test]
+fn what_services_wait_for_and_run_around_their_lives_reaches_the_spec() {
+    let text = "services:
+  web:
+    image: a:1
+    depends_on:
+      db: {condition: service_healthy, restart: true}
+      migrate: {condition: service_completed_successfully}
+      cache: {condition: service_started, required: false}
+      debug: {condition: service_started, required: false}
+    post_start: [{command: [sh, -c, 'echo up'], user: root, privileged: true, working_dir: /, environment: [A=b]}]
+    pre_stop: [{command: drain --now}]
+    deploy:
+      update_config: {failure_action: rollback}
+      rollback_config: {parallelism: 0, order: start-first, failure_action: continue, monitor: 1s}
+  db: {image: 'db:1'}
+  cache: {image: 'c:1'}
+  debug: {image: 'd:1', profiles: [debug]}
+  migrate: {image: 'm:1', depends_on: [db]}
+  again: {image: 'm:1', depends_on: {retried: {condition: service_completed_successfully}}}
+  retried: {image: 'm:1', restart: on-failure}
+";
+    let (spec, warnings) = project(text).parse().unwrap();
+    assert_eq!(warnings, "");
+    let services = &spec["services"];
+    let web = &services["web"];
+    insta::assert_json_snapshot!(serde_json::json!({
+        "depends_on": web["depends_on"], "rollback": web["rollback"],
+        "post_start": web["container"]["post_start"], "pre_stop": web["container"]["pre_stop"],
+    }));
+    // As for Docker Compose, what others wait for the end of is not started again unless it says so.
+    assert_eq!(services["migrate"]["restart"]["condition"], "none");
+    assert_eq!(services["retried"]["restart"]["condition"], "on_failure");
+    assert_eq!(services["db"]["restart"]["condition"], "any");
+}
+
+#[test]
 fn templates_that_the_agent_fills_in_pass() {
     let spec = project("services: {web: {image: 'nginx:1', hostname: '{{.Service.Name}}-{{.Task.Slot}}', environment: {NODE: '{{.Node.Hostname}}', F: '{{json .}}'}, volumes: ['/srv/{{ .Node.ID }}:/x', 'v:/v']}}\nvolumes: {v: {name: 'v-{{.Task.Slot}}'}}").spec();
     let container = &spec["services"]["web"]["container"];

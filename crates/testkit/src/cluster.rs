@@ -105,7 +105,7 @@ impl Cluster {
 
     /// A deploy that may not be refused.
     pub fn deploy(&mut self, spec: StackSpec) -> Applied {
-        self.must(Command::PutStack { spec: Box::new(spec), expected_revision: None })
+        self.must(Command::PutStack { spec: Box::new(spec), expected_revision: None, contents: Default::default() })
     }
 
     /// A deploy that is refused.
@@ -113,7 +113,7 @@ impl Cluster {
     /// # Panics
     /// It is not.
     pub fn refused(&mut self, spec: StackSpec) -> Rejected {
-        self.apply(Command::PutStack { spec: Box::new(spec), expected_revision: None })
+        self.apply(Command::PutStack { spec: Box::new(spec), expected_revision: None, contents: Default::default() })
             .expect_err("this deploy should be refused")
     }
 

@@ -86,7 +86,7 @@ async fn made<H: Host>(host: &H, task: TaskId, spec: &TaskSpec) -> String {
 async fn serves_until_it_is_stopped<H: Host>(host: &H, spec: &TaskSpec) {
     let task = TaskId::from_bits(0xC0F0_0001);
     let id = made(host, task, spec).await;
-    let start = Step::Start { task, container: id.clone(), restart: None };
+    let start = Step::Start { task, container: id.clone(), restart: None, hooks: Vec::new() };
     host.execute(&start).await.expect("a made container can be started");
     let running = container(host, task).await.expect("a started container is observed");
     let ObservedState::Running { pid, since, .. } = running.state else {
@@ -100,7 +100,7 @@ async fn serves_until_it_is_stopped<H: Host>(host: &H, spec: &TaskSpec) {
         matches!(again.state, ObservedState::Running { pid: same, .. } if same == pid),
         "starting a running container does not start another process"
     );
-    let stop = Step::Stop { task, container: id.clone(), unhealthy: false };
+    let stop = Step::Stop { task, container: id.clone(), unhealthy: false, hooks: Vec::new() };
     host.execute(&stop).await.expect("a running container can be stopped");
     let (started, finished) = until("a stopped container has ended", || async {
         match container(host, task).await?.state {
@@ -112,7 +112,7 @@ async fn serves_until_it_is_stopped<H: Host>(host: &H, spec: &TaskSpec) {
     assert_eq!(started, since, "the start is remembered");
     assert!(started <= finished, "it ended after it started");
     host.execute(&stop).await.expect("stopping an ended container does no harm");
-    let restart = Step::Start { task, container: id.clone(), restart: Some(false) };
+    let restart = Step::Start { task, container: id.clone(), restart: Some(false), hooks: Vec::new() };
     host.execute(&restart).await.expect("an ended container can be started again");
     until("a container that was started again runs", || async {
         matches!(container(host, task).await?.state, ObservedState::Running { .. }).then_some(())
@@ -130,7 +130,7 @@ async fn serves_until_it_is_stopped<H: Host>(host: &H, spec: &TaskSpec) {
 async fn tells_how_a_container_ended<H: Host>(host: &H, workload: &Workload) {
     let task = TaskId::from_bits(0xC0F0_0002);
     let id = made(host, task, &workload.ends).await;
-    let start = Step::Start { task, container: id.clone(), restart: None };
+    let start = Step::Start { task, container: id.clone(), restart: None, hooks: Vec::new() };
     host.execute(&start).await.expect("a made container can be started");
     (workload.crash)(task);
     let found = until("the container ends by itself", || async {
@@ -148,14 +148,14 @@ async fn keeps_tasks_apart<H: Host>(host: &H, spec: &TaskSpec) {
     let (one, other) = (TaskId::from_bits(0xC0F0_0003), TaskId::from_bits(0xC0F0_0004));
     let (one_id, other_id) = (made(host, one, spec).await, made(host, other, spec).await);
     assert_ne!(one_id, other_id, "each task has a container of its own");
-    let start = Step::Start { task: other, container: other_id.clone(), restart: None };
+    let start = Step::Start { task: other, container: other_id.clone(), restart: None, hooks: Vec::new() };
     host.execute(&start).await.expect("the second can be started");
     removed(host, one, &one_id).await;
     assert!(
         matches!(container(host, other).await.map(|found| found.state), Some(ObservedState::Running { .. })),
         "removing the first leaves the second alone"
     );
-    let stop = Step::Stop { task: other, container: other_id.clone(), unhealthy: false };
+    let stop = Step::Stop { task: other, container: other_id.clone(), unhealthy: false, hooks: Vec::new() };
     host.execute(&stop).await.expect("the second can be stopped");
     until("the second has ended", || async {
         matches!(container(host, other).await?.state, ObservedState::Exited { .. }).then_some(())
@@ -166,7 +166,7 @@ async fn keeps_tasks_apart<H: Host>(host: &H, spec: &TaskSpec) {
 
 async fn says_why_a_step_failed<H: Host>(host: &H, workload: &Workload) {
     let task = TaskId::from_bits(0xC0F0_0005);
-    let start = Step::Start { task, container: "no-such-container".to_owned(), restart: None };
+    let start = Step::Start { task, container: "no-such-container".to_owned(), restart: None, hooks: Vec::new() };
     let failure = host.execute(&start).await.expect_err("what is not there cannot be started");
     assert!(failure.message.contains("no-such-container"), "it names what is not there: {failure}");
     let pull = Step::Pull { task, assigned: assigned(&workload.missing), credential: None };

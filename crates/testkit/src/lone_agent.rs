@@ -45,6 +45,7 @@ impl Default for LoneAgent {
                 tasks: BTreeMap::new(),
                 registry_credentials: BTreeMap::new(),
                 networks: BTreeMap::new(),
+                contents: Default::default(),
             },
             memory: Memory::default(),
             now: Timestamp(1_000_000),
@@ -72,6 +73,8 @@ pub fn task_spec(service: Service) -> TaskSpec {
         ports: spec.ports,
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        files: Vec::new(),
+        round: 0,
     }
 }
 

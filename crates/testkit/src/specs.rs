@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use stack_model::lifecycle::Hook;
 use stack_model::spec::{
     Constraint, EndpointMode, FailureAction, Healthcheck, Image, Placement, Protocol, PublishMode, PublishedPort,
     Resources, RestartPolicy, ServiceMode, UpdateOrder, UpdatePolicy,
@@ -55,6 +56,8 @@ pub fn stack<const N: usize>(name: &str, services: [(&str, Service); N]) -> Stac
             .collect(),
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        configs: BTreeMap::new(),
     }
 }
 
@@ -79,6 +82,8 @@ pub fn service(image: &str) -> Service {
         resources: Resources::default(),
         restart: RestartPolicy::default(),
         update: UpdatePolicy::default(),
+        rollback: None,
+        depends_on: BTreeMap::new(),
         ports: Vec::new(),
         networks: BTreeMap::new(),
         endpoint_mode: EndpointMode::default(),
@@ -202,6 +207,13 @@ impl Service {
     #[must_use]
     pub fn on_failure(self, action: FailureAction) -> Self {
         self.with(|spec| spec.update.failure_action = action)
+    }
+
+    /// A command runs in its containers after each start.
+    #[must_use]
+    pub fn post_start(self, command: &[&str]) -> Self {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        self.with(|spec| spec.container.post_start.push(Hook { command, ..Hook::default() }))
     }
 
     /// Is ready only once a health check says so.

@@ -5,8 +5,11 @@
 mod commands;
 mod controllers;
 mod disk;
+mod doctor;
+mod files;
 mod hosts;
 mod identities;
+mod lifecycle;
 mod networks;
 mod removal;
 mod services;

@@ -227,12 +227,21 @@ fn ask(stop: &AtomicBool, failed: &Mutex<Vec<String>>, asked: &AtomicUsize, who:
 
 fn update_under_load(cluster: &NamespacedCluster, change: &[&str]) {
     let clients = cluster.wait_ready("net/client", 3);
+    under_load(cluster, &clients, || {
+        let output = cluster.stack(change);
+        assert!(output.status.success(), "{}\n{}", text(&output), cluster.logs());
+    });
+}
+
+/// While `change` is made, these clients ask the service by its virtual address and somebody outside asks every host's
+/// published port, without a pause; no request may fail.
+fn under_load(cluster: &NamespacedCluster, clients: &[Value], change: impl FnOnce()) {
     let address = *addresses(&clients[0], "web").expect("a name").first().expect("IPv4");
     let hosts = cluster.hosts();
     let (stop, asked, failed) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         let (stop, asked, failed) = (&stop, &asked, &failed);
-        for client in &clients {
+        for client in clients {
             let who = format!("the client on {}", client["node"]);
             scope.spawn(move || within(client, || ask(stop, failed, asked, &who, SocketAddr::new(address, 8080))));
         }
@@ -240,9 +249,11 @@ fn update_under_load(cluster: &NamespacedCluster, change: &[&str]) {
             scope.spawn(move || ask(stop, failed, asked, "from outside", SocketAddr::new(host.address.into(), 8080)));
         }
         let before = asked.load(Ordering::Relaxed);
-        let output = cluster.stack(change);
+        let changed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(change));
         stop.store(true, Ordering::Relaxed);
-        assert!(output.status.success(), "{}\n{}", text(&output), cluster.logs());
+        if let Err(panic) = changed {
+            std::panic::resume_unwind(panic);
+        }
         assert!(asked.load(Ordering::Relaxed) > before, "nobody asked anything");
     });
     let failed = failed.into_inner().expect("no panic");
@@ -253,6 +264,33 @@ fn update_under_load(cluster: &NamespacedCluster, change: &[&str]) {
         asked.into_inner(),
         &failed[..failed.len().min(20)]
     );
+}
+
+#[test]
+fn no_request_fails_while_a_host_is_drained_and_taken_back() {
+    let cluster = cluster(3, 3, &[]);
+    let path = cluster.file("net.yml", &file(6, "one", "stop-first"));
+    cluster.stack_ok(&["deploy", &path]);
+    cluster.wait_ready("net/web", 6);
+    // Those that are not drained themselves.
+    let clients: Vec<Value> =
+        cluster.wait_ready("net/client", 3).into_iter().filter(|client| client["node"] != "node2").collect();
+    let on_node2 = || cluster.tasks("net/web").iter().filter(|task| task["node"] == "node2").count();
+    assert!(on_node2() > 0);
+    under_load(&cluster, &clients, || {
+        cluster.stack_ok(&["node", "drain", "node2"]);
+        cluster.wait("all six elsewhere", || {
+            let ready = cluster.tasks("net/web").iter().filter(|task| task["ready"] == true).count();
+            let left = on_node2();
+            if ready == 6 && left == 0 { Ok(()) } else { Err((ready, left)) }
+        });
+        cluster.stack_ok(&["node", "activate", "node2"]);
+        // It serves again.
+        let path = cluster.file("two.yml", &file(9, "one", "stop-first"));
+        cluster.stack_ok(&["deploy", &path]);
+        cluster.wait("tasks on the host", || if on_node2() > 0 { Ok(()) } else { Err("none") });
+    });
+    cluster.down();
 }
 
 #[test]

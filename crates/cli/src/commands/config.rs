@@ -7,7 +7,7 @@ use serde_json::json;
 use stack_api::bodies::DeployRequest;
 use stack_api::routes;
 use stack_api::views::PlanView;
-use stack_model::StackSpec;
+use stack_model::{FileContents, StackSpec};
 use stack_stackfile::{Canonical, CanonicalOptions, canonical};
 
 use crate::arguments::{ConfigArguments, ConfigFormat};
@@ -153,7 +153,7 @@ async fn digests(session: &Session, understood: &Canonical) -> Result<BTreeMap<S
     let name = "stack-config-images";
     let spec: StackSpec = serde_json::from_value(json!({"name": name, "services": services}))
         .map_err(|error| Failure::new(ExitCode::Failed, format!("cannot ask for the images: {error}")))?;
-    let request = DeployRequest { spec, expected_revision: None };
+    let request = DeployRequest { spec, expected_revision: None, contents: FileContents::default() };
     let plan: PlanView = session.client()?.call(routes::PLAN, &[name], None::<&()>, Some(&request), SLOW).await?;
     Ok(plan.images.into_iter().map(|image| (image.reference, image.digest.to_string())).collect())
 }

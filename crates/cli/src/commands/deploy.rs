@@ -21,10 +21,10 @@ const LAST_LINES: u64 = 10;
 const LONGEST_QUESTION: Milliseconds = Milliseconds(2_000);
 
 pub async fn deploy(session: &Session, arguments: DeployArguments) -> Result<ExitCode, Failure> {
-    let spec = stack_files::read(&arguments.files)?;
+    let (spec, contents) = stack_files::read(&arguments.files)?;
     let client = session.client()?;
     let name = spec.name.clone();
-    let request = DeployRequest { spec, expected_revision: None };
+    let request = DeployRequest { spec, expected_revision: None, contents };
     let response: DeployResponse =
         client.call(routes::DEPLOY, &[name.as_str()], None::<&()>, Some(&request), SLOW).await?;
     for image in &response.images {
@@ -150,9 +150,9 @@ async fn show_last_lines(client: &Client, task: &TaskView) {
 }
 
 pub async fn plan(session: &Session, arguments: PlanArguments) -> Result<ExitCode, Failure> {
-    let spec = stack_files::read(&arguments.files)?;
+    let (spec, contents) = stack_files::read(&arguments.files)?;
     let name = spec.name.clone();
-    let request = DeployRequest { spec, expected_revision: None };
+    let request = DeployRequest { spec, expected_revision: None, contents };
     let plan: PlanView =
         session.client()?.call(routes::PLAN, &[name.as_str()], None::<&()>, Some(&request), SLOW).await?;
     if arguments.format == Format::Json {

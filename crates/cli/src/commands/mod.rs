@@ -6,6 +6,8 @@ pub mod config;
 pub mod context;
 pub mod deploy;
 pub mod dev;
+pub mod doctor;
+pub mod files;
 pub mod image;
 pub mod list;
 pub mod logs;

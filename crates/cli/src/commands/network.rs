@@ -12,6 +12,17 @@ use crate::failure::{ExitCode, Failure};
 use crate::output;
 use crate::request::{QUICK, Session};
 
+/// `KEY=VALUE` or `KEY`.
+pub fn labels_of(labels: Vec<String>) -> BTreeMap<String, String> {
+    labels
+        .into_iter()
+        .map(|label| match label.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (label, String::new()),
+        })
+        .collect()
+}
+
 pub async fn run(session: &Session, command: NetworkCommand) -> Result<ExitCode, Failure> {
     let client = session.client()?;
     match command {
@@ -34,13 +45,7 @@ pub async fn run(session: &Session, command: NetworkCommand) -> Result<ExitCode,
             output::json(&network)?;
         }
         NetworkCommand::Create { name, subnets, ipv6, internal, attachable, mtu, labels } => {
-            let labels: BTreeMap<String, String> = labels
-                .into_iter()
-                .map(|label| match label.split_once('=') {
-                    Some((key, value)) => (key.to_owned(), value.to_owned()),
-                    None => (label, String::new()),
-                })
-                .collect();
+            let labels = labels_of(labels);
             let spec = NetworkSpec { labels, internal, attachable, ipv6, mtu, subnets, ..NetworkSpec::default() };
             let request = PutNetworkRequest { spec };
             let _: Written = client.call(routes::PUT_NETWORK, &[&name], None::<&()>, Some(&request), QUICK).await?;

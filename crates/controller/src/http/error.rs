@@ -43,11 +43,14 @@ const fn code_of(rejected: &Rejected) -> ErrorCode {
         | Rejected::Conflict { .. }
         | Rejected::NodeInUse { .. }
         | Rejected::NetworkTaken { .. }
-        | Rejected::NetworkInUse { .. } => ErrorCode::Conflict,
+        | Rejected::NetworkInUse { .. }
+        | Rejected::FileExists { .. }
+        | Rejected::FileInUse { .. } => ErrorCode::Conflict,
         Rejected::UnknownStack { .. }
         | Rejected::UnknownService { .. }
         | Rejected::UnknownNode { .. }
-        | Rejected::UnknownClusterNetwork { .. } => ErrorCode::NotFound,
+        | Rejected::UnknownClusterNetwork { .. }
+        | Rejected::UnknownStoredFile { .. } => ErrorCode::NotFound,
         Rejected::RoleMismatch { .. } => ErrorCode::Forbidden,
         Rejected::NotInitialized => ErrorCode::Unavailable,
         Rejected::NoDigest { .. }
@@ -56,6 +59,9 @@ const fn code_of(rejected: &Rejected) -> ErrorCode {
         | Rejected::UnknownVolume { .. }
         | Rejected::UnknownNetwork { .. }
         | Rejected::NoExternalNetwork { .. }
+        | Rejected::NoContent { .. }
+        | Rejected::NoExternalFile { .. }
+        | Rejected::UnknownFile { .. }
         | Rejected::SubnetTaken { .. }
         | Rejected::SubnetTooSmall { .. }
         | Rejected::NoFreeSubnet { .. }

@@ -255,7 +255,10 @@ mod tests {
         }
         // Everybody has a new one: it is wanted.
         let old = on_a_host("c", "loaded").digest;
-        assert_eq!(authority(PullPolicy::Missing, &[other.clone()], Some(&old)), Authority::Hosts(other.digest));
+        assert_eq!(
+            authority(PullPolicy::Missing, std::slice::from_ref(&other), Some(&old)),
+            Authority::Hosts(other.digest.clone())
+        );
         // Hosts may have pulled another one since, for another stack.
         let pulled = on_a_host("d", "registry");
         let otherwise = Some(Otherwise::Deployed(old.clone()));

@@ -1,8 +1,10 @@
 //! The controllers' REST interface: one router, served over mutual TLS and on the local socket.
 
 mod cluster;
+mod doctor;
 mod error;
 mod extract;
+mod files;
 pub mod guard;
 mod images;
 mod internal;
@@ -28,7 +30,7 @@ pub use self::images::{ImageResolver, ResolveImageError};
 use crate::control::Control;
 use crate::store::{self, Store};
 
-/// Bodies of ordinary requests may have so many bytes; a stack file is the largest of them.
+/// Bodies of ordinary requests may have so many bytes; those of a deploy, which brings secrets along, as many as a command.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// What handlers need.
@@ -55,9 +57,9 @@ pub(crate) fn router(context: Context) -> Router {
     mount(routes::ROTATE_TOKEN, post(cluster::rotate));
     mount(routes::STACKS, get(stacks::list));
     mount(routes::STACK, get(stacks::inspect));
-    mount(routes::DEPLOY, put(stacks::deploy));
+    mount(routes::DEPLOY, put(stacks::deploy).layer(DefaultBodyLimit::max(store::MAX_COMMAND)));
     mount(routes::REMOVE_STACK, delete(stacks::remove));
-    mount(routes::PLAN, post(stacks::plan));
+    mount(routes::PLAN, post(stacks::plan).layer(DefaultBodyLimit::max(store::MAX_COMMAND)));
     mount(routes::STACK_STATUS, get(stacks::status));
     mount(routes::SERVICES, get(stacks::services));
     mount(routes::SCALE, post(stacks::scale));
@@ -77,9 +79,18 @@ pub(crate) fn router(context: Context) -> Router {
     mount(routes::NETWORK, get(networks::inspect));
     mount(routes::PUT_NETWORK, put(networks::put));
     mount(routes::REMOVE_NETWORK, delete(networks::remove));
+    mount(routes::SECRETS, get(files::secrets));
+    mount(routes::SECRET, get(files::secret));
+    mount(routes::CREATE_SECRET, post(files::create_secret));
+    mount(routes::REMOVE_SECRET, delete(files::remove_secret));
+    mount(routes::CONFIGS, get(files::configs));
+    mount(routes::CONFIG, get(files::config));
+    mount(routes::CREATE_CONFIG, post(files::create_config));
+    mount(routes::REMOVE_CONFIG, delete(files::remove_config));
     mount(routes::REGISTRIES, get(cluster::registries));
     mount(routes::SET_REGISTRY, put(cluster::set_registry));
     mount(routes::REMOVE_REGISTRY, delete(cluster::remove_registry));
+    mount(routes::DOCTOR, post(doctor::examine));
     mount(routes::NODE_REGISTER, post(session::register));
     mount(routes::NODE_HEARTBEAT, post(session::heartbeat));
     mount(routes::NODE_ASSIGNMENT, get(session::assignment));

@@ -1,16 +1,27 @@
 //! The networks between hosts: which there are, who is on them, and those that are made by hand.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
-use stack_api::ErrorCode;
+use futures::future::join_all;
 use stack_api::bodies::PutNetworkRequest;
-use stack_api::views::{NetworkHostView, NetworkServiceView, NetworkTaskView, NetworkView, Written};
-use stack_model::{EndpointState, NetworkDocument};
+use stack_api::error::full_text;
+use stack_api::views::{
+    Convergence, HostNetworksView, NetworkHostView, NetworkServiceView, NetworkTaskView, NetworkView, Written,
+};
+use stack_api::{ErrorCode, routes};
+use stack_model::{EndpointState, NetworkDocument, Node, Readiness};
 use stack_planner::{Command, Network, network_document};
 
 use super::extract::{Body, Named, RequestId};
 use super::stacks::written;
 use super::{Context, Failure};
+use crate::mesh::with_request_id;
+
+/// A host that does not say in this time what it does is not waited for.
+const ASK_HOST: Duration = Duration::from_secs(3);
 
 pub(super) async fn list(State(context): State<Context>) -> Result<Json<Vec<NetworkView>>, Failure> {
     context.store.read_barrier().await?;
@@ -21,6 +32,7 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<Vec<Netw
 pub(super) async fn inspect(
     State(context): State<Context>,
     Named(name): Named<String>,
+    RequestId(request): RequestId,
 ) -> Result<Json<NetworkView>, Failure> {
     context.store.read_barrier().await?;
     let state = context.store.state();
@@ -28,7 +40,40 @@ pub(super) async fn inspect(
         .networks
         .get(&name)
         .ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no network `{name}`")))?;
-    Ok(Json(view(&state, &name, network)))
+    let mut view = view(&state, &name, network);
+    let nodes: BTreeMap<&str, &Node> = state.nodes.values().map(|node| (node.name.as_str(), node)).collect();
+    let asked = view.hosts.iter().map(|host| nodes.get(host.node.as_str()).copied());
+    let answers = join_all(asked.map(|node| ask_host(&context, node, &request))).await;
+    for (host, answer) in view.hosts.iter_mut().zip(answers) {
+        host.convergence = Some(convergence(&name, network.generation, answer));
+    }
+    Ok(Json(view))
+}
+
+async fn ask_host(context: &Context, node: Option<&Node>, request: &str) -> Result<HostNetworksView, String> {
+    let node = node.ok_or_else(|| "it is no member any more".to_owned())?;
+    if node.readiness != Readiness::Ready {
+        return Err("it is down".to_owned());
+    }
+    let (target, path) = ((node.id, node.address), routes::HOST_NETWORKS.path);
+    let headers = with_request_id(request);
+    let send = context.store.mesh().send(target, http::Method::GET, path, headers, "".into(), Some(ASK_HOST));
+    let answer = send.await.map_err(|error| full_text(&error))?;
+    if !answer.status().is_success() {
+        return Err(format!("it answered with status {}", answer.status()));
+    }
+    answer.json().await.map_err(|error| full_text(&error))
+}
+
+/// Pure. What a host's answer says of one network, which was decided as of this generation.
+fn convergence(name: &str, generation: u64, answer: Result<HostNetworksView, String>) -> Convergence {
+    match answer {
+        Err(reason) => Convergence::Unknown { reason },
+        Ok(answer) => match answer.generations.get(name) {
+            Some(done) if *done >= generation && answer.problem.is_none() => Convergence::InForce,
+            Some(_) | None => Convergence::Behind { problem: answer.problem },
+        },
+    }
 }
 
 pub(super) async fn put(
@@ -91,7 +136,11 @@ fn view(state: &stack_planner::State, name: &str, network: &Network) -> NetworkV
         free_addresses: network.free(),
         hosts: hosts
             .iter()
-            .map(|(node, host)| NetworkHostView { node: node_name(*node), addresses: texts(&host.addresses) })
+            .map(|(node, host)| NetworkHostView {
+                node: node_name(*node),
+                addresses: texts(&host.addresses),
+                convergence: None,
+            })
             .collect(),
         services: services
             .iter()
@@ -116,5 +165,27 @@ fn view(state: &stack_planner::State, name: &str, network: &Network) -> NetworkV
                 .to_owned(),
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_behind_until_it_has_done_what_was_decided_last() {
+        let answer = |done: Option<u64>, problem: Option<&str>| HostNetworksView {
+            generations: done.map(|done| ("shop_default".to_owned(), done)).into_iter().collect(),
+            problem: problem.map(str::to_owned),
+        };
+        let of = |done, problem| convergence("shop_default", 7, Ok(answer(done, problem)));
+        assert_eq!(of(Some(7), None), Convergence::InForce);
+        assert_eq!(of(Some(8), None), Convergence::InForce);
+        assert_eq!(of(Some(6), None), Convergence::Behind { problem: None });
+        assert_eq!(of(None, None), Convergence::Behind { problem: None });
+        let problem = Some("no vxlan".to_owned());
+        assert_eq!(of(Some(7), Some("no vxlan")), Convergence::Behind { problem });
+        let unknown = Convergence::Unknown { reason: "it is down".to_owned() };
+        assert_eq!(convergence("shop_default", 7, Err("it is down".to_owned())), unknown);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use stack_api::views::{Difference, PlanAction, PlanView, ResolvedImage, ServicePlan, UnplacedView};
 use stack_model::spec::{ServiceSpec, StackSpec};
-use stack_model::{NodeId, ServiceKey, Slot, TaskId, Timestamp};
+use stack_model::{Contents, NodeId, ServiceKey, Slot, TaskId, Timestamp};
 use stack_planner::{Change, Command, Entry, Ids, NewTask, Rejected, Service, State};
 
 /// Tries a deploy. `state` stays as it is.
@@ -14,12 +14,13 @@ pub(super) fn dry_run(
     now: Timestamp,
     spec: StackSpec,
     expected_revision: Option<u64>,
+    contents: Contents,
     images: Vec<ResolvedImage>,
 ) -> Result<PlanView, Box<Rejected>> {
     let name = spec.name.clone();
     let mut after = state.clone();
     let entry = Entry { revision: state.revision + 1, time: now, request: None };
-    let command = Command::PutStack { spec: Box::new(spec), expected_revision };
+    let command = Command::PutStack { spec: Box::new(spec), expected_revision, contents };
     let applied = stack_planner::apply(&mut after, entry, command).map_err(Box::new)?;
     let mut last = 0u128;
     let mut draw = || {
@@ -80,6 +81,7 @@ impl Moves {
             Change::SetUnplaced { unplaced: None, .. }
             | Change::ReleaseTask { .. }
             | Change::ForgetTask { .. }
+            | Change::OpenGate { .. }
             | Change::SetUpdate { .. }
             | Change::RollBack { .. }
             | Change::ForgetService { .. }

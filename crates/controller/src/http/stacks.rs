@@ -11,7 +11,7 @@ use stack_model::{ServiceKey, StackName, TaskId};
 use stack_planner::{Applied, Command};
 
 use super::extract::{Body, Named, Query, RequestId};
-use super::{Context, Failure, images, plan_view, views};
+use super::{Context, Failure, files, images, plan_view, views};
 use crate::store::now;
 
 /// A status query without news is answered after at most this time.
@@ -62,8 +62,11 @@ pub(super) async fn deploy(
 ) -> Result<Json<DeployResponse>, Failure> {
     same_name(&name, &body)?;
     context.store.read_barrier().await?;
-    let images = images::pin(&context, &context.store.state(), &mut body.spec, &request).await?;
-    let command = Command::PutStack { spec: Box::new(body.spec), expected_revision: body.expected_revision };
+    let state = context.store.state();
+    let contents = files::pin(&state, &mut body.spec, body.contents)?;
+    let images = images::pin(&context, &state, &mut body.spec, &request).await?;
+    let expected_revision = body.expected_revision;
+    let command = Command::PutStack { spec: Box::new(body.spec), expected_revision, contents };
     let applied = context.store.propose_as(&command, &request).await?;
     Ok(Json(DeployResponse { revision: applied.revision, changed: applied.changed, images }))
 }
@@ -77,8 +80,9 @@ pub(super) async fn plan(
     same_name(&name, &body)?;
     context.store.read_barrier().await?;
     let state = context.store.state();
+    let contents = files::pin(&state, &mut body.spec, body.contents)?;
     let images = images::pin(&context, &state, &mut body.spec, &request).await?;
-    let view = plan_view::dry_run(&state, now(), body.spec, body.expected_revision, images);
+    let view = plan_view::dry_run(&state, now(), body.spec, body.expected_revision, contents, images);
     Ok(Json(view.map_err(|rejected| Failure::from(*rejected))?))
 }
 

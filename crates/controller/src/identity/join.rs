@@ -67,7 +67,7 @@ pub enum JoinError {
         controller: SocketAddr,
         /// Why.
         #[source]
-        source: ErrorBody,
+        source: Box<ErrorBody>,
     },
     /// The answer is not what the contract says.
     #[error("the answer of the controller {controller} cannot be understood: {reason}")]
@@ -278,7 +278,7 @@ async fn ask(token: &JoinToken, controller: SocketAddr, request: &JoinRequest) -
     let bytes = response.bytes().await.map_err(|error| unreachable(reason(&error)))?;
     if !status.is_success() {
         return Err(match serde_json::from_slice::<ErrorBody>(&bytes) {
-            Ok(source) => JoinError::Refused { controller, source },
+            Ok(source) => JoinError::Refused { controller, source: Box::new(source) },
             Err(_) => unclear(format!("status {status} without an error body")),
         });
     }

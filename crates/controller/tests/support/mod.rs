@@ -264,7 +264,7 @@ pub fn stack(name: &str, image: &str, replicas: u32) -> DeployRequest {
             "mode": {"replicated": {"replicas": replicas}}
         }}
     });
-    DeployRequest { spec: serde_json::from_value(spec).unwrap(), expected_revision: None }
+    DeployRequest { spec: serde_json::from_value(spec).unwrap(), expected_revision: None, contents: Default::default() }
 }
 
 /// Heartbeats of all hosts' agents, to whoever leads.

@@ -6,18 +6,18 @@ use bollard_stubs::models::{
     ContainerConfig, ContainerInspectResponse, ContainerState as State, ContainerStateStatusEnum, ContainerSummary,
     ContainerSummaryHealth, ContainerSummaryHealthStatusEnum, ContainerSummaryHostConfig,
     ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitResponse, DeviceMapping, DriverData,
-    EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HostConfig, HostConfigCgroupnsModeEnum,
-    HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum, NetworkSettings, PortBinding, PortMap,
-    PortSummary, PortSummaryTypeEnum, ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum, ThrottleDevice,
+    EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HealthcheckResult, HostConfig,
+    HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum, NetworkSettings,
+    PortBinding, PortMap, PortSummary, PortSummaryTypeEnum, ResourcesBlkioWeightDevice, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
 };
 use stack_engine::container::{
     BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState, ExitStatus, Health,
-    Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, SeccompChoice, volumes,
+    Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice, volumes,
 };
 use stack_engine::network::{Attachment, Endpoint, Protocol};
 
-use super::text::{NEVER, identifier, milliseconds, seconds, signed, span};
+use super::text::{NEVER, identifier, milliseconds, nanoseconds, seconds, signed, span};
 
 /// A container and what its documents need beside it.
 pub struct Subject {
@@ -331,8 +331,7 @@ fn state(container: &Container) -> State {
             Health::Unhealthy => HealthStatusEnum::UNHEALTHY,
         }),
         failing_streak: Some(i64::from(state.failing_streak)),
-        // The engine keeps the newest output without its times, and a record without times is none.
-        log: Some(Vec::new()),
+        log: Some(state.log.iter().map(probed).collect()),
     });
     let base = State {
         status: Some(status),
@@ -390,7 +389,17 @@ fn healthcheck(check: &Healthcheck) -> HealthConfig {
     }
 }
 
-fn config(subject: &Subject) -> ContainerConfig {
+fn probed(outcome: &ProbeOutcome) -> HealthcheckResult {
+    HealthcheckResult {
+        start: Some(nanoseconds(outcome.started_at)),
+        end: Some(nanoseconds(outcome.finished_at)),
+        exit_code: Some(i64::from(outcome.code)),
+        output: Some(outcome.output.clone()),
+    }
+}
+
+/// What a container runs, with what it has of its image.
+pub fn config(subject: &Subject) -> ContainerConfig {
     let (container, image) = (&subject.container, &subject.image);
     let config = &container.config;
     let ports = config.ports.iter().map(|port| format!("{}/{}", port.container_port, protocol(port.protocol).1));
@@ -456,7 +465,7 @@ fn host_config(subject: &Subject) -> HostConfig {
         network_mode: Some(subject.network_mode()),
         port_bindings: Some(port_map(&config.ports)),
         log_config: Some(HostConfigLogConfig {
-            typ: Some(config.logging.driver.clone().unwrap_or_else(|| "local".to_owned())),
+            typ: Some(config.logging.driver.clone().unwrap_or_else(|| "json-file".to_owned())),
             config: Some(config.logging.options.clone().into_iter().collect()),
         }),
         restart_policy: Some(restart_policy(config.restart)),
@@ -584,7 +593,7 @@ mod tests {
     #[test]
     fn the_status_as_people_read_it() {
         let now = TIME + 182_000;
-        let health = |health| HealthState { health, failing_streak: 0, last_output: String::new() };
+        let health = |health| HealthState { health, failing_streak: 0, last_output: String::new(), log: Vec::new() };
         let text = |state: ContainerState, health: Option<HealthState>, now: u64| {
             status_text(&Container { health, ..container("aa11", "web", state) }, now)
         };

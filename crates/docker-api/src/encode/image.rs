@@ -6,6 +6,7 @@ use bollard_stubs::models::{
     DriverData, HistoryResponseItem, ImageConfig, ImageInspect, ImageInspectRootFs, ImageSummary,
 };
 use serde::Deserialize;
+use serde_json::{Value, json};
 use stack_engine::image::Image;
 
 use super::text::{familiar, signed};
@@ -88,13 +89,23 @@ pub fn summary(image: &Image, configuration: &Configuration) -> ImageSummary {
     }
 }
 
-/// The answer of `/images/{name}/json`.
-pub fn inspect(image: &Image, configuration: Configuration) -> ImageInspect {
+/// The answer of `/images/{name}/json`. docker-compose of version 1 makes no container anew without a field that newer versions
+/// of the API do not have any more; others pass it over.
+pub fn inspected(image: &Image, configuration: Configuration) -> Value {
+    let mut document = serde_json::to_value(inspect(image, configuration)).unwrap_or_default();
+    document["ContainerConfig"] = json!({ "Volumes": null, "Env": null, "Cmd": null, "Labels": null });
+    document
+}
+
+fn inspect(image: &Image, configuration: Configuration) -> ImageInspect {
+    // What was said when it was made, also where only its history has it.
+    let of_history = configuration.history.last().and_then(|step| step.comment.clone());
+    let comment = configuration.comment.filter(|comment| !comment.is_empty()).or(of_history).unwrap_or_default();
     ImageInspect {
         id: Some(image.id.to_string()),
         repo_tags: Some(names(&image.references)),
         repo_digests: Some(names(&image.repository_digests)),
-        comment: Some(configuration.comment.unwrap_or_default()),
+        comment: Some(comment),
         created: image.created.clone(),
         author: Some(configuration.author.unwrap_or_default()),
         config: Some(configuration.config.unwrap_or_default()),

@@ -1,5 +1,6 @@
 //! Pure. The engine's values as the documents of Docker's API.
 
+pub mod commit;
 pub mod container;
 pub mod event;
 pub mod image;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use stack_engine::content::Digest;
-use stack_engine::image::PullProgress;
+use stack_engine::image::{PullProgress, PushProgress};
 
 /// A line that says something in general.
 pub fn status(text: &str) -> Value {
@@ -38,6 +38,22 @@ pub fn pull(step: &PullProgress) -> Option<Value> {
         PullProgress::Transferred { layer, .. } => status_of(&short(layer), "Download complete"),
         PullProgress::Unpacked { layer } => status_of(&short(layer), "Pull complete"),
     })
+}
+
+/// The line for a step of a push.
+pub fn push(step: &PushProgress) -> Value {
+    match step {
+        PushProgress::Preparing { layer } => status_of(&short(layer), "Preparing"),
+        PushProgress::Present { layer } => status_of(&short(layer), "Layer already exists"),
+        PushProgress::Mounted { layer, from } => status_of(&short(layer), &format!("Mounted from {from}")),
+        PushProgress::Transferred { layer, bytes, total_bytes } => json!({
+            "status": "Pushing",
+            "progressDetail": { "current": bytes, "total": total_bytes },
+            "progress": bar(*bytes, *total_bytes),
+            "id": short(layer),
+        }),
+        PushProgress::Pushed { layer } => status_of(&short(layer), "Pushed"),
+    }
 }
 
 /// A bar as Docker draws it, for clients that print it as it is.

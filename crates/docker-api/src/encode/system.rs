@@ -91,7 +91,7 @@ pub fn info(
         plugins: Some(PluginsInfo {
             volume: names(&["local"]),
             network: names(&["bridge", "host", "null"]),
-            log: names(&["local", "none"]),
+            log: names(&["json-file", "local", "none"]),
             ..PluginsInfo::default()
         }),
         memory_limit: Some(controls("memory")),
@@ -103,7 +103,7 @@ pub fn info(
         ipv4_forwarding: Some(host.ipv4_forwarding),
         debug: Some(false),
         system_time: Some(host.time.clone()),
-        logging_driver: Some("local".to_owned()),
+        logging_driver: Some("json-file".to_owned()),
         cgroup_driver: Some(SystemInfoCgroupDriverEnum::CGROUPFS),
         cgroup_version: Some(if legacy { SystemInfoCgroupVersionEnum::_1 } else { SystemInfoCgroupVersionEnum::_2 }),
         kernel_version: Some(host.kernel.clone()),

@@ -11,6 +11,7 @@ use bollard_stubs::models::{
 };
 use stack_engine::RemoveOptions;
 use stack_engine::container::{Container, ContainerState, RemoveError};
+use stack_engine::events::Pruned;
 use stack_engine::image::Image;
 
 use super::Name;
@@ -88,7 +89,7 @@ impl Daemon {
     }
 
     /// The same, away from the threads that serve.
-    async fn subjects_of(&self, containers: Vec<Container>) -> Result<Vec<Subject>, ApiError> {
+    pub(super) async fn subjects_of(&self, containers: Vec<Container>) -> Result<Vec<Subject>, ApiError> {
         let daemon = self.clone();
         tokio::task::spawn_blocking(move || daemon.subjects(containers)).await.map_err(|_| ApiError::Interrupted)
     }
@@ -276,6 +277,7 @@ pub async fn prune(
             Err(error) => return Err(error.into()),
         }
     }
+    daemon.engine.tell_pruned(Pruned::Containers, freed);
     Ok(Json(ContainerPruneResponse { containers_deleted: Some(removed), space_reclaimed: Some(signed(freed)) }))
 }
 

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
-use stack_engine::image::{Credentials, Image, ImportChanges, PullProgress, Reference};
+use stack_engine::image::{Credentials, Image, ImportChanges, PullProgress, PushProgress, Pushed, Reference};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -21,7 +21,7 @@ use super::images::blocking;
 use crate::Daemon;
 use crate::decode::Parameters;
 use crate::decode::image::{changes, registry_auth};
-use crate::encode::progress::{failure, pull as step_line, status, status_of};
+use crate::encode::progress::{failure, pull as step_line, push as push_line, status, status_of};
 use crate::encode::text::familiar;
 use crate::error::{ApiError, full_text};
 use crate::pipe::pipe;
@@ -59,8 +59,9 @@ pub async fn create(
             Some(tag) => format!("{image}:{tag}"),
             None => image.to_owned(),
         };
+        let all = !names_one(&text);
         let reference: Reference = text.parse().map_err(|source| ApiError::Reference { text, source })?;
-        if reference.tag().is_none() && reference.digest().is_none() {
+        if all {
             return Err(ApiError::NotSupported {
                 what: "pulling all tags of a repository (no tag is named)".to_owned(),
             });
@@ -83,6 +84,11 @@ pub async fn create(
         }
         None => Err(ApiError::Body { problem: "neither `fromImage` nor `fromSrc` is there".to_owned() }),
     }
+}
+
+/// Whether a name has a tag or a digest; without, it means all tags of a repository.
+fn names_one(text: &str) -> bool {
+    text.contains('@') || text.rsplit('/').next().is_some_and(|last| last.contains(':'))
 }
 
 async fn pull(
@@ -228,13 +234,42 @@ pub(super) async fn save(daemon: Daemon, names: Vec<String>) -> Result<Response,
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 
-/// `POST /images/{name}/push`.
-pub(super) async fn push(
+/// `POST /images/{name}/push`: one tag, or all of a repository. What goes wrong is told in the stream, as Docker does.
+pub(super) fn push(
     daemon: Daemon,
-    name: String,
-    _tag: Option<&str>,
-    _credentials: Option<Credentials>,
+    name: &str,
+    tag: Option<&str>,
+    credentials: Option<Credentials>,
 ) -> Result<Response, ApiError> {
-    blocking(move || Ok(daemon.engine.images().get(&name)?)).await?;
-    Err(ApiError::NotSupported { what: "POST /images/{name}/push".to_owned() })
+    let text = match tag {
+        Some(tag) => format!("{name}:{tag}"),
+        None => name.to_owned(),
+    };
+    let all = !names_one(&text);
+    let reference: Reference = text.parse().map_err(|source| ApiError::Reference { text, source })?;
+    let (answer, receiver) = mpsc::unbounded_channel();
+    // The name of a repository has no tag, so this is all of it.
+    let repository = familiar(&reference.name());
+    let _ = answer.send(status(&format!("The push refers to repository [{repository}]")));
+    tokio::spawn(async move {
+        let told = |step: PushProgress| {
+            // A client that is gone hears nothing; the push goes on.
+            let _ = answer.send(push_line(&step));
+        };
+        let outcome = daemon.engine.images().push(&reference, all, credentials.as_ref(), &told).await;
+        match outcome {
+            Ok(all) => {
+                for pushed in all {
+                    let Pushed { tag, digest, bytes } = pushed;
+                    let _ = answer.send(status(&format!("{tag}: digest: {digest} size: {bytes}")));
+                    let aux = serde_json::json!({ "Tag": tag, "Digest": digest.as_str(), "Size": bytes });
+                    let _ = answer.send(serde_json::json!({ "progressDetail": {}, "aux": aux }));
+                }
+            }
+            Err(error) => {
+                let _ = answer.send(failure(&full_text(&error)));
+            }
+        }
+    });
+    Ok(lines(receiver))
 }

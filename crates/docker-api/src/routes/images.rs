@@ -9,13 +9,14 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::{ImageDeleteResponseItem, ImagePruneResponse, ImageSummary};
 use stack_engine::container::{Container, ContainerState};
+use stack_engine::events::Pruned;
 use stack_engine::image::{Image, PruneScope, Reference};
 
 use super::Name;
 use super::image_transfer;
 use crate::decode::image::registry_auth;
 use crate::decode::{DecodeError, Filters, Parameters};
-use crate::encode::image::{Configuration, created, history, inspect, summary};
+use crate::encode::image::{Configuration, created, history, inspected, summary};
 use crate::encode::text::{familiar, signed};
 use crate::error::{ApiError, full_text};
 use crate::{Daemon, surface};
@@ -150,7 +151,7 @@ pub async fn of_one(State(daemon): State<Daemon>, Name(rest): Name, request: Req
             let image = daemon.engine.images().get(&name)?;
             let configuration =
                 Configuration::read(&image).map_err(|source| ApiError::ImageConfiguration { name, source })?;
-            Ok(Json(inspect(&image, configuration)))
+            Ok(Json(inspected(&image, configuration)))
         })
         .await?
         .into_response()),
@@ -194,7 +195,7 @@ pub async fn change(
         "push" => {
             let header = request.headers().get("x-registry-auth").and_then(|value| value.to_str().ok());
             let credentials = registry_auth(header)?;
-            image_transfer::push(daemon, name, parameters.text("tag"), credentials).await
+            image_transfer::push(daemon, &name, parameters.text("tag"), credentials)
         }
         _ => Err(refused()),
     }
@@ -288,6 +289,7 @@ pub async fn prune(State(daemon): State<Daemon>, parameters: Parameters) -> Resu
     }
     let in_use = |digest: &stack_engine::content::Digest| kept.contains(digest.as_str()).then(String::new);
     let removed = daemon.engine.images().prune(scope, &in_use).await?;
+    daemon.engine.tell_pruned(Pruned::Images, removed.freed_bytes);
     let mut rows: Vec<_> = removed.untagged.iter().map(|name| gone(Some(name), None)).collect();
     rows.extend(removed.deleted.iter().map(|digest| gone(None, ids.get(digest).cloned())));
     let rows = (!rows.is_empty()).then_some(rows);

@@ -2,6 +2,7 @@
 
 mod archive;
 mod attach;
+mod commit;
 mod containers;
 mod create;
 mod exec;
@@ -57,6 +58,7 @@ pub fn routes() -> Router<Daemon> {
             "/containers/{id}/archive",
             get(archive::get).head(archive::head).put(archive::put).layer(DefaultBodyLimit::disable()),
         )
+        .route("/commit", post(commit::create))
         .route("/containers/{id}/export", get(archive::export))
         .route("/system/df", get(usage::disk))
         .route("/containers/{id}/pause", post(containers::pause))

@@ -8,6 +8,7 @@ use bollard_stubs::models::{
     NetworkPruneResponse,
 };
 use serde::de::DeserializeOwned;
+use stack_engine::events::Pruned;
 use stack_engine::network::{NetworkError, NetworkStatus};
 
 use super::Name;
@@ -181,6 +182,7 @@ pub async fn prune(
             Err(error) => return Err(error.into()),
         }
     }
+    daemon.engine.tell_pruned(Pruned::Networks, 0);
     Ok(Json(NetworkPruneResponse { networks_deleted: Some(removed) }))
 }
 

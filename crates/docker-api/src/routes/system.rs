@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use bollard_stubs::models::{SystemInfo, SystemVersion};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use stack_engine::container::{ContainerState, Event};
+use stack_engine::container::ContainerState;
+use stack_engine::events::Event;
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::Daemon;
@@ -56,7 +57,7 @@ pub async fn events(State(daemon): State<Daemon>, parameters: Parameters) -> Res
     let now = jiff::Timestamp::now();
     let (since, until) = (parameters.moment("since", now)?, parameters.moment("until", now)?);
     // Without a time only what comes; a time in the future is no reason to wait for the past.
-    let (past, coming) = daemon.engine.events_since(since.unwrap_or(u64::MAX));
+    let (past, coming) = daemon.engine.events().since(since.unwrap_or(u64::MAX));
     let ends = move |event: &Event| until.is_some_and(|until| event.time > until);
     let past = futures::stream::iter(past.into_iter().map(Ok));
     // The client has missed some and should know: its stream breaks, and it asks anew.
@@ -79,7 +80,7 @@ pub async fn events(State(daemon): State<Daemon>, parameters: Parameters) -> Res
     let lines = all.map(move |event| {
         let event = event?;
         let mut line = Vec::new();
-        for message in messages(&event).iter().filter(|message| filter.wants(message, &event.subject)) {
+        for message in messages(&event).iter().filter(|message| filter.wants(message)) {
             serde_json::to_writer(&mut line, message)?;
             line.push(b'\n');
         }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use bollard_stubs::models::{Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse};
+use stack_engine::events::Pruned;
 use stack_engine::volume::VolumeError;
 
 use super::Name;
@@ -138,6 +139,7 @@ pub async fn prune(
                 Err(error) => return Err(error.into()),
             }
         }
+        daemon.engine.tell_pruned(Pruned::Volumes, freed);
         Ok(Json(VolumePruneResponse { volumes_deleted: Some(removed), space_reclaimed: Some(signed(freed)) }))
     })
     .await

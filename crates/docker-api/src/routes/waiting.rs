@@ -6,7 +6,8 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use stack_engine::Engine;
-use stack_engine::container::{Container, ContainerId, ContainerState, Event, EventKind, ExitStatus, WaitError};
+use stack_engine::container::{Container, ContainerId, ContainerState, EventKind, ExitStatus, WaitError};
+use stack_engine::events::{Event, Happening};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
@@ -24,7 +25,7 @@ pub async fn wait(
 ) -> Result<Response, ApiError> {
     let condition = WaitCondition::decode(&parameters)?;
     // Before the container is looked at, so that nothing happens unseen in between.
-    let events = daemon.engine.events();
+    let events = daemon.engine.events().listen();
     let container = daemon.container(&name)?;
     let body = futures::stream::once(async move {
         let status = ended(&daemon.engine, events, &container, condition).await;
@@ -43,7 +44,11 @@ fn told(events: &mut Receiver<Event>, id: &ContainerId) -> Option<ExitStatus> {
     let mut found = None;
     loop {
         match events.try_recv() {
-            Ok(Event { id: other, kind: EventKind::Exited(status), .. }) if other == *id => found = Some(status),
+            Ok(Event { what: Happening::Container { id: other, kind: EventKind::Exited(status), .. }, .. })
+                if other == *id =>
+            {
+                found = Some(status);
+            }
             Ok(_) | Err(TryRecvError::Lagged(_)) => {}
             Err(TryRecvError::Empty | TryRecvError::Closed) => return found,
         }
@@ -75,15 +80,19 @@ async fn ended(
     let before = container.state.clone();
     loop {
         match events.recv().await {
-            Ok(Event { id: other, .. }) if other != *id => {}
-            Ok(Event { kind: EventKind::Exited(status), .. }) => {
-                last = status;
-                if condition == WaitCondition::NextExit {
+            Ok(Event { what: Happening::Container { id: other, kind, .. }, .. }) if other == *id => {
+                if kind == EventKind::Removed {
                     return last;
                 }
+                if let EventKind::Exited(status) = kind {
+                    last = status;
+                    if condition == WaitCondition::NextExit {
+                        return last;
+                    }
+                }
             }
-            Ok(Event { kind: EventKind::Removed, .. }) | Err(RecvError::Closed) => return last,
             Ok(_) => {}
+            Err(RecvError::Closed) => return last,
             // Some were missed: what is now says whether the one that is waited for was among them.
             Err(RecvError::Lagged(_)) => match engine.inspect(id).map(|container| container.state) {
                 None => return last,

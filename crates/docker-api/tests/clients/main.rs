@@ -6,7 +6,11 @@
 mod support;
 
 mod changes;
+mod committing;
+mod compose;
 mod copying;
+mod docker_py;
+mod happenings;
 mod hostile_copies;
 mod images;
 mod isolation;

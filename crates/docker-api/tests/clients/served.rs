@@ -202,9 +202,33 @@ pub async fn docker_with(served: &Served, arguments: &[&str], input: &[u8]) -> (
 /// A real client: of this machine, or of those that `scripts/test-clients` brings.
 pub fn client(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let brought = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/clients/bin");
+    let brought = brought().join("bin");
     let found = std::env::split_paths(&path).chain([brought]).map(|place| place.join(name)).find(|file| file.is_file());
     found.unwrap_or_else(|| panic!("there is no `{name}`: run scripts/test-clients, as `make test` does"))
+}
+
+/// What `scripts/test-clients` brings.
+pub fn brought() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/clients")
+}
+
+/// A client that not every machine can have. Without it the test is skipped and says so, except in continuous integration.
+pub fn optional(what: &str, places: &[PathBuf]) -> Option<PathBuf> {
+    let found = places.iter().find(|place| place.exists()).cloned();
+    if found.is_none() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "there is no {what}: run scripts/test-clients");
+        // `make test` has said so already, when it could not fetch it.
+        eprintln!("SKIPPED: there is no {what}: run scripts/test-clients");
+    }
+    found
+}
+
+/// Runs a program with its standard input closed: whether it says that all went well, and what it writes, errors last.
+pub async fn program(command: &mut tokio::process::Command) -> (bool, String) {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = tokio::time::timeout(2 * PATIENCE, command.output()).await.expect("it ends").expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
 }
 
 /// Runs the Docker CLI, which must succeed. What it writes.

@@ -174,6 +174,18 @@ fn processes(directory: &Path) -> Vec<i32> {
         .collect()
 }
 
+/// Which of the usual limits this host cannot set: the kernel has no controller for them, or keeps it from us.
+#[must_use]
+pub fn missing_limits(hierarchies: &Hierarchies) -> Vec<&'static str> {
+    let unified = hierarchies.unified.as_ref().filter(|unified| !unified.bare);
+    let available = unified.map(|unified| fs::read_to_string(unified.mountpoint.join("cgroup.controllers")));
+    let available = available.and_then(Result::ok).unwrap_or_default();
+    let is_missing = |controller: &&str| {
+        hierarchies.legacy_with(controller).is_none() && !available.split_whitespace().any(|name| name == *controller)
+    };
+    ["memory", "cpu", "cpuset", "pids"].into_iter().filter(is_missing).collect()
+}
+
 /// Kills every process in a container's groups and the groups below them.
 pub fn kill_all(cgroups: &Cgroups) {
     for directory in directories(cgroups) {

@@ -27,7 +27,26 @@ pub struct HealthState {
     pub failing_streak: u32,
     /// What the newest probe said, at most 4096 bytes of it.
     pub last_output: String,
+    /// The newest probes, the last one last.
+    #[serde(default)]
+    pub log: Vec<ProbeOutcome>,
 }
+
+/// How one probe ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeOutcome {
+    /// Nanoseconds since the Unix epoch.
+    pub started_at: u64,
+    /// Nanoseconds since the Unix epoch.
+    pub finished_at: u64,
+    /// The exit code; -1 when it took too long or could not be run.
+    pub code: i32,
+    /// What it said, at most 4096 bytes of it.
+    pub output: String,
+}
+
+/// So many probes are remembered.
+const REMEMBERED: usize = 5;
 
 /// How a container is probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,21 +91,26 @@ pub(crate) fn probe(config: &ContainerConfig, image: &ImageDefaults) -> Option<P
 
 impl HealthState {
     pub(crate) const fn starting_now() -> Self {
-        Self { health: Health::Starting, failing_streak: 0, last_output: String::new() }
+        Self { health: Health::Starting, failing_streak: 0, last_output: String::new(), log: Vec::new() }
     }
 
     /// After a probe that began `since_start` after the container.
-    pub(crate) fn after(&self, probe: &Probe, since_start: Duration, succeeded: bool, output: String) -> Self {
+    pub(crate) fn after(&self, probe: &Probe, since_start: Duration, outcome: ProbeOutcome) -> Self {
+        let succeeded = outcome.code == 0;
+        let last_output = outcome.output.clone();
+        let mut log = self.log.clone();
+        log.push(outcome);
+        log.drain(..log.len().saturating_sub(REMEMBERED));
         if succeeded {
-            return Self { health: Health::Healthy, failing_streak: 0, last_output: output };
+            return Self { health: Health::Healthy, failing_streak: 0, last_output, log };
         }
         // Until the first success, failures in the start period do not count.
         if self.health == Health::Starting && since_start < probe.start_period {
-            return Self { last_output: output, ..self.clone() };
+            return Self { last_output, log, ..self.clone() };
         }
         let failing_streak = self.failing_streak.saturating_add(1);
         let health = if failing_streak >= probe.retries { Health::Unhealthy } else { self.health };
-        Self { health, failing_streak, last_output: output }
+        Self { health, failing_streak, last_output, log }
     }
 
     /// How long to wait before the next probe.
@@ -136,20 +160,25 @@ mod tests {
         };
         let probe = probe(&config, &ImageDefaults::default()).unwrap();
         let at = Duration::from_secs;
-        let fail = |state: &HealthState, seconds| state.after(&probe, at(seconds), false, String::new());
+        let ended = |code| ProbeOutcome { started_at: 1, finished_at: 2, code, output: format!("ended with {code}") };
+        let fail = |state: &HealthState, seconds| state.after(&probe, at(seconds), ended(1));
         let mut state = HealthState::starting_now();
         assert_eq!(state.pause(&probe, at(1)), at(5));
         for second in 0..10 {
             state = fail(&state, second);
         }
         assert_eq!((state.health, state.failing_streak), (Health::Starting, 0));
-        state = state.after(&probe, at(3), true, String::new());
+        state = state.after(&probe, at(3), ended(0));
         assert_eq!(state.health, Health::Healthy);
         // A success ends the start period.
         state = fail(&state, 4);
         assert_eq!((state.health, state.failing_streak), (Health::Healthy, 1));
         state = fail(&state, 5);
         assert_eq!(state.health, Health::Unhealthy);
-        assert_eq!(state.after(&probe, at(6), true, String::new()).health, Health::Healthy);
+        let state = state.after(&probe, at(6), ended(0));
+        assert_eq!(state.health, Health::Healthy);
+        // The last ones are remembered.
+        assert_eq!(state.log.iter().map(|one| one.code).collect::<Vec<_>>(), [1, 0, 1, 1, 0]);
+        assert_eq!(state.last_output, "ended with 0");
     }
 }

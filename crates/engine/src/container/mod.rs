@@ -28,6 +28,7 @@ pub use config::{
     ContainerMountSource, DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources,
     SeccompChoice, TerminalSize, Ulimit,
 };
+pub(crate) use defaults::image_defaults;
 pub use errors::{
     AttachError, ChangeError, CreateError, DescribeError, ExecError, KillError, OpenError, PauseError, RecordError,
     RemoveError, RenameError, RestartError, StartError, StopError, WaitError,
@@ -35,7 +36,7 @@ pub use errors::{
 pub use exec::{Exec, ExecConfig, ExecId, ExecIdError, ExecState};
 pub use execute::{ExecCommand, ExecOutcome};
 pub(crate) use execute::{request as exec_request, run as run_command, started};
-pub use health::{Health, HealthState};
+pub use health::{Health, HealthState, ProbeOutcome};
 pub(crate) use image_roots::ImageRoots;
 pub(crate) use launch::{Launched, Launcher, full_text as text_of, name_client};
 pub(crate) use probe::Prober;
@@ -123,19 +124,6 @@ pub struct ExitStatus {
     pub finished_at: u64,
     /// Why it could not be started, or why the code is not known.
     pub error: Option<String>,
-}
-
-/// Something that happened to a container.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Event {
-    /// To which.
-    pub id: ContainerId,
-    /// Nanoseconds since the Unix epoch; later ones are never less.
-    pub time: u64,
-    /// What.
-    pub kind: EventKind,
-    /// Whom it happened to.
-    pub subject: std::sync::Arc<EventSubject>,
 }
 
 /// What an event says of its container, also when that is gone.

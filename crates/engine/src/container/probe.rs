@@ -1,12 +1,12 @@
 //! The task that probes one running container.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
 use super::execute::{self, ExecCommand};
-use super::health::{HealthState, Probe, probe};
+use super::health::{HealthState, Probe, ProbeOutcome, probe};
 use super::launch::Launcher;
 use super::record::Record;
 
@@ -22,6 +22,11 @@ impl Drop for Prober {
 }
 
 impl Prober {
+    /// Whether the container has a health check: it has a verdict from its start on.
+    pub fn is_wanted(record: &Record) -> bool {
+        probe(&record.config, &record.image).is_some()
+    }
+
     /// `None` when the container has no health check. `report` gets every new state.
     pub fn start(
         launcher: Launcher,
@@ -38,8 +43,8 @@ impl Prober {
             loop {
                 tokio::time::sleep(state.pause(&settings, began.elapsed())).await;
                 let since_start = began.elapsed();
-                let (succeeded, output) = once(&launcher, &record, pid, &settings).await;
-                state = state.after(&settings, since_start, succeeded, output);
+                let outcome = once(&launcher, &record, pid, &settings).await;
+                state = state.after(&settings, since_start, outcome);
                 report(state.clone());
             }
         });
@@ -47,7 +52,18 @@ impl Prober {
     }
 }
 
-async fn once(launcher: &Launcher, record: &Record, pid: i32, settings: &Probe) -> (bool, String) {
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+async fn once(launcher: &Launcher, record: &Record, pid: i32, settings: &Probe) -> ProbeOutcome {
+    let started_at = now();
+    let (code, output) = run(launcher, record, pid, settings).await;
+    ProbeOutcome { started_at, finished_at: now(), code, output }
+}
+
+async fn run(launcher: &Launcher, record: &Record, pid: i32, settings: &Probe) -> (i32, String) {
     let command = ExecCommand {
         arguments: settings.arguments.clone(),
         timeout: Some(settings.timeout),
@@ -60,10 +76,10 @@ async fn once(launcher: &Launcher, record: &Record, pid: i32, settings: &Probe) 
             text.push_str(&String::from_utf8_lossy(&outcome.stderr));
             let text: String = text.chars().take(4096).collect();
             match outcome.code {
-                Some(code) => (code == 0, text),
-                None => (false, format!("the probe took longer than {} ms\n{text}", settings.timeout.as_millis())),
+                Some(code) => (code, text),
+                None => (-1, format!("the probe took longer than {} ms\n{text}", settings.timeout.as_millis())),
             }
         }
-        Err(error) => (false, super::launch::full_text(&error)),
+        Err(error) => (-1, super::launch::full_text(&error)),
     }
 }

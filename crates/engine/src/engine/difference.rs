@@ -57,7 +57,7 @@ impl Engine {
 }
 
 /// `lower` are the image's layers, the topmost first.
-fn differences(upper: &Path, lower: &[PathBuf]) -> io::Result<Vec<(PathBuf, Difference)>> {
+pub(super) fn differences(upper: &Path, lower: &[PathBuf]) -> io::Result<Vec<(PathBuf, Difference)>> {
     let root = OwnedFd::from(fs::File::open(upper)?);
     let mut walk = Walk { lower, found: Vec::new() };
     walk.directory(&root, Path::new(""), false, 0)?;

@@ -116,6 +116,7 @@ impl Engine {
                 self.save(&before).await.map_err(failed)?;
                 return Err(error);
             }
+            self.tell_network(&endpoint.name, id, true);
         }
         locked(&slot.data).record = Arc::new(record);
         Ok(())
@@ -185,6 +186,7 @@ impl Engine {
         // One that is on no network with names any more keeps its server, which then knows none.
         launcher.names.update(id.as_str(), name_client(&record.config).unwrap_or_default());
         let Some(gone) = gone else { return Ok(()) };
+        self.tell_network(network, id, false);
         launcher.forget_address(id, gone.address.addr()).map_err(|source| ConnectError::System {
             id: id.clone(),
             what: "write its network files",

@@ -26,6 +26,8 @@ pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Media type of an OCI layer compressed by Zstandard.
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// Media type of Docker's layer, which is compressed by gzip.
+pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 /// Media type of Docker's manifest.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Media type of Docker's list of manifests.
@@ -360,6 +362,24 @@ pub fn build_manifest(
         config: descriptor(OCI_CONFIGURATION, config.0, config.1),
         layers: layers.into_iter().map(|(media_type, digest, size)| descriptor(media_type, digest, size)).collect(),
     })
+}
+
+/// A manifest with another configuration and one more layer, compressed by gzip; each is called as the family of the manifest
+/// calls such things.
+#[must_use]
+pub fn add_layer(mut manifest: Manifest, config: (Digest, u64), layer: (Digest, u64)) -> Manifest {
+    let is_docker = manifest.media_type.as_deref() == Some(DOCKER_MANIFEST);
+    let media_type = if is_docker { DOCKER_LAYER_GZIP } else { OCI_LAYER_GZIP };
+    (manifest.config.digest, manifest.config.size) = config;
+    let (digest, size) = layer;
+    manifest.layers.push(Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        size,
+        platform: None,
+        annotations: None,
+    });
+    manifest
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::reference::Reference;
 use super::store::{Image, ImageStore, Inner};
 use super::stream::{channel, pump};
 use crate::content::Digest;
+use crate::events::ImageEvent;
 
 /// What the configuration of an imported image says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +68,9 @@ impl ImageStore {
         let inner = Arc::clone(&self.inner);
         let work =
             tokio::task::spawn_blocking(move || inner.import(&mut blocking, name, &changes).map_err(LoadError::told));
-        finish(pump(reader, writer).await, work.await)
+        let image = finish(pump(reader, writer).await, work.await)?;
+        self.inner.tell_image(&image, image.id.as_str(), ImageEvent::Imported);
+        Ok(image)
     }
 }
 

@@ -19,6 +19,7 @@ use super::stream::{channel, pump};
 use super::tar_reader::{Kind, TarError, TarReader};
 use crate::content::store::{ContentError, is_disk_full};
 use crate::content::{BlobAside, Digest, Lease};
+use crate::events::ImageEvent;
 
 /// The most files that an archive of images may hold.
 const FILE_LIMIT: usize = 100_000;
@@ -132,7 +133,11 @@ impl ImageStore {
         let (writer, mut blocking) = channel();
         let inner = Arc::clone(&self.inner);
         let work = tokio::task::spawn_blocking(move || inner.load(&mut blocking).map_err(LoadError::told));
-        finish(pump(reader, writer).await, work.await)
+        let images = finish(pump(reader, writer).await, work.await)?;
+        for image in &images {
+            self.inner.tell_image(image, image.id.as_str(), ImageEvent::Loaded);
+        }
+        Ok(images)
     }
 }
 

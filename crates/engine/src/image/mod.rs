@@ -4,12 +4,14 @@
 //! `import` fetch. Blobs, unpacked layers and records are written in this order, so a record never refers to what is
 //! not whole.
 
+mod commit;
 pub mod document;
 mod import;
 pub mod layer;
 mod load;
 pub mod pack;
 mod pull;
+mod push;
 pub mod records;
 pub mod reference;
 pub mod registry;
@@ -19,12 +21,15 @@ mod store;
 pub(crate) mod stream;
 pub mod tar_reader;
 pub mod tar_writer;
+mod telling;
 pub mod unpack;
 
+pub use commit::{CommitChanges, CommitError};
 pub use document::Platform;
 pub use import::ImportChanges;
 pub use load::LoadError;
 pub use pull::{Progress, PullProgress};
+pub use push::{PushError, PushProgress, Pushed};
 pub use records::{Origin, RecordError};
 pub use reference::{ParseReferenceError, Reference};
 pub use registry::{Credentials, PullError, RegistryConfig, RegistryConfigError};

@@ -20,6 +20,7 @@ use super::store::{Image, ImageStore, Inner};
 use super::stream::{ChannelReader, channel};
 use crate::content::store::is_disk_full;
 use crate::content::{BlobWriter, Digest};
+use crate::events::ImageEvent;
 
 /// How many indexes may be nested.
 const NESTING_LIMIT: usize = 4;
@@ -112,7 +113,9 @@ impl ImageStore {
         credentials: Option<&Credentials>,
         progress: Progress<'_>,
     ) -> Result<Image, PullError> {
-        self.pull_untold(reference, credentials, progress).await.map_err(PullError::told)
+        let image = self.pull_untold(reference, credentials, progress).await.map_err(PullError::told)?;
+        self.inner.tell_transfer(reference, ImageEvent::Pulled);
+        Ok(image)
     }
 
     async fn pull_untold(

@@ -50,6 +50,8 @@ pub enum Origin {
     Loaded,
     /// Made of a root file system's archive.
     Imported,
+    /// Made of a container.
+    Committed,
 }
 
 /// One image, as it is kept.

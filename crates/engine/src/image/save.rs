@@ -11,8 +11,10 @@ use super::records::{Record, RecordError};
 use super::reference::Reference;
 use super::selection::{SelectError, is_tag, select};
 use super::store::ImageStore;
+use super::telling::familiar;
 use crate::content::Digest;
 use crate::content::store::ContentError;
+use crate::events::ImageEvent;
 
 /// Why images could not be saved.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +146,10 @@ impl Saving {
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": index,
         });
+        for Entry { record, names } in self.entries.values() {
+            let name = names.first().map_or_else(|| record.config.to_string(), |name| familiar(name));
+            self.store.inner.tell(record, &name, ImageEvent::Saved);
+        }
         document(&mut tar, "index.json", &index)?;
         document(&mut tar, "manifest.json", &Value::Array(manifests))?;
         document(&mut tar, "oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))?;

@@ -14,9 +14,11 @@ use super::records::{Origin, Record, RecordError, RecordStore, Records};
 use super::reference::Reference;
 use super::registry::{Registries, RegistryConfig, RegistryConfigError};
 use super::selection::{SelectError, is_tag, plan_removal, select};
+use super::telling::familiar;
 use super::unpack::UnpackLimits;
 use crate::content::store::ContentError;
 use crate::content::{BlobStore, Digest, Everything, Garbage, Lease, Leases, garbage};
+use crate::events::{Events, ImageEvent, Teller};
 
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +186,7 @@ pub(super) struct Inner {
     pub(super) locks: LayerLocks,
     pub(super) registries: Registries,
     pub(super) platform: Platform,
+    pub(super) teller: Teller,
 }
 
 impl ImageStore {
@@ -213,6 +216,7 @@ impl ImageStore {
             locks: LayerLocks::default(),
             registries,
             platform,
+            teller: Teller::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -231,6 +235,11 @@ impl ImageStore {
             }
         };
         Ok(records.images.values().filter_map(assemble).collect())
+    }
+
+    /// Tells of images that come and go here from now on.
+    pub fn tell_to(&self, events: Events) {
+        self.inner.teller.tell_to(events);
     }
 
     /// The image that a name, a digest or the beginning of an identifier means.
@@ -274,7 +283,9 @@ impl ImageStore {
         let selected = select(&records, text).map_err(GetError::from)?;
         let record = records.images.get(&selected.manifest);
         let record = record.ok_or_else(|| GetError::from(SelectError::Missing { text: text.to_owned() }))?;
-        Ok(self.inner.records.put(record, &[name], &[])?)
+        self.inner.records.put(record, std::slice::from_ref(&name), &[])?;
+        self.inner.tell(record, &familiar(&name), ImageEvent::Tagged);
+        Ok(())
     }
 
     /// Removes a name, or an image with all its names (see `selection::plan_removal`), and frees what nothing needs any
@@ -306,6 +317,7 @@ impl ImageStore {
         let records = self.inner.records.all()?;
         let removal = plan_removal(&records, &select(&records, text)?);
         self.inner.records.remove(&removal.names, &[])?;
+        self.inner.tell_untagged(&records, &removal.names);
         Ok(removal.names)
     }
 
@@ -338,7 +350,12 @@ impl ImageStore {
     async fn execute_removal(&self, names: Vec<String>, images: Vec<Digest>) -> Result<Removed, RemoveError> {
         let inner = Arc::clone(&self.inner);
         let work = move || {
+            let before = inner.records.all()?;
             inner.records.remove(&names, &images)?;
+            inner.tell_untagged(&before, &names);
+            for record in images.iter().filter_map(|manifest| before.images.get(manifest)) {
+                inner.tell(record, record.config.as_str(), ImageEvent::Removed);
+            }
             let freed_bytes = inner.collect().map_err(RemoveError::Free)?;
             Ok(Removed { untagged: names, deleted: images, freed_bytes })
         };

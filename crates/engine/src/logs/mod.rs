@@ -102,19 +102,65 @@ struct Reader {
     file: Option<File>,
     offset: u64,
     pending: Vec<u8>,
+    /// All later files, once nothing more is written: they are read also when their names are gone.
+    held: Option<VecDeque<(u64, File)>>,
 }
+
+/// Held while a reader needs the names of a log's files.
+pub(crate) type NamesGuard = tokio::sync::OwnedRwLockReadGuard<()>;
 
 impl Reader {
     fn at(directory: &Path, number: u64, offset: u64) -> Self {
-        Self { directory: directory.to_owned(), number, file: None, offset, pending: Vec::new() }
+        Self { directory: directory.to_owned(), number, file: None, offset, pending: Vec::new(), held: None }
     }
 
     fn path(&self) -> PathBuf {
         self.directory.join(file_name(self.number))
     }
 
+    /// Opens everything that there is, of a log that does not grow any more.
+    fn hold(&mut self) -> Result<(), LogError> {
+        let mut held = VecDeque::new();
+        for number in numbers(&self.directory)? {
+            if number < self.number || (number == self.number && self.file.is_some()) {
+                continue;
+            }
+            let path = self.directory.join(file_name(number));
+            let disk = |source| LogError::Disk { path: path.clone(), source };
+            match File::open(&path) {
+                Ok(mut file) if number == self.number => {
+                    file.seek(SeekFrom::Start(self.offset)).map_err(disk)?;
+                    self.file = Some(file);
+                }
+                Ok(file) => held.push_back((number, file)),
+                // Rotated away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(disk(error)),
+            }
+        }
+        self.held = Some(held);
+        Ok(())
+    }
+
+    /// Goes on to the next of the files that are held.
+    fn next_held(&mut self) -> bool {
+        let next = self.held.as_mut().and_then(VecDeque::pop_front);
+        let Some((number, file)) = next else { return false };
+        (self.number, self.file, self.offset) = (number, Some(file), 0);
+        self.pending.clear();
+        true
+    }
+
     /// Appends what there is now, up to about a megabyte, to `to`. False when there was nothing.
     fn read(&mut self, to: &mut VecDeque<LogRecord>) -> Result<bool, LogError> {
+        while self.held.is_some() {
+            if self.read_file(to)? {
+                return Ok(true);
+            }
+            if !self.next_held() {
+                return Ok(false);
+            }
+        }
         loop {
             // Looked at before the file is read to its end: nothing is added to a file once the next one is there.
             let later = numbers(&self.directory)?.into_iter().find(|&number| number > self.number);
@@ -131,7 +177,7 @@ impl Reader {
     fn read_file(&mut self, to: &mut VecDeque<LogRecord>) -> Result<bool, LogError> {
         let path = self.path();
         let disk = |source| LogError::Disk { path: path.clone(), source };
-        if self.file.is_none() {
+        if self.file.is_none() && self.held.is_none() {
             match File::open(&path) {
                 Ok(mut file) => {
                     file.seek(SeekFrom::Start(self.offset)).map_err(disk)?;
@@ -164,6 +210,7 @@ impl Reader {
                     self.file = None;
                     self.offset = 0;
                     self.pending.clear();
+                    self.next_held();
                     return Err(LogError::Damaged { path: path.clone(), offset });
                 }
             }
@@ -200,8 +247,14 @@ fn tail(directory: &Path, count: usize) -> Result<(VecDeque<LogRecord>, Reader),
     Ok((found, reader))
 }
 
-/// Reads the log in `directory`. `running` says whether the container still runs; a followed log ends with it.
-pub(crate) fn read(directory: PathBuf, query: LogQuery, mut running: watch::Receiver<bool>) -> LogStream {
+/// Reads the log in `directory`. `running` says whether the container still runs; a followed log ends with it. `names` is given
+/// back once the log can be read to its end without the names of its files, which is soon after the end.
+pub(crate) fn read(
+    directory: PathBuf,
+    query: LogQuery,
+    mut running: watch::Receiver<bool>,
+    mut names: Option<NamesGuard>,
+) -> LogStream {
     let (sender, receiver) = mpsc::channel(256);
     tokio::spawn(async move {
         let start = match query.tail {
@@ -225,12 +278,31 @@ pub(crate) fn read(directory: PathBuf, query: LogQuery, mut running: watch::Rece
                 if query.until.is_some_and(|until| record.time > until) {
                     return;
                 }
-                if sender.send(Ok(record)).await.is_err() {
-                    return;
-                }
+                let permit = loop {
+                    tokio::select! {
+                        permit = sender.reserve() => break permit,
+                        // Whoever takes the log may stall; its files are there for as long as they are held.
+                        changed = running.changed(), if names.is_some() => {
+                            if changed.is_err() || !*running.borrow() {
+                                // What does not work is told when these records are gone.
+                                let _ = reader.hold();
+                                names = None;
+                            }
+                        }
+                    }
+                };
+                let Ok(permit) = permit else { return };
+                permit.send(Ok(record));
             }
             // Asked before reading: what was written before the end is read after it was known.
             let goes_on = *running.borrow_and_update();
+            if !goes_on && reader.held.is_none() {
+                if let Err(error) = reader.hold() {
+                    let _ = sender.send(Err(error)).await;
+                    return;
+                }
+                names = None;
+            }
             match reader.read(&mut batch) {
                 Ok(true) => continue,
                 Ok(false) if !query.follow || !goes_on => return,
@@ -280,7 +352,7 @@ mod tests {
 
     async fn times(directory: &Path, query: LogQuery) -> Vec<u64> {
         let (_sender, running) = watch::channel(false);
-        read(directory.to_owned(), query, running).map(|record| record.unwrap().time).collect().await
+        read(directory.to_owned(), query, running, None).map(|record| record.unwrap().time).collect().await
     }
 
     #[tokio::test]
@@ -306,7 +378,7 @@ mod tests {
         write(place.path(), 1, 0..5);
         let (sender, running) = watch::channel(true);
         let query = LogQuery { follow: true, tail: Some(2), ..LogQuery::default() };
-        let mut stream = read(place.path().to_owned(), query, running);
+        let mut stream = read(place.path().to_owned(), query, running, None);
         let mut seen = vec![stream.next().await.unwrap().unwrap().time];
         write(place.path(), 1, 5..7);
         write(place.path(), 2, 7..9);
@@ -323,6 +395,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_log_that_is_being_read_outlives_its_names() {
+        let place = tempfile::tempdir().unwrap();
+        write(place.path(), 1, 0..600);
+        let (sender, running) = watch::channel(true);
+        let lock = std::sync::Arc::new(tokio::sync::RwLock::new(()));
+        let query = LogQuery { follow: true, ..LogQuery::default() };
+        let guard = std::sync::Arc::clone(&lock).try_read_owned().unwrap();
+        let mut stream = read(place.path().to_owned(), query, running, Some(guard));
+        assert_eq!(stream.next().await.unwrap().unwrap().time, 0);
+        write(place.path(), 2, 600..601);
+        write(place.path(), 3, 601..700);
+        // Nobody takes more of it than was taken already.
+        sender.send(false).unwrap();
+        drop(lock.write().await);
+        fs::remove_dir_all(place.path()).unwrap();
+        let rest: Vec<u64> = stream.map(|record| record.unwrap().time).collect().await;
+        assert_eq!(rest, (1..700).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
     async fn a_damaged_file_is_told_and_the_next_one_read() {
         let place = tempfile::tempdir().unwrap();
         write(place.path(), 1, 0..3);
@@ -332,7 +424,7 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         write(place.path(), 2, 3..4);
         let (_sender, running) = watch::channel(false);
-        let all: Vec<_> = read(place.path().to_owned(), LogQuery::default(), running).collect().await;
+        let all: Vec<_> = read(place.path().to_owned(), LogQuery::default(), running, None).collect().await;
         assert!(matches!(all[0], Err(LogError::Damaged { offset: 0, .. })));
         assert_eq!(all[1].as_ref().unwrap().time, 3);
     }

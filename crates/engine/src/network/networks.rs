@@ -14,7 +14,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::{IpNet, Ipv4Net};
 use sha2::{Digest as _, Sha256};
 
-use super::addressing;
 use super::errors::{AttachError, Failure, Failures, NetworkError, OpenError, all_or};
 use super::forwarding;
 use super::kernel::{self, KernelError, LinkPlan};
@@ -27,7 +26,9 @@ use super::request::{
 };
 use super::reservation::{ReservationError, Reservations};
 use super::ruleset::{Ruleset, ruleset};
+use super::{USUAL_NETWORK, addressing};
 use crate::dns::{Directory, Layer};
+use crate::events::{Events, Happening, NetworkEvent, Teller};
 
 /// So many bridges an engine can have: their numbers are told from the addresses in link names by their length.
 const MOST_NETWORKS: u16 = 9999;
@@ -44,6 +45,7 @@ pub struct Networks {
     applied: tokio::sync::Mutex<Option<Ruleset>>,
     /// Where the names of containers are published, once somebody asks for that.
     directory: OnceLock<Arc<Directory>>,
+    teller: Teller,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +103,27 @@ impl Networks {
             shaping: tokio::sync::Mutex::default(),
             applied: tokio::sync::Mutex::default(),
             directory: OnceLock::new(),
+            teller: Teller::default(),
         })
+    }
+
+    /// Tells of networks that come and go here from now on.
+    pub fn tell_to(&self, events: Events) {
+        self.teller.tell_to(events);
+    }
+
+    /// The identifier of a network.
+    #[must_use]
+    pub fn id_of(&self, name: &str) -> Option<String> {
+        self.lock().networks.get(name).map(|network| network.id.clone())
+    }
+
+    fn tell(&self, network: &NetworkRecord, kind: NetworkEvent) {
+        // The usual one is there whoever asks.
+        if network.name != USUAL_NETWORK {
+            let (id, name) = (network.id.clone(), network.name.clone());
+            self.teller.tell(|| Happening::Network { id, name, kind });
+        }
     }
 
     /// Publishes the names of containers in this directory from now on. Only the first call has an effect.
@@ -416,6 +438,7 @@ impl Networks {
         };
         self.records.put_network(&network).map_err(|source| NetworkError::Record { name: name.to_owned(), source })?;
         self.lock().networks.insert(name.to_owned(), network.clone());
+        self.tell(&network, NetworkEvent::Created);
         Ok(network)
     }
 
@@ -449,8 +472,9 @@ impl Networks {
                 .map_err(|source| NetworkError::Record { name: name.to_owned(), source })
         }
         .await;
-        if removed.is_err() {
-            self.lock().networks.insert(name.to_owned(), network);
+        match &removed {
+            Ok(()) => self.tell(&network, NetworkEvent::Removed),
+            Err(_) => drop(self.lock().networks.insert(name.to_owned(), network)),
         }
         self.publish();
         removed

@@ -14,6 +14,7 @@ mod mounted;
 mod options;
 mod usage;
 
+use crate::events::{Events, Happening, Teller, VolumeEvent};
 use mounted::Mounts;
 pub use options::OptionsError;
 pub(crate) use usage::bytes_below;
@@ -101,6 +102,7 @@ pub enum VolumeError {
 pub struct Volumes {
     root: PathBuf,
     mounts: Arc<Mounts>,
+    teller: Teller,
 }
 
 fn check(name: &str) -> Result<(), VolumeError> {
@@ -121,7 +123,16 @@ impl Volumes {
     pub fn open(root: &Path) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o711).create(root)?;
-        Ok(Self { root: root.to_owned(), mounts: Arc::default() })
+        Ok(Self { root: root.to_owned(), mounts: Arc::default(), teller: Teller::default() })
+    }
+
+    /// Tells of volumes that come and go here from now on.
+    pub fn tell_to(&self, events: Events) {
+        self.teller.tell_to(events);
+    }
+
+    fn tell(&self, name: &str, kind: VolumeEvent) {
+        self.teller.tell(|| Happening::Volume { name: name.to_owned(), kind });
     }
 
     /// Makes a volume unless it is there, and says where its data lies.
@@ -147,10 +158,10 @@ impl Volumes {
     ) -> Result<PathBuf, VolumeError> {
         let directory = self.root.join(name);
         let data = directory.join("_data");
-        let make = || -> io::Result<()> {
+        let make = || -> io::Result<bool> {
             let record = directory.join("volume.json");
             if record.exists() && data.is_dir() {
-                return Ok(());
+                return Ok(false);
             }
             fs::create_dir_all(&data)?;
             let created_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -166,9 +177,13 @@ impl Volumes {
             file.as_file().sync_all()?;
             file.persist(&record)?;
             fs::File::open(&directory)?.sync_all()?;
-            fs::File::open(&self.root)?.sync_all()
+            fs::File::open(&self.root)?.sync_all()?;
+            Ok(true)
         };
-        make().map_err(|source| VolumeError::Disk { what: "make", name: name.to_owned(), source })?;
+        let is_new = make().map_err(|source| VolumeError::Disk { what: "make", name: name.to_owned(), source })?;
+        if is_new {
+            self.tell(name, VolumeEvent::Created);
+        }
         Ok(data)
     }
 
@@ -289,7 +304,9 @@ impl Volumes {
         fs::remove_dir_all(self.root.join(name)).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => VolumeError::Missing { name: name.to_owned() },
             _ => VolumeError::Disk { what: "remove", name: name.to_owned(), source },
-        })
+        })?;
+        self.tell(name, VolumeEvent::Removed);
+        Ok(())
     }
 }
 

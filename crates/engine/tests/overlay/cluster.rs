@@ -166,9 +166,11 @@ impl Cluster {
 
     /// Tells every host, which must do it all.
     pub fn tell(&self) {
-        for host in &self.hosts {
-            self.tell_one(host.number);
-        }
+        std::thread::scope(|scope| {
+            for host in &self.hosts {
+                scope.spawn(|| self.tell_one(host.number));
+            }
+        });
     }
 
     pub fn tell_one(&self, number: u8) {

@@ -3,6 +3,7 @@
 
 mod balance;
 mod cluster;
+mod cycles;
 mod ingress;
 mod machines;
 mod reach;

@@ -5,8 +5,12 @@ use std::net::IpAddr;
 
 use stack_model::spec::{ContainerSpec, DeviceMapping, Healthcheck, Image, Logging, PullPolicy, Ulimit};
 
+use stack_model::FileKind;
+
 use super::Context;
+use super::files;
 use super::isolation;
+use super::lifecycle;
 use super::limits;
 use super::mounts;
 use super::read::Fields;
@@ -40,6 +44,8 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         dns_search: fields.texts("dns_search", journal).unwrap_or_default(),
         dns_options: fields.texts("dns_opt", journal).unwrap_or_default(),
         mounts: mounts::mounts(fields, context, journal),
+        secrets: files::references(fields, FileKind::Secret, journal),
+        configs: files::references(fields, FileKind::Config, journal),
         read_only: fields.boolean("read_only", journal).unwrap_or(false),
         init: fields.boolean("init", journal),
         tty: fields.boolean("tty", journal).unwrap_or(false),
@@ -47,6 +53,8 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         stop_signal: signal(fields, journal),
         stop_grace_period: fields.duration("stop_grace_period", journal),
         healthcheck: healthcheck(&fields.fields("healthcheck"), journal),
+        post_start: lifecycle::hooks(fields, "post_start", journal),
+        pre_stop: lifecycle::hooks(fields, "pre_stop", journal),
         cap_add: isolation::capabilities(fields, "cap_add", journal),
         cap_drop: isolation::capabilities(fields, "cap_drop", journal),
         privileged: fields.boolean("privileged", journal).unwrap_or(false),
@@ -164,7 +172,7 @@ fn image_problem(reference: &str) -> Option<&'static str> {
     None
 }
 
-fn environment(fields: &Fields<'_>, journal: &mut Journal) -> (BTreeMap<String, String>, Vec<String>) {
+pub(super) fn environment(fields: &Fields<'_>, journal: &mut Journal) -> (BTreeMap<String, String>, Vec<String>) {
     let environment = fields.fields("environment");
     let mut set = BTreeMap::new();
     let mut removed = Vec::new();
@@ -190,7 +198,7 @@ fn environment(fields: &Fields<'_>, journal: &mut Journal) -> (BTreeMap<String, 
     (set, removed)
 }
 
-fn absolute(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<String> {
+pub(super) fn absolute(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<String> {
     let text = fields.text(key, journal)?;
     if !text.starts_with('/') {
         let node = fields.node(key)?;

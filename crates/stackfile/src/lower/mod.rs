@@ -2,7 +2,9 @@
 //! of `schema`; what depends on a value is refused here.
 
 mod container;
+mod files;
 mod isolation;
+mod lifecycle;
 mod limits;
 mod mounts;
 pub(crate) mod read;
@@ -13,7 +15,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use stack_model::spec::{NetworkSpec, PublishMode, ServiceSpec, VolumeSpec};
-use stack_model::{ServiceName, StackName, StackSpec};
+use stack_model::{FileContents, FileKind, ServiceName, StackName, StackSpec};
 
 use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Problem, did_you_mean};
@@ -28,18 +30,20 @@ pub(crate) struct Context<'a> {
     pub directory: &'a str,
     /// Reads a file (a seccomp profile) by its path as written.
     pub read_file: &'a dyn Fn(&str) -> Result<String, String>,
+    /// Reads the file of a secret or config, which need not be text.
+    pub read_bytes: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
+    /// The value of a variable of the environment.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
 }
 
 /// The whole stack; `None` when something is refused, which the journal says.
 pub(crate) fn lower(
     root: &Node,
     name: Option<StackName>,
-    directory: &str,
-    read_file: &dyn Fn(&str) -> Result<String, String>,
+    context: &Context<'_>,
     journal: &mut Journal,
-) -> Option<StackSpec> {
+) -> Option<(StackSpec, FileContents)> {
     let top = Fields::new(root, Path::Root);
-    let context = Context { directory, read_file };
     let mut services = BTreeMap::new();
     let mut taken = TakenPorts::new();
     let service_fields = top.fields("services");
@@ -55,12 +59,13 @@ pub(crate) fn lower(
                 None
             }
         };
-        let spec = service::service(entry, path, &context, journal);
+        let spec = service::service(entry, path, context, journal);
         if let (Some(name), Some(spec)) = (service_name, spec) {
             shared_ports(&name, &spec, &mut taken, entry, &path, journal);
             services.insert(name, spec);
         }
     }
+    lifecycle::settle_completion(&service_fields, &mut services, journal);
     let network_fields = top.fields("networks");
     let mut networks = BTreeMap::new();
     for (key, entry) in network_fields.mapping.into_iter().flatten() {
@@ -74,10 +79,13 @@ pub(crate) fn lower(
         .flatten()
         .map(|(key, entry)| (key.clone(), volume(&Fields::new(&entry.node, volumes.path.key(key)), journal)))
         .collect();
+    let mut contents = FileContents::default();
+    let secrets = files::files(&top, FileKind::Secret, context, &mut contents, journal);
+    let configs = files::files(&top, FileKind::Config, context, &mut contents, journal);
     if journal.has_errors() {
         return None;
     }
-    Some(StackSpec { name: name?, services, networks, volumes })
+    Some((StackSpec { name: name?, services, networks, volumes, secrets, configs }, contents))
 }
 
 /// A port that all hosts pass on can belong to one service only.

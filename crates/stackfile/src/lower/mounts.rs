@@ -220,7 +220,7 @@ fn named(fields: &Fields<'_>, journal: &mut Journal) -> Option<MountSource> {
 }
 
 /// Permissions: YAML has read `0755` as octal; a text is octal too.
-fn mode(node: &Node, path: &Path<'_>, journal: &mut Journal) -> Option<u32> {
+pub(super) fn mode(node: &Node, path: &Path<'_>, journal: &mut Journal) -> Option<u32> {
     let value = match &node.value {
         Value::Text(text) => u32::from_str_radix(text.trim_start_matches("0o"), 8).ok(),
         Value::Integer(value) => u32::try_from(*value).ok(),

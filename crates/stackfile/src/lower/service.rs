@@ -10,6 +10,7 @@ use stack_model::spec::{
 
 use super::Context;
 use super::container;
+use super::lifecycle;
 use super::read::{self, Fields};
 use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Problem, did_you_mean};
@@ -29,7 +30,11 @@ pub(super) fn service(
     let placement = placement(&fields, &deploy.fields("placement"), journal);
     let resources = resources(&fields, &deploy.fields("resources"), journal);
     let restart = restart(&fields, &deploy, journal);
-    let update = update(&deploy.fields("update_config"), journal);
+    let update = policy(&deploy.fields("update_config"), &["pause", "continue", "rollback"], journal);
+    let rollback = deploy
+        .node("rollback_config")
+        .map(|_| policy(&deploy.fields("rollback_config"), &["pause", "continue"], journal));
+    let depends_on = lifecycle::dependencies(&fields, journal);
     let container = container::container(&fields, context, journal);
     let ports = ports(&fields, journal);
     let networks = networks(&fields, journal);
@@ -47,6 +52,8 @@ pub(super) fn service(
         resources,
         restart,
         update,
+        rollback,
+        depends_on,
         ports,
         networks,
         endpoint_mode,
@@ -470,7 +477,8 @@ fn restart(service: &Fields<'_>, deploy: &Fields<'_>, journal: &mut Journal) -> 
     policy
 }
 
-fn update(fields: &Fields<'_>, journal: &mut Journal) -> UpdatePolicy {
+/// How tasks are replaced; `actions` are what can be done when too many new ones fail.
+fn policy(fields: &Fields<'_>, actions: &[&str], journal: &mut Journal) -> UpdatePolicy {
     let mut policy = UpdatePolicy::default();
     if let Some(parallelism) = fields.count("parallelism", journal) {
         policy.parallelism = parallelism;
@@ -489,11 +497,11 @@ fn update(fields: &Fields<'_>, journal: &mut Journal) -> UpdatePolicy {
         }
     }
     if let Some(node) = fields.node("failure_action") {
-        match node.as_text() {
+        match node.as_text().filter(|action| actions.contains(action)) {
             Some("pause") => policy.failure_action = FailureAction::Pause,
             Some("continue") => policy.failure_action = FailureAction::Continue,
             Some("rollback") => policy.failure_action = FailureAction::Rollback,
-            _ => not_allowed(node, &fields.path.key("failure_action"), &["pause", "continue", "rollback"], journal),
+            _ => not_allowed(node, &fields.path.key("failure_action"), actions, journal),
         }
     }
     if let Some(ratio) = fields.number("max_failure_ratio", journal) {

@@ -48,6 +48,24 @@ pub(super) fn check(service: &Fields<'_>, journal: &mut Journal) {
     }
 }
 
+/// Reports a template of a file that is to be filled in, and that nobody fills in. Nothing of the file is quoted.
+pub(super) fn check_content(content: &[u8], file: &Fields<'_>, journal: &mut Journal) {
+    let key = "template_driver";
+    let problem = match std::str::from_utf8(content) {
+        Err(_) => "what it holds is not text, so there is nothing to fill in",
+        Ok(text) if insides(text).any(|inside| !KNOWN.contains(&inside)) => {
+            "it has a template that hosts do not fill in"
+        }
+        Ok(_) => return,
+    };
+    journal.push(
+        Problem::new(Code::Refused, file.key_place(key), &file.path.key(key), problem).hint(format!(
+            "known are `{{{{{}}}}}`; remove `{key}` if nothing is to be filled in",
+            KNOWN.join("}}`, `{{")
+        )),
+    );
+}
+
 fn check_text(node: &Node, path: &Path<'_>, journal: &mut Journal) {
     let Some(text) = node.as_text() else { return };
     let unknown = insides(text).find(|inside| {

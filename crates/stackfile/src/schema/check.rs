@@ -450,15 +450,6 @@ fn support(node: &Node, shape: &Shape, path: &Path<'_>, said: &mut BTreeSet<&'st
                     }
                     support_refusals_below(&entry.node, &field.shape, &path, journal);
                 }
-                Support::Later(instead) => journal.push(
-                    Problem::new(
-                        Code::NotSupportedYet,
-                        entry.key_place,
-                        &path,
-                        format!("`{key}` is not supported yet"),
-                    )
-                    .hint(instead),
-                ),
                 Support::Refused(reason, instead) => journal.push(
                     Problem::new(Code::Refused, entry.key_place, &path, format!("`{key}` is refused: {reason}"))
                         .hint(instead),
@@ -481,18 +472,11 @@ fn support_refusals_below(node: &Node, shape: &Shape, path: &Path<'_>, journal: 
         Shape::Object(object) => {
             for (key, entry) in node.as_mapping().into_iter().flatten() {
                 let Some(field) = object.field(key) else { continue };
-                let refuses = matches!(field.support, Support::Later(_) | Support::Refused(..));
-                if refuses && !is_empty(&entry.node) && !says_default(field, &entry.node) {
-                    if let Support::Later(instead) | Support::Refused(_, instead) = field.support {
-                        journal.push(
-                            Problem::new(
-                                Code::NotSupportedYet,
-                                entry.key_place,
-                                &path.key(key),
-                                format!("`{key}` is not supported yet"),
-                            )
-                            .hint(instead),
-                        );
+                if let Support::Refused(reason, instead) = field.support {
+                    if !is_empty(&entry.node) && !says_default(field, &entry.node) {
+                        let problem = format!("`{key}` is refused: {reason}");
+                        journal
+                            .push(Problem::new(Code::Refused, entry.key_place, &path.key(key), problem).hint(instead));
                     }
                 } else if !matches!(field.support, Support::Noted(_)) {
                     support_refusals_below(&entry.node, &field.shape, &path.key(key), journal);

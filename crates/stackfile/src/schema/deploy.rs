@@ -1,11 +1,9 @@
 //! Pure. The keys under `deploy`.
 
 use super::Shape::{self, Duration, Entries, Integer, List, Number, Object as Mapping, Size, Text};
-use super::Support::{Applied, Later, Refused};
+use super::Support::{Applied, Refused};
 use super::{LIST_OR_MAPPING, Object, Support, TEXTS, field};
 
-const ROLLBACK_LATER: &str =
-    "remove it; a rollback that `update_config.failure_action: rollback` starts uses the settings of `update_config`";
 /// Why no device is asked for by what it can do.
 pub(super) const GPUS: Support = Refused(
     "hosts do not look for devices such as GPUs and count none",
@@ -42,7 +40,7 @@ pub(crate) static DEPLOY: Object = Object {
         ),
         field("replicas", Integer, Applied, "How many tasks run"),
         field("labels", LIST_OR_MAPPING, Applied, "Labels of the service, not of its containers"),
-        field("rollback_config", Mapping(&ROLLBACK_CONFIG), Later(ROLLBACK_LATER), "How a failed update is undone"),
+        field("rollback_config", Mapping(&ROLLBACK_CONFIG), Applied, "How a failed update is undone"),
         field("update_config", Mapping(&UPDATE_CONFIG), Applied, "How a changed service replaces its tasks"),
         field("resources", Mapping(&RESOURCES), Applied, "What each task may use, and what its host keeps free for it"),
         field("restart_policy", Mapping(&RESTART_POLICY), Applied, "What happens when a container ends"),
@@ -55,12 +53,12 @@ static ROLLBACK_CONFIG: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("parallelism", Integer, Later(ROLLBACK_LATER), "How many tasks are rolled back at once; 0 is all"),
-        field("delay", Duration, Later(ROLLBACK_LATER), "The time between two batches"),
-        field("failure_action", Text, Later(ROLLBACK_LATER), "What to do when the rollback fails"),
-        field("monitor", Duration, Later(ROLLBACK_LATER), "How long each task is watched for failure"),
-        field("max_failure_ratio", Number, Later(ROLLBACK_LATER), "Which share of failures is tolerated"),
-        field("order", ORDER, Later(ROLLBACK_LATER), "Whether the old or the new task comes first"),
+        field("parallelism", Integer, Applied, "How many tasks are rolled back at once; 0 is all"),
+        field("delay", Duration, Applied, "The time between two batches"),
+        field("failure_action", Text, Applied, "What to do when the rollback fails: `pause` or `continue`"),
+        field("monitor", Duration, Applied, "How long each task is watched for failure"),
+        field("max_failure_ratio", Number, Applied, "Which share of failures is tolerated"),
+        field("order", ORDER, Applied, "Whether the old or the new task comes first"),
     ],
 };
 

@@ -84,9 +84,7 @@ pub(crate) enum Support {
     Applied,
     /// Accepted, but it does not do all that it does on one host: the text says what not. The reader is told.
     Noted(&'static str),
-    /// Refused until it is built: the text says what to do instead.
-    Later(&'static str),
-    /// Refused for good: the first text says why, the second what to do instead.
+    /// Refused: the first text says why, the second what to do instead.
     Refused(&'static str, &'static str),
 }
 

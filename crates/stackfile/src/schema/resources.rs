@@ -1,14 +1,14 @@
 //! Pure. The keys at the top of a stack file, and those of networks, volumes, configs, secrets, models and includes.
 
 use super::Shape::{self, Boolean, Entries, Integer, List, Named, Null, Object as Mapping, Text};
-use super::Support::{Applied, Later, Noted, Refused};
+use super::Support::{Applied, Noted, Refused};
 use super::service::{MODELS, SERVICE};
 use super::{DRIVER_OPTIONS, LIST_OR_MAPPING, Object, TEXT_OR_LIST, field};
 
-const CONFIGS_LATER: &str =
-    "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
-const SECRETS_LATER: &str =
-    "mount the file from an absolute path of the hosts (`/etc/app/password:/run/secrets/password:ro`)";
+const SECRET_DRIVER: Support = Refused(
+    "the cluster keeps its secrets itself, and drives no other store",
+    "remove it, and give the secret a `file`, an `environment` variable, or `external: true`",
+);
 const NETWORK_LABELS_NOTE: &str = "networks do not keep labels yet; nothing shows them or selects by them";
 /// What to do where a volume is meant to be more than a directory of its host.
 pub(crate) const VOLUME_OF_ITS_HOST: &str = "leave it out: a volume is a directory of its host; mount other storage on the hosts and give its absolute path (`/mnt/data:/data`)";
@@ -50,8 +50,8 @@ pub(crate) static STACK: Object = Object {
             Applied,
             "Volumes that tasks on one host share",
         ),
-        field("secrets", Named(&Mapping(&SECRET)), Later(SECRETS_LATER), "Secrets that services use"),
-        field("configs", Named(&Mapping(&CONFIG)), Later(CONFIGS_LATER), "Configuration files that services use"),
+        field("secrets", Named(&Mapping(&SECRET)), Applied, "Secrets that services use"),
+        field("configs", Named(&Mapping(&CONFIG)), Applied, "Configuration files that services use"),
     ],
 };
 
@@ -159,19 +159,23 @@ static VOLUME: Object = Object {
     ],
 };
 
+const FILE_NAME: &str = "Its name in the cluster, in place of STACK_KEY";
+const FILE_EXTERNAL_NOTE: &str = "It was made by hand beforehand";
+const TEMPLATE: &str = "`golang`: templates such as `{{.Node.Hostname}}` in it are filled in for each task";
+
 static SECRET: Object = Object {
     noun: "a secret",
     required: &[],
     extensions: true,
     fields: &[
-        field("name", Text, Later(SECRETS_LATER), "Its name in the cluster"),
-        field("environment", Text, Later(SECRETS_LATER), "The variable that holds it"),
-        field("file", Text, Later(SECRETS_LATER), "The file that holds it"),
-        field("external", EXTERNAL, Later(SECRETS_LATER), "It was made by somebody else"),
-        field("labels", LIST_OR_MAPPING, Later(SECRETS_LATER), "Labels of the secret"),
-        field("driver", Text, Later(SECRETS_LATER), "Who stores it"),
-        field("driver_opts", DRIVER_OPTIONS, Later(SECRETS_LATER), "Options of the driver"),
-        field("template_driver", Text, Later(SECRETS_LATER), "Who fills in its templates"),
+        field("name", Text, Applied, FILE_NAME),
+        field("environment", Text, Applied, "The variable that holds it, of the command that deploys"),
+        field("file", Text, Applied, "The file that holds it, on the computer that deploys"),
+        field("external", EXTERNAL, Applied, FILE_EXTERNAL_NOTE),
+        field("labels", LIST_OR_MAPPING, Applied, "Labels of the secret"),
+        field("driver", Text, SECRET_DRIVER, "Who stores it"),
+        field("driver_opts", DRIVER_OPTIONS, SECRET_DRIVER, "Options of the driver"),
+        field("template_driver", Text, Applied, TEMPLATE),
     ],
 };
 
@@ -180,13 +184,13 @@ static CONFIG: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("name", Text, Later(CONFIGS_LATER), "Its name in the cluster"),
-        field("content", Text, Later(CONFIGS_LATER), "What it says"),
-        field("environment", Text, Later(CONFIGS_LATER), "The variable that holds it"),
-        field("file", Text, Later(CONFIGS_LATER), "The file that holds it"),
-        field("external", EXTERNAL, Later(CONFIGS_LATER), "It was made by somebody else"),
-        field("labels", LIST_OR_MAPPING, Later(CONFIGS_LATER), "Labels of the config"),
-        field("template_driver", Text, Later(CONFIGS_LATER), "Who fills in its templates"),
+        field("name", Text, Applied, FILE_NAME),
+        field("content", Text, Applied, "What it says"),
+        field("environment", Text, Applied, "The variable that holds it, of the command that deploys"),
+        field("file", Text, Applied, "The file that holds it, on the computer that deploys"),
+        field("external", EXTERNAL, Applied, FILE_EXTERNAL_NOTE),
+        field("labels", LIST_OR_MAPPING, Applied, "Labels of the config"),
+        field("template_driver", Text, Applied, TEMPLATE),
     ],
 };
 

@@ -3,7 +3,7 @@
 use super::Shape::{
     self, Boolean, Duration, Entries, Integer, List, Named, Null, Number, Object as Mapping, Size, Text, UniqueList,
 };
-use super::Support::{Applied, Later, Noted, Refused};
+use super::Support::{Applied, Noted, Refused};
 use super::deploy::{DEPLOY, DEVICE_REQUEST, FREE, GPUS};
 use super::resources::{ONE_HOST, WINDOWS};
 use super::{COMMAND, DRIVER_OPTIONS, LIST_OR_MAPPING, Object, Support, TEXT_OR_LIST, TEXTS, field};
@@ -12,15 +12,14 @@ const BUILT: Support = Refused(
     "hosts run images and build none: what is to be built is on the computer that deploys",
     "build the image beforehand, push it to a registry or load it into the cluster (`stack image load`), and name it under `image`",
 );
-const HOOKS_LATER: &str = "do it in the image's entrypoint";
+const BEFORE: Support = Refused(
+    "it would run in a container of its own, which is what a service is",
+    "make it a service, and write `depends_on: {NAME: {condition: service_completed_successfully}}`",
+);
 const PROVIDED: Support = Refused(
     "a provider is a program on the computer that deploys, which would have to run there for good",
     "run what the provider would as a service of its own",
 );
-const SECRETS_LATER: &str =
-    "mount the file from an absolute path of the hosts (`/etc/app/password:/run/secrets/password:ro`)";
-const CONFIGS_LATER: &str =
-    "build the file into the image, or mount it from a volume or from an absolute path of the hosts";
 pub(super) const MODELS: Support = Refused(
     "Docker Compose has a program of its own run models on the computer that it runs on, and hosts have none",
     "run the model server as a service with an image of its own, and give its address in `environment`",
@@ -82,7 +81,7 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "configs",
             List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])),
-            Later(CONFIGS_LATER),
+            Applied,
             "Configuration files that it sees",
         ),
         field(
@@ -116,10 +115,8 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "depends_on",
             Shape::Either(&[TEXTS, Named(&Mapping(&DEPENDENCY))]),
-            Noted(
-                "services start at the same time and wait for none; one that ends because another is not there yet is started again as its restart policy says",
-            ),
-            "Services that it needs",
+            Applied,
+            "Services that must be there before tasks of a new or changed one are started",
         ),
         field("deploy", Shape::Either(&[Mapping(&DEPLOY), Null]), Applied, "How it runs in a cluster"),
         field(
@@ -241,9 +238,19 @@ pub(crate) static SERVICE: Object = Object {
             Applied,
             "Ports that the hosts publish",
         ),
-        field("post_start", List(&Mapping(&HOOK)), Later(HOOKS_LATER), "Commands that run after its start"),
-        field("pre_start", List(&Mapping(&HOOK_BEFORE)), Later(HOOKS_LATER), "Commands that run before its start"),
-        field("pre_stop", List(&Mapping(&HOOK)), Later(HOOKS_LATER), "Commands that run before its end"),
+        field(
+            "post_start",
+            List(&Mapping(&HOOK)),
+            Applied,
+            "Commands that run in it after each start, all together for at most five minutes; where one fails, it is stopped and started again",
+        ),
+        field("pre_start", List(&Mapping(&HOOK_BEFORE)), BEFORE, "Commands that run before its start"),
+        field(
+            "pre_stop",
+            List(&Mapping(&HOOK)),
+            Applied,
+            "Commands that run in it before it is asked to end, all together for at most its `stop_grace_period`",
+        ),
         field("privileged", Boolean, Applied, "All capabilities and devices"),
         field("profiles", TEXTS, Applied, "It is deployed only when one of these profiles is chosen"),
         field("provider", Mapping(&PROVIDER), PROVIDED, "Who else runs it"),
@@ -266,12 +273,7 @@ pub(crate) static SERVICE: Object = Object {
         ),
         field("runtime", Text, Applied, "Which runtime runs it: the hosts' own engine, also by the name `runc`"),
         field("scale", Integer, Applied, "How many tasks run, as `deploy.replicas`"),
-        field(
-            "secrets",
-            List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])),
-            Later(SECRETS_LATER),
-            "Secrets that it sees",
-        ),
+        field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), Applied, "Secrets that it sees"),
         field(
             "security_opt",
             TEXTS,
@@ -351,17 +353,20 @@ static DEPENDENCY: Object = Object {
         field(
             "condition",
             Shape::Choice(&["service_started", "service_healthy", "service_completed_successfully"]),
-            Noted(
-                "services start at the same time, whatever the condition; one that ends because another is not there yet is started again as its restart policy says",
-            ),
-            "What the other service must have reached",
+            Applied,
+            "What all tasks of the other service must have reached: `service_started`, `service_healthy` (it runs, where it has no health check) or `service_completed_successfully`",
         ),
-        field("required", Shape::StrictBoolean, Applied, "Whether it needs the other service at all"),
+        field(
+            "required",
+            Shape::StrictBoolean,
+            Applied,
+            "`false`: it is started all the same where the other service has failed for good or is not deployed",
+        ),
         field(
             "restart",
             Boolean,
-            Later("remove it; each service restarts on its own"),
-            "Whether it restarts with the other service",
+            Applied,
+            "Whether a deploy that replaces the tasks of the other service replaces its own, too",
         ),
     ],
 };
@@ -543,11 +548,16 @@ static FILE_REFERENCE: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("source", Text, Later(SECRETS_LATER), "Its key at the top level"),
-        field("target", Text, Later(SECRETS_LATER), "Where it is in the container"),
-        field("uid", Text, Later(SECRETS_LATER), "Whose it is"),
-        field("gid", Text, Later(SECRETS_LATER), "Which group's it is"),
-        field("mode", Shape::TextOrNumber, Later(SECRETS_LATER), "Its permissions, octal"),
+        field("source", Text, Applied, "Its key at the top level"),
+        field(
+            "target",
+            Text,
+            Applied,
+            "Where it is in the container: a secret that is not at an absolute path is below `/run/secrets`",
+        ),
+        field("uid", Text, Applied, "The number of the user whose it is"),
+        field("gid", Text, Applied, "The number of the group whose it is"),
+        field("mode", Shape::TextOrNumber, Applied, "Its permissions, octal; `0444` unless said otherwise"),
     ],
 };
 
@@ -556,11 +566,11 @@ static HOOK: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("command", COMMAND, Later(HOOKS_LATER), "What is run"),
-        field("user", Text, Later(HOOKS_LATER), "As which user"),
-        field("privileged", Boolean, Later(HOOKS_LATER), "With all capabilities"),
-        field("working_dir", Text, Later(HOOKS_LATER), "In which directory"),
-        field("environment", LIST_OR_MAPPING, Later(HOOKS_LATER), "With which variables"),
+        field("command", COMMAND, Applied, "What is run"),
+        field("user", Text, Applied, "As which user"),
+        field("privileged", Boolean, Applied, "With all capabilities"),
+        field("working_dir", Text, Applied, "In which directory"),
+        field("environment", LIST_OR_MAPPING, Applied, "With which variables"),
     ],
 };
 
@@ -570,13 +580,13 @@ static HOOK_BEFORE: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("command", COMMAND, Later(HOOKS_LATER), "What is run"),
-        field("image", Text, Later(HOOKS_LATER), "In which image, for `pre_start`"),
-        field("user", Text, Later(HOOKS_LATER), "As which user"),
-        field("privileged", Boolean, Later(HOOKS_LATER), "With all capabilities"),
-        field("per_replica", Boolean, Later(HOOKS_LATER), "Before each task and not once"),
-        field("working_dir", Text, Later(HOOKS_LATER), "In which directory"),
-        field("environment", LIST_OR_MAPPING, Later(HOOKS_LATER), "With which variables"),
+        field("command", COMMAND, BEFORE, "What is run"),
+        field("image", Text, BEFORE, "In which image, for `pre_start`"),
+        field("user", Text, BEFORE, "As which user"),
+        field("privileged", Boolean, BEFORE, "With all capabilities"),
+        field("per_replica", Boolean, BEFORE, "Before each task and not once"),
+        field("working_dir", Text, BEFORE, "In which directory"),
+        field("environment", LIST_OR_MAPPING, BEFORE, "With which variables"),
     ],
 };
 
@@ -652,6 +662,20 @@ static WATCH_EXEC: Object = Object {
     ],
 };
 
+/// A secret of a build.
+static BUILD_SECRET: Object = Object {
+    noun: "a secret of a build",
+    required: &[],
+    extensions: true,
+    fields: &[
+        field("source", Text, BUILT, "Its key at the top level"),
+        field("target", Text, BUILT, "Where it is in the build"),
+        field("uid", Text, BUILT, "Whose it is"),
+        field("gid", Text, BUILT, "Which group's it is"),
+        field("mode", Shape::TextOrNumber, BUILT, "Its permissions, octal"),
+    ],
+};
+
 static BUILD: Object = Object {
     noun: "`build`",
     required: &[],
@@ -678,7 +702,7 @@ static BUILD: Object = Object {
         field("extra_hosts", EXTRA_HOSTS, BUILT, "Lines for `/etc/hosts` in the build"),
         field("isolation", Text, BUILT, "How the build is kept apart"),
         field("privileged", Boolean, BUILT, "All capabilities for the build"),
-        field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), BUILT, "Secrets of the build"),
+        field("secrets", List(&Shape::Either(&[Text, Mapping(&BUILD_SECRET)])), BUILT, "Secrets of the build"),
         field("tags", List(&Text), BUILT, "Further names of the image"),
         field("ulimits", ULIMITS, BUILT, "Limits of the build"),
         field("platforms", List(&Text), BUILT, "For which platforms"),

@@ -306,6 +306,7 @@ impl World {
                     tasks: BTreeMap::new(),
                     registry_credentials: BTreeMap::new(),
                     networks: BTreeMap::new(),
+                    contents: Default::default(),
                 },
                 Memory::default(),
             ),

@@ -256,6 +256,7 @@ impl World {
                 }
                 Change::ReleaseTask { task } => format!("release t{}", task.bits()),
                 Change::ForgetTask { task } => format!("forget t{}", task.bits()),
+                Change::OpenGate { service, .. } => format!("{service} need not wait"),
                 Change::SetUpdate { service, update, .. } => {
                     format!("{service} update {:?}", update.as_ref().map(|update| &update.state))
                 }

@@ -166,7 +166,11 @@ impl World {
             })
         });
         let before = (self.state.services.clone(), self.state.generations.clone());
-        let outcome = self.commit(Command::PutStack { spec: Box::new(spec), expected_revision: None })?;
+        let outcome = self.commit(Command::PutStack {
+            spec: Box::new(spec),
+            expected_revision: None,
+            contents: Default::default(),
+        })?;
         let same = (self.state.services.clone(), self.state.generations.clone()) == before;
         match outcome {
             Ok(applied) if !rolled_back && (applied.changed || !same) => {
@@ -190,7 +194,11 @@ impl World {
             _ => self.new_stack(name),
         };
         // Two stacks that want one port: the second is refused, and nothing changes.
-        let _ = self.commit(Command::PutStack { spec: Box::new(spec), expected_revision: None })?;
+        let _ = self.commit(Command::PutStack {
+            spec: Box::new(spec),
+            expected_revision: None,
+            contents: Default::default(),
+        })?;
         Ok(())
     }
 
@@ -318,7 +326,11 @@ impl World {
                 self.deploys += 1;
                 service.container.command = Some(vec!["serve".to_owned(), format!("healed-{}", self.deploys)]);
             }
-            self.must(Command::PutStack { spec: Box::new(spec), expected_revision: None })?;
+            self.must(Command::PutStack {
+                spec: Box::new(spec),
+                expected_revision: None,
+                contents: Default::default(),
+            })?;
         }
         let once = |code: i32| {
             specs::service("once").replicas(2).command(&["exit", &code.to_string(), "300"]).restart(RestartPolicy {
@@ -329,7 +341,7 @@ impl World {
             })
         };
         let last = specs::stack("last", [("well", once(0)), ("badly", once(3))]);
-        self.must(Command::PutStack { spec: Box::new(last), expected_revision: None })
+        self.must(Command::PutStack { spec: Box::new(last), expected_revision: None, contents: Default::default() })
     }
 }
 

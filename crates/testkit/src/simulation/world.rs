@@ -218,7 +218,7 @@ impl World {
                 web = web.healthcheck();
             }
             let spec = Box::new(specs::stack("app", [("web", web)]));
-            self.must(Command::PutStack { spec, expected_revision: None })?;
+            self.must(Command::PutStack { spec, expected_revision: None, contents: Default::default() })?;
             self.play_until(self.now + 60_000)?;
             self.check_convergence()?;
             let may_miss = if starts_first { 0 } else { parallelism };

@@ -5,8 +5,10 @@ mod challenge;
 mod config;
 mod error;
 mod session;
+mod upload;
 
 pub use config::{Registries, RegistryConfig, RegistryConfigError};
 pub use error::PullError;
 pub use session::Credentials;
 pub(super) use session::Session;
+pub(super) use upload::Placed;

@@ -28,7 +28,7 @@ const REDIRECT_LIMIT: usize = 6;
 /// The most bytes of a token service's answer, and of an error's.
 const ANSWER_LIMIT: u64 = 1 << 20;
 /// The longest pause that a registry can ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How registries name the digest of what they answer.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -47,25 +47,28 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// Makes the body of a request, each time that it is sent.
+pub(super) type MakeBody<'a> = &'a (dyn Fn() -> reqwest::Body + Send + Sync);
+
 /// Questions about one repository.
 pub(in crate::image) struct Session<'a> {
-    registries: &'a Registries,
-    endpoints: Vec<Endpoint>,
-    repository: String,
+    pub(super) registries: &'a Registries,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) repository: String,
 }
 
 /// One place that may have the repository.
-struct Endpoint {
+pub(super) struct Endpoint {
     /// How errors call it.
-    shown: String,
+    pub(super) shown: String,
     /// Addresses in the order to try them; after the first answer, only that one.
-    bases: Mutex<Vec<Url>>,
+    pub(super) bases: Mutex<Vec<Url>>,
     credentials: Option<Credentials>,
     authorization: Mutex<Option<HeaderValue>>,
 }
 
 /// What stands in the way of an answer.
-enum Failure {
+pub(super) enum Failure {
     /// Trying again may help, after at least this long.
     Passing(PullError, Duration),
     /// Trying again does not help.
@@ -115,6 +118,16 @@ impl<'a> Session<'a> {
             async move { self.request(endpoint, Method::GET, "", None, None, "a login").await.map(|_| ()) }.boxed()
         })
         .await
+    }
+
+    /// A conversation with the registry alone, to which content is given.
+    pub(in crate::image) fn to_registry(
+        registries: &'a Registries,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Self {
+        let repository = reference.repository().to_owned();
+        Self { repository, ..Self::of_registry(registries, reference.registry(), credentials) }
     }
 
     /// How many places there are to ask.
@@ -338,7 +351,7 @@ impl<'a> Session<'a> {
         }
         let mut failures = 0;
         loop {
-            let failure = match self.ask(endpoint, &method, path, &headers, what).await {
+            let failure = match self.ask(endpoint, &method, path, &headers, None, what).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Passing(error, pause)) => (error, pause),
@@ -352,26 +365,29 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn pause(&self, failures: u32) -> Duration {
+    pub(super) fn pause(&self, failures: u32) -> Duration {
         let pause = self.registries.config.first_pause.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
         // Many hosts that lost the same registry must not all come back at the same moment.
         pause.mul_f64(rand::random_range(0.75..1.25))
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         endpoint: &Endpoint,
         method: &Method,
         path: &str,
         headers: &HeaderMap,
+        body: Option<MakeBody<'_>>,
         what: &str,
     ) -> Result<Response, Failure> {
         let bases = lock(&endpoint.bases).clone();
         let mut last = None;
         for base in &bases {
             let about = if self.repository.is_empty() { String::new() } else { format!("{}/", self.repository) };
-            let url = address(base, &format!("v2/{about}{path}"));
-            match self.ask_authorized(endpoint, method, url, headers, what).await {
+            let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+            let mut url = address(base, &format!("v2/{about}{path}"));
+            url.set_query(query);
+            match self.ask_authorized(endpoint, method, url, headers, body, what).await {
                 // No connection under this scheme; the next may be spoken.
                 Err(Failure::Passing(error @ PullError::Unreachable { .. }, pause)) => {
                     last = Some(Failure::Passing(error, pause));
@@ -385,18 +401,19 @@ impl<'a> Session<'a> {
         Err(last.unwrap_or(Failure::Final(PullError::Interrupted)))
     }
 
-    async fn ask_authorized(
+    pub(super) async fn ask_authorized(
         &self,
         endpoint: &Endpoint,
         method: &Method,
         url: Url,
         headers: &HeaderMap,
+        body: Option<MakeBody<'_>>,
         what: &str,
     ) -> Result<Response, Failure> {
         let mut authorized = false;
         loop {
             let authorization = lock(&endpoint.authorization).clone();
-            let answer = self.follow(endpoint, method, url.clone(), headers, authorization).await?;
+            let answer = self.follow(endpoint, method, url.clone(), headers, body, authorization).await?;
             if answer.status() == StatusCode::UNAUTHORIZED && !authorized {
                 // Nothing was given yet, or a token ran out.
                 let demands = answer.headers().get_all(WWW_AUTHENTICATE);
@@ -413,7 +430,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn judge(&self, endpoint: &Endpoint, answer: Response, what: &str) -> Result<Response, Failure> {
+    pub(super) async fn judge(&self, endpoint: &Endpoint, answer: Response, what: &str) -> Result<Response, Failure> {
         let (registry, what) = (endpoint.shown.clone(), what.to_owned());
         let status = answer.status();
         if status.is_success() {
@@ -439,12 +456,13 @@ impl<'a> Session<'a> {
     }
 
     /// Sends a request and follows redirects. Authorization goes to the first host only.
-    async fn follow(
+    pub(super) async fn follow(
         &self,
         endpoint: &Endpoint,
         method: &Method,
         mut url: Url,
         headers: &HeaderMap,
+        body: Option<MakeBody<'_>>,
         mut authorization: Option<HeaderValue>,
     ) -> Result<Response, Failure> {
         let bad =
@@ -454,6 +472,9 @@ impl<'a> Session<'a> {
             let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
             if let Some(value) = &authorization {
                 request = request.header(AUTHORIZATION, value.clone());
+            }
+            if let Some(body) = body {
+                request = request.body(body());
             }
             // Addresses may carry signatures, so errors do not show them.
             let answer = request.send().await.map_err(|error| {
@@ -511,7 +532,7 @@ impl<'a> Session<'a> {
                 query.append_pair("scope", &scope);
             }
         }
-        let answer = self.follow(endpoint, &Method::GET, url, &HeaderMap::new(), basic.flatten()).await?;
+        let answer = self.follow(endpoint, &Method::GET, url, &HeaderMap::new(), None, basic.flatten()).await?;
         let answer = self.judge(endpoint, answer, what).await?;
         let text = read_limited(answer, ANSWER_LIMIT).await.map_err(|error| {
             let source = error.without_url().into();
@@ -541,7 +562,7 @@ impl Endpoint {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // Only whole values are put in.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -564,7 +585,7 @@ fn address(base: &Url, path: &str) -> Url {
     url
 }
 
-fn host_and_port(url: &Url) -> String {
+pub(super) fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or("");
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
@@ -581,7 +602,7 @@ fn is_loopback_host(host: &str) -> bool {
 }
 
 /// Whether a registry, as `host` or `host:port`, may be spoken to without TLS.
-fn is_plain_allowed(registries: &Registries, registry: &str) -> bool {
+pub(super) fn is_plain_allowed(registries: &Registries, registry: &str) -> bool {
     let host = match registry.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => registry,
