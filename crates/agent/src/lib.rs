@@ -9,6 +9,7 @@ pub mod engine_host;
 pub mod files;
 pub mod hooks;
 pub mod host;
+pub mod host_end;
 pub mod http;
 pub mod images;
 pub mod ledger;

@@ -65,6 +65,9 @@ pub struct TaskMemory {
     /// The container was stopped because its health check failed: that end counts as a failure whatever its code.
     #[serde(default)]
     pub was_unhealthy: bool,
+    /// The container was asked to end because its host went down: that end counts as a failure whatever its code.
+    #[serde(default)]
+    pub ended_with_host: bool,
 }
 
 impl TaskMemory {
@@ -86,12 +89,18 @@ impl TaskMemory {
         Self::pause(self.attempts.max(1)).min(Milliseconds::from_seconds(15))
     }
 
+    /// Whether an end with this code was one that the container should not have come to.
+    #[must_use]
+    pub const fn has_failed(&self, code: i32) -> bool {
+        code != 0 || self.was_unhealthy || self.ended_with_host
+    }
+
     /// Whether the policy starts the container again after this end.
     #[must_use]
     pub fn restarts_after(&self, policy: &RestartPolicy, code: i32, finished: Timestamp) -> bool {
         let wanted = match policy.condition {
             RestartCondition::None => false,
-            RestartCondition::OnFailure => code != 0 || self.was_unhealthy,
+            RestartCondition::OnFailure => self.has_failed(code),
             RestartCondition::Any => true,
         };
         wanted && !self.is_spent(policy, finished)
@@ -121,6 +130,13 @@ impl Memory {
         self.tasks.get(&task).cloned().unwrap_or_default()
     }
 
+    /// Notes that the host goes down, with whatever runs of these tasks.
+    pub fn end_with_host(&mut self, tasks: impl IntoIterator<Item = TaskId>) {
+        for task in tasks {
+            self.tasks.entry(task).or_default().ended_with_host = true;
+        }
+    }
+
     /// Notes that a step begins.
     pub fn begin(&mut self, step: &Step) {
         let memory = self.tasks.entry(step.task()).or_default();
@@ -146,6 +162,7 @@ impl Memory {
                     Step::Start { restart: Some(ran_steady), .. } => {
                         memory.attempts = 0;
                         memory.was_unhealthy = false;
+                        memory.ended_with_host = false;
                         memory.restarts = memory.restarts.saturating_add(1);
                         memory.quick_ends = if *ran_steady { 1 } else { memory.quick_ends.saturating_add(1) };
                         memory.restarted_at.push(now);
@@ -180,6 +197,23 @@ mod tests {
         let pauses: Vec<u64> = (0..13).map(|failures| TaskMemory::pause(failures).0).collect();
         assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000, 60000]);
         assert_eq!(TaskMemory::pause(u32::MAX).0, 60000);
+    }
+
+    #[test]
+    fn an_orderly_end_with_the_host_is_no_work_done() {
+        let task = TaskId::from_bits(1);
+        let mut memory = Memory::default();
+        memory.end_with_host([task]);
+        let policy = |condition| RestartPolicy { condition, ..RestartPolicy::default() };
+        let of = memory.of(task);
+        assert!(of.restarts_after(&policy(RestartCondition::OnFailure), 0, Timestamp(1)));
+        assert!(of.has_failed(0) && !of.restarts_after(&policy(RestartCondition::None), 0, Timestamp(1)));
+        memory.end(
+            &Step::Start { task, container: "c".to_owned(), hooks: Vec::new(), restart: Some(true) },
+            Ok(()),
+            Timestamp(2),
+        );
+        assert!(!memory.of(task).restarts_after(&policy(RestartCondition::OnFailure), 0, Timestamp(3)));
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn status(
             status.exit_code = Some(*code);
             status.out_of_memory = *out_of_memory;
             since = Some(*finished);
-            let how = end_text(*code, *out_of_memory, memory.was_unhealthy);
+            let how = end_text(*code, *out_of_memory, memory);
             let policy = &assigned.spec.restart;
             if stopping {
                 Phase::Complete
@@ -103,7 +103,7 @@ fn status(
                 // Whether this is the end of its container or of an attempt to start it is known when the step has ended.
                 status.message = memory.activity.clone();
                 Phase::Starting
-            } else if *code == 0 && !memory.was_unhealthy {
+            } else if !memory.has_failed(*code) {
                 Phase::Complete
             } else {
                 let after = match memory.restarts {
@@ -136,12 +136,15 @@ fn status(
 }
 
 /// How a container ended, for people.
-fn end_text(code: i32, out_of_memory: bool, unhealthy: bool) -> String {
+fn end_text(code: i32, out_of_memory: bool, memory: &TaskMemory) -> String {
     if out_of_memory {
         return "killed: it used more memory than its limit".to_owned();
     }
-    if unhealthy {
+    if memory.was_unhealthy {
         return "stopped: its health check failed".to_owned();
+    }
+    if memory.ended_with_host {
+        return "stopped: its host went down".to_owned();
     }
     match code {
         0 => "ended with exit code 0".to_owned(),

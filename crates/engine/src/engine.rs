@@ -10,6 +10,7 @@ mod copies;
 mod copying;
 mod difference;
 mod execs;
+mod host_end;
 mod networking;
 mod streams;
 mod telling;
@@ -27,6 +28,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -111,6 +113,8 @@ struct Inner {
     events: Events,
     metrics: Metrics,
     warnings: Mutex<Vec<String>>,
+    /// The host goes down: no policy starts anything again.
+    ending: AtomicBool,
 }
 
 /// One container in memory.
@@ -256,6 +260,7 @@ impl Engine {
             events,
             metrics: Metrics::new(),
             warnings: Mutex::new(loaded.warnings),
+            ending: AtomicBool::new(false),
         };
         let engine = Self { inner: Arc::new(inner) };
         let damaged = engine.end_damaged(loaded.damaged).await;
@@ -692,10 +697,15 @@ impl Engine {
     }
 
     async fn stop_now(&self, slot: &Slot, signal: Option<i32>, grace: Option<Duration>) -> Result<(), StopError> {
-        let id = &slot.record().id.clone();
         // A start that is under way is let through first.
         drop(slot.turn.lock().await);
         self.mark_stopped(slot).await;
+        self.end_now(slot, signal, grace).await
+    }
+
+    /// Ends a container that runs, without a mark that somebody wanted it so.
+    async fn end_now(&self, slot: &Slot, signal: Option<i32>, grace: Option<Duration>) -> Result<(), StopError> {
+        let id = &slot.record().id.clone();
         if !matches!(slot.current(), ContainerState::Running { .. }) {
             return Ok(());
         }

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use stack_engine::container::{ContainerConfig, ContainerState, StartError};
+use stack_engine::container::{ContainerConfig, ContainerState, RestartPolicy, StartError};
 use stack_engine::{RemoveOptions, logs::LogQuery};
 use support::{shell, with_host};
 use tokio_stream::StreamExt;
@@ -126,5 +126,31 @@ fn logs_are_rotated() {
         assert!(output.ends_with("number 2999\n") && !output.contains("number 0\n"));
         let files = std::fs::read_dir(host.root.join("state/containers/talker/logs")).unwrap();
         assert_eq!(files.count(), 2);
+    });
+}
+
+#[test]
+fn containers_end_with_their_host_in_order_and_no_policy_takes_that_for_a_stop() {
+    with_host("host-end", async |host| {
+        let polite = ContainerConfig {
+            restart: RestartPolicy::Always,
+            stop_grace: Some(Duration::from_secs(600)),
+            ..shell("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done")
+        };
+        let deaf = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
+        let (polite, deaf) = (host.start("polite", polite).await, host.start("deaf", deaf).await);
+        host.says(&polite, "ready").await;
+        host.says(&deaf, "ready").await;
+        host.engine.end_with_host(Duration::from_millis(1500)).await;
+        for (id, code) in [(&polite, 3), (&deaf, 137)] {
+            let state = host.engine.inspect(id).unwrap().state;
+            assert!(matches!(&state, ContainerState::Exited(status) if status.code == code), "{state:?}");
+        }
+        host.says(&polite, "bye").await;
+        // It is started again with the next boot, as nobody has stopped it, and not before.
+        assert!(!host.engine.inspect(&polite).unwrap().restarting);
+        let record = std::fs::read(host.root.join("state/containers/polite/record.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        assert_ne!(record["stopped"], true, "{record}");
     });
 }

@@ -179,3 +179,51 @@ fn overlay_by_old_call(root: &Root) -> io::Result<OwnedFd> {
     umount2(&root.mountpoint, MntFlags::MNT_DETACH)?;
     Ok(tree)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsFd as _;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    #[test]
+    fn both_calls_make_the_same_overlay() {
+        let place = tempfile::tempdir().unwrap();
+        // In a thread of its own, whose mounts nobody else sees.
+        let look = |overlay: fn(&Root) -> io::Result<OwnedFd>, name: &str| {
+            let at = |what: &str| place.path().join(name).join(what);
+            for directory in ["lower/top/sub", "lower/bottom", "upper", "work", "root"] {
+                fs::create_dir_all(at(directory)).unwrap();
+            }
+            fs::write(at("lower/top/file"), "top").unwrap();
+            fs::write(at("lower/bottom/file"), "bottom").unwrap();
+            fs::write(at("lower/bottom/other"), "other").unwrap();
+            let root = Root {
+                lower: vec![at("lower/top"), at("lower/bottom")],
+                upper: at("upper"),
+                work: at("work"),
+                mountpoint: at("root"),
+                read_only: false,
+            };
+            std::thread::scope(|scope| {
+                let look = scope.spawn(|| {
+                    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+                    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+                        .unwrap();
+                    let tree = overlay(&root).unwrap();
+                    let target = fs::File::open(&root.mountpoint).unwrap();
+                    move_mount(tree.as_fd(), target.as_fd()).unwrap();
+                    fs::write(root.mountpoint.join("written"), "written").unwrap();
+                    ["file", "other", "written"].map(|name| fs::read_to_string(root.mountpoint.join(name)).unwrap())
+                });
+                assert_eq!(look.join().unwrap(), ["top", "other", "written"], "{name}");
+            });
+            assert!(root.upper.join("written").is_file(), "{name}");
+        };
+        look(overlay, "new");
+        look(overlay_by_old_call, "old");
+    }
+}

@@ -27,7 +27,7 @@ use stack_controller::identity::{Credentials, NodeIdentity, renewal};
 use stack_controller::tuning::Tuning;
 use stack_docker_api::DaemonInfo;
 use stack_engine::{ContainersConfig, Engine, EngineConfig};
-use stack_model::Contents;
+use stack_model::{Contents, Readiness};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,7 @@ use tokio_util::task::TaskTracker;
 use crate::configuration::Configuration;
 use crate::controlling::Served;
 use crate::description;
+use crate::host_end;
 use crate::membership;
 use crate::switch::Switch;
 
@@ -52,6 +53,8 @@ pub struct Daemon {
     pub engine: Engine,
     local: Switch,
     member: Mutex<Option<Member>>,
+    /// What the agent of a member remembers.
+    ledger: Mutex<Option<SharedLedger>>,
     /// Ends everything.
     pub stop: CancellationToken,
     tasks: TaskTracker,
@@ -103,6 +106,7 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
         engine,
         local: Switch::default(),
         member: Mutex::new(None),
+        ledger: Mutex::new(None),
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
         fatal,
@@ -129,8 +133,14 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
         _ = interrupt.recv() => Ok(()),
         Some(reason) = failures.recv() => Err(reason.into()),
     };
-    tracing::info!("stackd ends; containers go on");
-    daemon.shut_down().await;
+    let with_host = outcome.is_ok() && host_end::is_under_way().await;
+    if with_host {
+        tracing::info!("the host goes down, and containers with it");
+        host_end::ask_for_time();
+    } else {
+        tracing::info!("stackd ends; containers go on");
+    }
+    daemon.shut_down(with_host).await;
     outcome
 }
 
@@ -157,6 +167,15 @@ impl Daemon {
     pub async fn has_leader(&self) -> bool {
         let controller = self.member.lock().await.as_ref().and_then(|member| member.controller.clone());
         controller.is_some_and(|controller| controller.store().leader().is_some())
+    }
+
+    /// On a controller: this host counts as ready, by what this controller knows.
+    pub async fn is_ready(&self) -> bool {
+        let Some(identity) = self.identity().await else { return false };
+        let controller = self.member.lock().await.as_ref().and_then(|member| member.controller.clone());
+        let state = controller.map(|controller| controller.store().state());
+        let node = state.as_ref().and_then(|state| state.nodes.get(&identity.node));
+        node.is_some_and(|node| node.readiness == Readiness::Ready)
     }
 
     /// The controller's numbers, with what the settings say over the defaults.
@@ -283,6 +302,7 @@ impl Daemon {
         let contact = Contact::default();
         let (reports, report_receiver) = watch::channel(None);
         let ledger = SharedLedger::new(ledger);
+        *self.ledger.lock().await = Some(ledger.clone());
         let mut description = description::describe(&self.configuration);
         match self.engine.overlay().routes().await {
             Ok(routes) => description.routes = routes,
@@ -350,16 +370,26 @@ impl Daemon {
         Ok(())
     }
 
-    async fn shut_down(&self) {
+    /// `with_host`: the containers end, too.
+    async fn shut_down(&self, with_host: bool) {
         self.stop.cancel();
         let member = self.member.lock().await.take();
         self.tasks.close();
         if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.is_err() {
             tracing::warn!("not everything has ended in time");
         }
-        if let Some(controller) = member.and_then(|member| member.controller) {
-            controller.shutdown().await;
-        }
+        let controller = async {
+            if let Some(controller) = member.and_then(|member| member.controller) {
+                controller.shutdown().await;
+            }
+        };
+        let containers = async {
+            if with_host {
+                let ledger = self.ledger.lock().await.take();
+                stack_agent::host_end::end_with_host(&self.engine, ledger, host_end::LONGEST_GRACE).await;
+            }
+        };
+        tokio::join!(controller, containers);
     }
 }
 

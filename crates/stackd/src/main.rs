@@ -5,6 +5,7 @@ mod configuration;
 mod controlling;
 mod daemon;
 mod description;
+mod host_end;
 mod membership;
 mod metrics;
 mod resolver;

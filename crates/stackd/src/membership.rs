@@ -19,6 +19,8 @@ use crate::description;
 
 /// A new member waits so long until Raft knows a leader.
 const LEADER_PATIENCE: Duration = Duration::from_secs(20);
+/// And the first node of a cluster so long until it is heard.
+const READY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The routes of the local socket: those that every host has, those that a member has (its metrics), and a controller's
 /// where the host is one.
@@ -87,6 +89,7 @@ async fn init(
     let view = MemberView { cluster_id: identity.cluster_id.clone(), node: identity.node, role: identity.role };
     daemon.become_member(identity).await.map_err(|error| Failure::new(ErrorCode::Internal, chain(error.as_ref())))?;
     wait_for_leader(&daemon).await;
+    wait_until_ready(&daemon).await;
     Ok(Json(view))
 }
 
@@ -126,6 +129,15 @@ async fn join(
 async fn wait_for_leader(daemon: &Daemon) {
     let until = Instant::now() + LEADER_PATIENCE;
     while !daemon.has_leader().await && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A new cluster takes images at once: its only node is heard before the answer. That it is not in time is no failure of
+/// the membership either.
+async fn wait_until_ready(daemon: &Daemon) {
+    let until = Instant::now() + READY_PATIENCE;
+    while !daemon.is_ready().await && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use hierarchies::{Hierarchies, Legacy, Unified, read};
-pub use plan::{DeviceRule, Plan, Write, plan};
+pub use plan::{DeviceRule, Plan, Write, plan, plan_change};
 use stack_shim::launch::Cgroups;
 pub use statistics::{CpuTimes, DeviceTraffic, InterfaceTraffic, Statistics, Throttled, pids, statistics};
 

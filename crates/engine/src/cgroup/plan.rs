@@ -131,6 +131,27 @@ pub fn plan(hierarchies: &Hierarchies, name: &str, resources: &Resources, device
     plan
 }
 
+/// What is written to change the limits of container `name`, which has its groups: also where a limit is taken away that
+/// a new group would not have. Its devices stay as they are.
+#[must_use]
+pub fn plan_change(hierarchies: &Hierarchies, name: &str, resources: &Resources) -> Plan {
+    let all = DeviceRule { kind: 'a', major: None, minor: None, access: String::new() };
+    let mut plan = plan(hierarchies, name, resources, &[all]);
+    let mut lift = |path: PathBuf, text: &str| plan.writes.push(Write { path, text: text.to_owned(), optional: true });
+    if resources.pids.is_none() {
+        let limited = hierarchies.unified.iter().filter(|unified| !unified.bare).map(|unified| &unified.parent);
+        for parent in limited.chain(hierarchies.legacy_with("pids").map(|legacy| &legacy.parent)) {
+            lift(parent.join(name).join("pids.max"), "max");
+        }
+    }
+    if swap_total(resources) == Some(u64::MAX)
+        && let Some(legacy) = hierarchies.legacy_with("memory")
+    {
+        lift(legacy.parent.join(name).join("memory.memsw.limit_in_bytes"), "-1");
+    }
+    plan
+}
+
 fn swap_total(resources: &Resources) -> Option<u64> {
     resources.memory_and_swap_bytes.or_else(|| resources.memory_bytes.map(|bytes| bytes.saturating_mul(2)))
 }
@@ -307,6 +328,8 @@ mod tests {
         /c/stack/web/memory.swap.max = 67108864
         /c/stack/web/pids.max = 10
         ");
+        let changed = plan_change(&hierarchies, "web", &Resources::default());
+        assert_eq!(texts(&changed), ["/c/stack/web/pids.max = max"]);
     }
 
     #[test]
@@ -337,6 +360,18 @@ mod tests {
         /c/devices/stack/web/devices.deny = a
         /c/devices/stack/web/devices.allow = c 1:3 rwm
         /c/devices/stack/web/devices.allow = b *:* m
+        ");
+        // Changed limits leave the devices alone, and take away what is not limited any more.
+        let lifted = Resources { pids: None, memory_and_swap_bytes: Some(u64::MAX), ..limits() };
+        let changed = plan_change(&hierarchies, "web", &lifted);
+        insta::assert_snapshot!(texts(&changed).join("\n"), @r"
+        /c/cpu/stack/web/cpu.cfs_period_us = 100000
+        /c/cpu/stack/web/cpu.cfs_quota_us = 50000
+        /c/cpu/stack/web/cpu.shares = 1024
+        /c/cpuset/stack/web/cpuset.cpus = 0
+        /c/memory/stack/web/memory.limit_in_bytes = 67108864
+        /c/pids/stack/web/pids.max = max
+        /c/memory/stack/web/memory.memsw.limit_in_bytes = -1
         ");
         // No set of processors is asked for: its hierarchy is left alone.
         let unlimited = plan(&hierarchies, "web", &Resources::default(), &[]);

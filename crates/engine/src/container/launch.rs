@@ -142,7 +142,7 @@ impl Launcher {
     pub fn limit(&self, id: &ContainerId, resources: &Resources) -> Result<(), ChangeError> {
         let resources = with_device_numbers(id, resources)
             .map_err(|source| ChangeError::Device { id: id.clone(), source: Box::new(source) })?;
-        let plan = cgroup::plan(&self.hierarchies, id.as_str(), &resources, &[]);
+        let plan = cgroup::plan_change(&self.hierarchies, id.as_str(), &resources);
         cgroup::change(&plan).map_err(|source| ChangeError::Limit { id: id.clone(), source })
     }
 

@@ -192,7 +192,8 @@ impl Engine {
     /// After an end: starts the container again after a pause, if its policy says so. The slot's turn is held.
     pub(super) fn restart_by_policy(&self, slot: &Arc<Slot>, status: &ExitStatus) {
         let record = slot.record();
-        if !record.config.restart.restarts_after(status, record.restarts, record.stopped) {
+        let is_ending = self.inner.ending.load(std::sync::atomic::Ordering::SeqCst);
+        if is_ending || !record.config.restart.restarts_after(status, record.restarts, record.stopped) {
             return;
         }
         let ran = status.started_at.map_or(0, |started| status.finished_at.saturating_sub(started));
