@@ -36,6 +36,8 @@ fn versions_and_what_is_not_there() {
         assert_eq!(status, 400, "{text}");
         let (status, text) = served.refused(Method::POST, "/v1.43/build").await;
         assert_eq!((status, text.as_str()), (501, "POST /build is not supported by this daemon yet"));
+        let (status, text) = served.refused(Method::GET, "/images/search").await;
+        assert_eq!((status, text.as_str()), (501, "GET /images/search is not supported by this daemon yet"));
         for path in ["/swarm", "/nodes", "/v1.40/services", "/tasks", "/secrets", "/configs/x"] {
             let (status, text) = served.refused(Method::GET, path).await;
             assert!(status == 503 && text.starts_with("This node is not a swarm manager."), "{path}: {text}");
