@@ -78,7 +78,8 @@ pub async fn examine(engine: &Engine, patient: &Patient, request: ExamineRequest
             Vec::new()
         }
     };
-    HostExamination { clock_milliseconds: now().0, findings, reached, heard, data_port: DEFAULT_PORT }
+    let overhead = if own.is_some_and(|own| own.address.is_ipv6()) { OVERHEAD_IPV6 } else { OVERHEAD_IPV4 };
+    HostExamination { clock_milliseconds: now().0, findings, reached, heard, data_port: DEFAULT_PORT, overhead }
 }
 
 /// Sends packets to all these hosts, and answers whose arrived here.
@@ -208,12 +209,6 @@ fn whole_packets_only(socket: &UdpSocket, is_ipv6: bool) -> io::Result<()> {
     // SAFETY: the descriptor is open, and the value lives as long as the call.
     let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
     if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// What the networks' packets lose of what a path between hosts passes, in bytes.
-#[must_use]
-pub const fn overhead(is_ipv6: bool) -> u32 {
-    if is_ipv6 { OVERHEAD_IPV6 } else { OVERHEAD_IPV4 }
 }
 
 fn of_engine(engine: &Engine) -> Vec<Finding> {

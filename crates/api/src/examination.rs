@@ -81,6 +81,8 @@ pub struct HostExamination {
     pub heard: Vec<Heard>,
     /// The UDP port of the networks between hosts.
     pub data_port: u16,
+    /// What the networks take of each packet there, in bytes.
+    pub overhead: u32,
 }
 
 /// An attempt to connect.

@@ -104,7 +104,7 @@ impl Controller {
     }
 
     /// Returns when this controller cannot go on, with the reason: its disk failed, or it cannot apply what was decided.
-    /// The process must stop then, as what it acknowledges next might not be kept.
+    /// It must be shut down then, as what it acknowledges next might not be kept; what is on the disk can be started anew.
     pub async fn failed(&self) -> Arc<str> {
         let mut disk = self.store.failed();
         let disk = async {

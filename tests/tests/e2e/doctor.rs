@@ -1,17 +1,15 @@
 //! `stack doctor` on clusters that are well, and on some that are not.
 
-use std::process::Command;
-
 use serde_json::Value;
 use stack_testkit::namespaced::{NamespacedCluster, text};
 
 use crate::cluster;
+use crate::networks::on_host;
 
 /// Runs a line of nft in a host's network.
 fn nft(cluster: &NamespacedCluster, host: &str, line: &str) {
-    let pid = cluster.host(host).pid.expect("the daemon runs").to_string();
-    let output = Command::new("nsenter").args(["-t", &pid, "-n", "nft"]).args(line.split(' ')).output().expect("runs");
-    assert!(output.status.success(), "{line}: {}", text(&output));
+    let command: Vec<&str> = ["nft"].into_iter().chain(line.split(' ')).collect();
+    on_host(cluster, host, &command).unwrap_or_else(|error| panic!("{line}: {error}"));
 }
 
 fn failures(view: &Value) -> Vec<String> {
@@ -124,12 +122,8 @@ services:
     let view = all_in_force();
 
     // Somebody else takes what the network needs on one host: its number, at our port.
-    let run = |command: &[&str]| {
-        let pid = cluster.host("node2").pid.expect("the daemon runs").to_string();
-        let output = Command::new("nsenter").args(["-t", &pid, "-n"]).args(command).output().expect("runs");
-        assert!(output.status.success(), "{command:?}: {}", text(&output));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
+    let run =
+        |command: &[&str]| on_host(&cluster, "node2", command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let links = run(&["ip", "-o", "link", "show", "type", "vxlan"]);
     let tunnel = links.split(": ").nth(1).expect("a tunnel").to_owned();
     let vni = view["vni"].to_string();

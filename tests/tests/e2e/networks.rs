@@ -526,7 +526,7 @@ services:
 }
 
 /// A command in the network namespace of a host.
-fn on_host(cluster: &NamespacedCluster, host: &str, command: &[&str]) -> Result<String, String> {
+pub fn on_host(cluster: &NamespacedCluster, host: &str, command: &[&str]) -> Result<String, String> {
     let daemon = cluster.host(host).pid.ok_or("the daemon runs")?.to_string();
     let output = Command::new("nsenter")
         .args(["--target", &daemon, "--net", "--"])

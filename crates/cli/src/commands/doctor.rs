@@ -19,7 +19,7 @@ pub async fn run(session: &Session, arguments: &ListArguments) -> Result<ExitCod
         client.call(routes::DOCTOR, &[], None::<&()>, None::<&()>, PATIENCE).await.map_err(Failure::from)?;
     match arguments.format {
         Format::Json => output::json(&view)?,
-        _ => text(&view).iter().for_each(|line| output::data(line)),
+        Format::Table => text(&view).iter().for_each(|line| output::data(line)),
     }
     Ok(if view.verdict() == Verdict::Failure { ExitCode::Failed } else { ExitCode::Done })
 }

@@ -24,9 +24,6 @@ const ASK: Duration = Duration::from_secs(20);
 const CLOCKS_DIFFER: u64 = 1_000;
 /// … and by this, certificates that are not valid yet: they are dated back by five minutes.
 const CLOCKS_ARE_WRONG: u64 = 4 * 60 * 1_000;
-/// What the networks between hosts must be able to send, in bytes: what every IPv6 link must pass.
-const LEAST_PACKET: u32 = 1280;
-
 /// A host's answer, with when it came by the clock of this controller.
 type Answer = Result<(HostExamination, Timestamp), String>;
 
@@ -79,7 +76,11 @@ fn put_together(
                 "node",
                 Verdict::Failure,
                 "it is down: no controller hears it",
-                "see whether the host is up, `systemctl status stackd` there, and that it reaches TCP port 4600 of the controllers",
+                format!(
+                    "see whether the host is up, `systemctl status stackd` there, and that it reaches TCP port {} of the \
+                     controllers",
+                    stack_api::DEFAULT_PORT
+                ),
             )],
             Some(Err(reason)) => vec![Finding::of(
                 "node",
@@ -164,22 +165,18 @@ fn packets(from: &Node, to: &Node, by_receiver: &HostExamination) -> Finding {
     if heard.largest >= heard.largest_sent {
         return Finding::fine(subject, format!("packets of {} bytes arrive at UDP port {port}", heard.largest));
     }
-    let overhead = if to.address.is_ipv6() { 70 } else { 50 };
     let text = format!(
         "packets of {} bytes arrive at UDP port {port}, larger ones up to {} do not",
         heard.largest, heard.largest_sent
     );
-    let (verdict, remedy) = if heard.largest < LEAST_PACKET {
-        (Verdict::Failure, format!("find what drops them between {} and {}: no network works so", from.name, to.name))
-    } else {
-        let mtu = heard.largest - overhead;
-        let remedy = format!(
-            "set the MTU of the interfaces of {} and {} to {}, or that of each network to at most {mtu}",
-            from.name, to.name, heard.largest
-        );
-        (Verdict::Failure, remedy)
-    };
-    Finding::of(subject, verdict, text, remedy)
+    let remedy = format!(
+        "set the MTU of the interfaces of {} and {} to {}, or that of each network to at most {}",
+        from.name,
+        to.name,
+        heard.largest,
+        heard.largest.saturating_sub(by_receiver.overhead)
+    );
+    Finding::of(subject, Verdict::Failure, text, remedy)
 }
 
 #[cfg(test)]
@@ -211,6 +208,7 @@ mod tests {
             reached: others.iter().map(|number| Reached { node: id(number), failure: None }).collect(),
             heard: others.iter().map(|number| Heard { node: id(number), largest: 1500, largest_sent: 1500 }).collect(),
             data_port: 4792,
+            overhead: 50,
         }
     }
 

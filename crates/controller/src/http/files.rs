@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use stack_api::ErrorCode;
 use stack_api::bodies::CreateFileRequest;
@@ -13,27 +14,16 @@ use super::extract::{Body, Named, RequestId};
 use super::stacks::written;
 use super::{Context, Failure};
 
-/// The block of SHA-256, in bytes.
-const BLOCK: usize = 64;
-
-/// HMAC with SHA-256 (RFC 2104), of a key that is no longer than a block.
+/// HMAC with SHA-256 of parts that belong together.
 fn keyed_hash(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    let pad = |with: u8| -> [u8; BLOCK] {
-        let mut block = [with; BLOCK];
-        for (byte, of_key) in block.iter_mut().zip(key) {
-            *byte ^= of_key;
-        }
-        block
-    };
-    let mut inner = Sha256::new();
-    inner.update(pad(0x36));
+    // The block of SHA-256 is longer than the key, which is filled up with zeros (RFC 2104).
+    let mut block = [0; 64];
+    block[..key.len()].copy_from_slice(key);
+    let mut hash = Hmac::<Sha256>::new(&block.into());
     for part in parts {
-        inner.update(part);
+        hash.update(part);
     }
-    let mut outer = Sha256::new();
-    outer.update(pad(0x5c));
-    outer.update(inner.finalize());
-    outer.finalize().into()
+    hash.finalize().into_bytes().into()
 }
 
 /// Names what a file holds. The key is the cluster's own, so that nobody who sees a name can try passwords against it.

@@ -286,7 +286,7 @@ impl Store {
         self.inner.log.close().await;
     }
 
-    /// Tells when the disk failed: the process must stop then.
+    /// Tells when the disk failed: the store must be shut down then.
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.inner.log.failed()

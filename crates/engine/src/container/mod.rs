@@ -40,7 +40,7 @@ pub use health::{Health, HealthState, ProbeOutcome};
 pub(crate) use image_roots::ImageRoots;
 pub(crate) use launch::{Launched, Launcher, full_text as text_of, name_client};
 pub(crate) use probe::Prober;
-pub(crate) use record::{Record, RecordedState, Records, exit_status};
+pub(crate) use record::{Record, RecordedState, Records, exit_status, is_own_want};
 pub use restart::RestartPolicy;
 pub(crate) use restart::pause_after;
 pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};

@@ -172,7 +172,7 @@ pub(crate) struct Loaded {
 }
 
 /// Whether it is this process, or the whole host, that lacks something.
-fn is_own_want(error: &io::Error) -> bool {
+pub(crate) fn is_own_want(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 

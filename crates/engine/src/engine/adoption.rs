@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{Engine, RemoveOptions, Slot, locked, now, report};
 use crate::cgroup;
 use crate::container::{
-    ContainerId, ContainerState, OpenError, Record, RecordedState, Resources, Shim, is_absent, name_client,
+    ContainerId, ContainerState, OpenError, Record, RecordedState, Resources, Shim, is_absent, is_own_want, name_client,
 };
 use crate::overlay::OverlayContainer;
 
@@ -197,8 +197,8 @@ async fn find(run: &Path, deadline: Instant) -> io::Result<Found> {
             Err(_elapsed) => return Ok(Found::Silent),
         };
         if Instant::now() + ASK_AGAIN >= deadline {
-            // A shim that takes no more connections does not answer; any other failure is on this side.
-            return if failure.kind() == io::ErrorKind::WouldBlock { Ok(Found::Silent) } else { Err(failure) };
+            // What this side lacks says nothing about the shim; whatever else comes in place of an answer is none.
+            return if is_own_want(&failure) { Err(failure) } else { Ok(Found::Silent) };
         }
         tracing::warn!(run = %run.display(), error = %failure, "could not ask a shim; trying again");
         sleep(ASK_AGAIN).await;
@@ -216,5 +216,37 @@ async fn ask(run: &Path) -> io::Result<Found> {
         // It ended as it was asked, so there is none, or it will be found so.
         None => Err(io::ErrorKind::ConnectionReset.into()),
         Some(_) => Ok(Found::Ended),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixListener;
+
+    use stack_shim::launch::SOCKET_FILE;
+
+    use super::*;
+
+    async fn found(run: &Path) -> Found {
+        find(run, Instant::now() + Duration::from_millis(500)).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_shim_is_gone_only_where_nobody_listens() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(matches!(found(place.path()).await, Found::Ended), "no socket");
+        let listener = UnixListener::bind(place.path().join(SOCKET_FILE)).unwrap();
+        assert!(matches!(found(place.path()).await, Found::Silent), "nobody takes the connection");
+        // What is no answer is none.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _ = stream.and_then(|mut stream| stream.write_all(b"\0\0\0\x07garbage"));
+            }
+        });
+        assert!(matches!(found(place.path()).await, Found::Silent), "garbage");
+        let place = tempfile::tempdir().unwrap();
+        drop(UnixListener::bind(place.path().join(SOCKET_FILE)).unwrap());
+        assert!(matches!(found(place.path()).await, Found::Ended), "a socket that nobody has open");
     }
 }

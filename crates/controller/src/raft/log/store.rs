@@ -146,7 +146,7 @@ impl<D: Disk> LogStore<D> {
         }
     }
 
-    /// Tells when the disk failed, and how. The process must stop then.
+    /// Tells when the disk failed, and how. The log must be closed then; it may be opened anew.
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.shared.failed.subscribe()
