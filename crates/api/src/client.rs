@@ -100,7 +100,9 @@ impl ClientError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Socket { .. } => true,
-            Self::Refused(body) => matches!(body.code, ErrorCode::Unavailable | ErrorCode::NotLeader),
+            Self::Refused(body) => {
+                matches!(body.code, ErrorCode::Unavailable | ErrorCode::NotLeader | ErrorCode::NotController)
+            }
             Self::Unexpected { .. } | Self::Identity { .. } => false,
         }
     }
@@ -408,7 +410,7 @@ fn was_not_sent(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { source, .. } => source.is_connect(),
         ClientError::Socket { .. } => true,
-        ClientError::Refused(body) => body.code == ErrorCode::NotLeader,
+        ClientError::Refused(body) => matches!(body.code, ErrorCode::NotLeader | ErrorCode::NotController),
         ClientError::Unexpected { .. } | ClientError::Identity { .. } => false,
     }
 }

@@ -21,6 +21,8 @@ pub enum ErrorCode {
     TooLarge,
     /// Only the leader serves this; `leader` says who it is. 421
     NotLeader,
+    /// No controller runs on this host (now): nothing was done, any controller may be asked. 421
+    NotController,
     /// The request is understood and cannot be done: the message says why. 422
     Unprocessable,
     /// A defect of ours. 500
@@ -42,7 +44,7 @@ impl ErrorCode {
             Self::NotFound => 404,
             Self::Conflict => 409,
             Self::TooLarge => 413,
-            Self::NotLeader => 421,
+            Self::NotLeader | Self::NotController => 421,
             Self::Unprocessable => 422,
             Self::Internal => 500,
             Self::Upstream => 502,

@@ -55,7 +55,7 @@ impl From<ClientError> for Failure {
             ClientError::Refused(body) => {
                 let code = match body.code {
                     ErrorCode::NotFound => ExitCode::NotFound,
-                    ErrorCode::Unavailable | ErrorCode::NotLeader => ExitCode::Unreachable,
+                    ErrorCode::Unavailable | ErrorCode::NotLeader | ErrorCode::NotController => ExitCode::Unreachable,
                     ErrorCode::BadRequest
                     | ErrorCode::Unauthenticated
                     | ErrorCode::Forbidden

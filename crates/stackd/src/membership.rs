@@ -43,13 +43,16 @@ pub fn without_controller(daemon: &Arc<Daemon>) -> Router {
 /// What a host that is no controller, or whose controller cannot go on now, says to everything else.
 async fn not_a_controller(State(daemon): State<Arc<Daemon>>) -> Failure {
     if let Some(reason) = daemon.controller_failure().await {
-        return Failure::new(ErrorCode::Unavailable, format!("the controller of this host does not run now: {reason}"))
-            .with_hint("it starts again by itself when that is mended; other controllers answer meanwhile");
+        return Failure::new(
+            ErrorCode::NotController,
+            format!("the controller of this host does not run now: {reason}"),
+        )
+        .with_hint("it starts again by itself when that is mended; other controllers answer meanwhile");
     }
     match daemon.identity().await {
         None => Failure::new(ErrorCode::Conflict, "this host is in no cluster")
             .with_hint("`stack cluster init` makes one, `stack cluster join` enters one"),
-        Some(_) => Failure::new(ErrorCode::Conflict, "this host is a worker: only controllers answer this")
+        Some(_) => Failure::new(ErrorCode::NotController, "this host is a worker: only controllers answer this")
             .with_hint("ask on a controller, or use a context (`stack context --help`)"),
     }
 }
