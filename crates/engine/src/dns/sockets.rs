@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use nlink::netlink::nftables::{BaseChain, Chain, Family, NatHook, Policy, Priority, Rule};
-use nlink::netlink::{Connection, Nftables};
+use nlink::netlink::{Connection, Netfilter, Nftables};
 
 use crate::network::in_namespace;
 
@@ -151,7 +151,8 @@ pub(crate) async fn lead(netns: &File, sockets: &Sockets) -> Result<(), LeadErro
     let connection = Connection::<Nftables>::new_in(netns.as_fd())?;
     let tables = connection.list_tables_in(Family::Ip).await?;
     let mut batch = connection.transaction();
-    if tables.iter().any(|table| table.name == TABLE) {
+    let was_led = tables.iter().any(|table| table.name == TABLE);
+    if was_led {
         batch = batch.del_table(TABLE, Family::Ip);
     }
     let hook = BaseChain::nat(NatHook::Output, Priority::DstNat).policy(Policy::Accept);
@@ -161,6 +162,26 @@ pub(crate) async fn lead(netns: &File, sockets: &Sockets) -> Result<(), LeadErro
         batch = batch.add_rule(matched.dnat(*address.ip(), Some(address.port())));
     }
     batch.commit(&connection).await?;
+    if was_led {
+        forget(netns, [udp.port(), tcp.port()]).await?;
+    }
+    Ok(())
+}
+
+/// Forgets questions that were led to other sockets: a question from the port of such a one, which the kernel remembers for
+/// half a minute, would go where nobody listens any more.
+async fn forget(netns: &File, ports: [u16; 2]) -> Result<(), nlink::Error> {
+    let connection = Connection::<Netfilter>::new_in(netns.as_fd())?;
+    for entry in connection.get_conntrack().await? {
+        let asked = entry.orig.dst_ip == Some(NAME_SERVER.into()) && entry.orig.dst_port == Some(PORT);
+        if !asked || entry.reply.src_port.is_some_and(|port| ports.contains(&port)) {
+            continue;
+        }
+        match connection.del_conntrack_entry(&entry).await {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+    }
     Ok(())
 }
 

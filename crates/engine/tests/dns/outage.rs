@@ -83,6 +83,15 @@ fn a_container_whose_sockets_nobody_kept_is_served_anew() {
     on_a_host(|_host| async {
         let directory = tempfile::tempdir().unwrap();
         let container = Machine::new().await;
+        // A program that keeps its socket: the kernel remembers where its questions went.
+        let asking = container
+            .run(|| {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.connect("127.0.0.11:53").unwrap();
+                socket.set_read_timeout(Some(crate::machines::PATIENCE)).unwrap();
+                socket
+            })
+            .await;
         for _ in 0..3 {
             let servers = name_servers(&directory, "");
             servers.directory().publish(Layer::Host, names());
@@ -90,6 +99,12 @@ fn a_container_whose_sockets_nobody_kept_is_served_anew() {
             // The same container once more, as after a failed attempt.
             servers.serve("one", &container.netns, client()).await.unwrap();
             assert_eq!(container.addresses("web.").await.len(), 1);
+            let asking = asking.try_clone().unwrap();
+            let answered = tokio::task::spawn_blocking(move || {
+                asking.send(&query("web.", RecordType::A, None).to_vec().unwrap()).unwrap();
+                asking.recv(&mut [0; 512])
+            });
+            answered.await.unwrap().unwrap();
         }
     });
 }

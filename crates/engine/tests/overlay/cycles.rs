@@ -1,6 +1,6 @@
 //! A thousand deploys, changes of scale and removals in an order drawn from a seed. After each one every host's kernel has
-//! just what was decided, and virtual addresses and published ports answer from the tasks that live, all of them and no
-//! other.
+//! just what was decided, names mean the tasks that live, and virtual addresses and published ports answer from them, all of
+//! them and no other.
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +15,7 @@ use stack_engine::overlay::Reconciled;
 
 use crate::cluster::{Cluster, Decided};
 use crate::machines::Machine;
+use crate::names::Names;
 
 const HOSTS: u8 = 3;
 const NETWORKS: [&str; 3] = ["app", "shop", "mail"];
@@ -30,6 +31,7 @@ struct World {
     outside: Machine,
     /// By the task's number.
     machines: BTreeMap<u8, Machine>,
+    names: Names,
     random: StdRng,
 }
 
@@ -47,7 +49,8 @@ impl World {
             machine.serve(&format!("task{task}"), 80);
             (task, machine)
         });
-        Self { cluster, outside, machines: machines.collect(), random: StdRng::seed_from_u64(seed) }
+        let machines = machines.collect();
+        Self { cluster, outside, machines, names: Names::new(HOSTS), random: StdRng::seed_from_u64(seed) }
     }
 
     fn free_task(&mut self) -> Option<u8> {
@@ -66,6 +69,7 @@ impl World {
         let (host, machine) = (self.cluster.host(at), &self.machines[&task]);
         let id = format!("task{task}");
         host.machine.wait(|| host.overlay.attach(&id, &machine.netns, &endpoint)).unwrap();
+        self.names.serve(at, &id, machine, network);
         let decided = self.cluster.networks.get_mut(network).unwrap();
         decided.services.get_mut(&service).unwrap().insert(task);
         self.cluster.tell();
@@ -81,6 +85,7 @@ impl World {
         self.cluster.tell();
         let host = self.cluster.host(at);
         let id = format!("task{task}");
+        self.names.stop(at, &id);
         host.machine.wait(|| host.overlay.detach_all(&id)).unwrap();
         self.cluster.place(network, task, None);
         self.cluster.tell();
@@ -192,6 +197,11 @@ impl World {
                 });
             }
         });
+        self.names.tell(&self.cluster);
+        if let Some(decided) = self.cluster.networks.get(changed) {
+            let others: Vec<&str> = NETWORKS.into_iter().filter(|network| *network != changed).collect();
+            self.names.check(changed, decided, &self.machines, &others, what);
+        }
         let at = self.random.random_range(1..=HOSTS);
         let outside = self.cluster.host_addresses(at)[0];
         for (name, network) in self.cluster.networks.iter().filter(|(name, _)| *name == changed) {

@@ -6,5 +6,6 @@ mod cluster;
 mod cycles;
 mod ingress;
 mod machines;
+mod names;
 mod reach;
 mod repair;
