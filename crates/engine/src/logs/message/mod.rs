@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::options::{Format, Plan};
-use super::subject::{Attributes, Subject, Tag};
+use super::subject::{Attributes, Subject};
 use super::{LogRecord, Source};
 use stack_shim::log_record::LONGEST_OUTPUT;
 
@@ -117,7 +117,7 @@ impl Encoder {
     /// For the output of `subject`; `None` where it is not sent.
     pub fn new(plan: &Plan, subject: &Subject, sender: Sender) -> Option<Self> {
         let remote = plan.remote.as_ref()?;
-        let tag = plan.tag.clone().unwrap_or_else(Tag::default).of(subject);
+        let tag = plan.tag.clone().unwrap_or_default().of(subject);
         let attributes: &Attributes = &plan.attributes;
         let datagrams = remote.endpoint.is_datagram();
         let kind = match remote.format {
