@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-pub use stack_shim::log_record::Stream as Source;
+pub use stack_shim::log_record::{LONGEST_OUTPUT, Stream as Source};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
