@@ -418,6 +418,8 @@ pub struct Logging {
     pub driver: Option<String>,
     /// As Docker has them for the driver.
     pub options: BTreeMap<String, String>,
+    /// The image as people call it, for the drivers that tell it, where the container's is a digest.
+    pub image_name: Option<String>,
 }
 
 impl Logging {

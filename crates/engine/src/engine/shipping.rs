@@ -18,7 +18,7 @@ fn subject(record: &Record) -> Subject {
         id: record.id.to_string(),
         name: record.config.name.clone().unwrap_or_else(|| record.id.to_string()),
         image_id: record.image_digest.clone(),
-        image_name: record.config.image.clone(),
+        image_name: record.config.logging.image_name.as_ref().unwrap_or(&record.config.image).clone(),
         // What is wrong with either is told by the start.
         command: arguments(&record.config, &record.image).unwrap_or_default(),
         environment: environment(&record.id, &record.config, &record.image).unwrap_or_default(),

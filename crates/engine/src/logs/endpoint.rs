@@ -16,6 +16,8 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// A socket of this host, by datagrams.
     UnixDatagram(PathBuf),
+    /// The socket of systemd's journal.
+    Journal(PathBuf),
     /// The first that is there of the sockets that a syslog daemon of this host has.
     LocalSyslog,
 }
@@ -44,7 +46,7 @@ impl Endpoint {
     /// Whether what is sent goes message by message, each of them whole or not at all.
     pub fn is_datagram(&self) -> bool {
         match self {
-            Self::Udp(_) | Self::UnixDatagram(_) => true,
+            Self::Udp(_) | Self::UnixDatagram(_) | Self::Journal(_) => true,
             Self::Tcp(_) | Self::Tls(..) | Self::Unix(_) => false,
             // As it turns out: its messages are small and end with a line end, so that both are possible.
             Self::LocalSyslog => true,
@@ -59,7 +61,7 @@ impl fmt::Display for Endpoint {
             Self::Tcp(address) => write!(formatter, "tcp://{address}"),
             Self::Tls(address, _) => write!(formatter, "tls://{address}"),
             Self::Unix(path) => write!(formatter, "unix://{}", path.display()),
-            Self::UnixDatagram(path) => write!(formatter, "unixgram://{}", path.display()),
+            Self::UnixDatagram(path) | Self::Journal(path) => write!(formatter, "unixgram://{}", path.display()),
             Self::LocalSyslog => formatter.write_str("the host's syslog"),
         }
     }

@@ -409,7 +409,7 @@ fn syslog_tls(options: &Options) -> Result<TlsFiles, String> {
 }
 
 fn journald() -> Remote {
-    remote(Endpoint::UnixDatagram(JOURNAL.into()), Format::Journald, true)
+    remote(Endpoint::Journal(JOURNAL.into()), Format::Journald, true)
 }
 
 fn fluentd(options: &Options) -> Result<Remote, String> {

@@ -4,7 +4,7 @@ use super::*;
 
 fn plan(driver: &str, options: &[(&str, &str)]) -> Result<Plan, String> {
     let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    decide(&Logging { driver: (!driver.is_empty()).then(|| driver.to_owned()), options })
+    decide(&Logging { driver: (!driver.is_empty()).then(|| driver.to_owned()), options, image_name: None })
 }
 
 fn files(driver: &str, options: &[(&str, &str)]) -> (u64, u32, bool, Option<u64>) {

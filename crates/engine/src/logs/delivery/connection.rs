@@ -57,7 +57,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> ReadWrite for T {}
 
 enum Kind {
     Udp(UdpSocket),
-    Datagram(UnixDatagram),
+    Datagram {
+        socket: UnixDatagram,
+        /// What is too large for a datagram is taken as a file.
+        takes_files: bool,
+    },
     Stream {
         stream: Box<dyn ReadWrite>,
         /// The same socket, to be asked how far it is.
@@ -112,7 +116,7 @@ async fn local_syslog() -> io::Result<Kind> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "there is none");
     for path in LOCAL_SYSLOG.map(Path::new) {
         match datagrams_to(path) {
-            Ok(socket) => return Ok(Kind::Datagram(socket)),
+            Ok(socket) => return Ok(Kind::Datagram { socket, takes_files: false }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             // Perhaps it takes connections.
             Err(_) => {}
@@ -146,7 +150,8 @@ async fn open(endpoint: &Endpoint) -> io::Result<Kind> {
             let socket = unix.as_fd().try_clone_to_owned()?;
             stream(unix, socket.as_fd())
         }
-        Endpoint::UnixDatagram(path) => Ok(Kind::Datagram(datagrams_to(path)?)),
+        Endpoint::UnixDatagram(path) => Ok(Kind::Datagram { socket: datagrams_to(path)?, takes_files: false }),
+        Endpoint::Journal(path) => Ok(Kind::Datagram { socket: datagrams_to(path)?, takes_files: true }),
         Endpoint::LocalSyslog => local_syslog().await,
     }
 }
@@ -178,20 +183,21 @@ impl Connection {
                 }
                 Ok(unfit)
             }
-            Kind::Datagram(socket) => {
+            Kind::Datagram { socket, takes_files } => {
+                let mut unfit = 0;
                 for message in &batch.messages {
-                    within(self.timeout, "nobody took it", datagram(socket, message)).await.map_err(failed)?;
+                    let sent = within(self.timeout, "nobody took it", datagram(socket, message, *takes_files)).await;
+                    unfit += u64::from(!sent.map_err(failed)?);
                 }
-                Ok(0)
+                Ok(unfit)
             }
             Kind::Stream { stream, socket } => {
                 let work = async {
                     if is_closed(socket.as_fd())? {
                         return Err(io::ErrorKind::ConnectionReset.into());
                     }
-                    for message in &batch.messages {
-                        stream.write_all(message).await?;
-                    }
+                    // In one piece: a line is a small thing to send.
+                    stream.write_all(&batch.messages.concat()).await?;
                     stream.flush().await?;
                     match &batch.acknowledgement {
                         Some(wanted) => confirmed(stream, wanted).await,
@@ -257,11 +263,13 @@ async fn confirmed(stream: &mut Box<dyn ReadWrite>, wanted: &str) -> io::Result<
     }
 }
 
-/// Sends a datagram; one that is too large for a socket goes as a sealed file in memory, as the journal takes it.
-async fn datagram(socket: &UnixDatagram, message: &[u8]) -> io::Result<()> {
+/// Sends a datagram; one that is too large for a socket goes as a sealed file in memory, where that is taken. False when it
+/// cannot be sent.
+async fn datagram(socket: &UnixDatagram, message: &[u8], takes_files: bool) -> io::Result<bool> {
     match socket.send(message).await {
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::ENOBUFS)) => {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) && !takes_files => Ok(false),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::ENOBUFS)) && takes_files => {
             let file = sealed(message)?;
             socket
                 .async_io(Interest::WRITABLE, || {
@@ -269,7 +277,7 @@ async fn datagram(socket: &UnixDatagram, message: &[u8]) -> io::Result<()> {
                     let rights = [ControlMessage::ScmRights(&descriptors)];
                     let nothing = [IoSlice::new(&[])];
                     sendmsg::<()>(socket.as_raw_fd(), &nothing, &rights, MsgFlags::empty(), None)?;
-                    Ok(())
+                    Ok(true)
                 })
                 .await
         }

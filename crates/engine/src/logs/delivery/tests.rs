@@ -62,7 +62,7 @@ impl Place {
 
     fn start_to(&self, driver: &str, options: &[(&str, &str)], change: impl FnOnce(&mut Remote)) -> JoinHandle<()> {
         let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let plan = decide(&Logging { driver: Some(driver.to_owned()), options }).unwrap();
+        let plan = decide(&Logging { driver: Some(driver.to_owned()), options, image_name: None }).unwrap();
         let origin = Origin { pid: 42, zone: TimeZone::UTC };
         let encoder = Encoder::new(&plan, &example(), origin).unwrap();
         let mut remote = plan.remote.unwrap();
@@ -490,7 +490,7 @@ async fn the_journal_gets_fields_and_large_entries_as_sealed_files() {
     socket.set_nonblocking(true).unwrap();
     let receiver = tokio::net::UnixDatagram::from_std(socket).unwrap();
     place.write(1, &[b"one\n"]);
-    let task = place.start_to("journald", &[], |remote| remote.endpoint = Endpoint::UnixDatagram(path.clone()));
+    let task = place.start_to("journald", &[], |remote| remote.endpoint = Endpoint::Journal(path.clone()));
     let mut buffer = vec![0; 1 << 16];
     let length = soon(receiver.recv(&mut buffer)).await.unwrap();
     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
@@ -498,7 +498,7 @@ async fn the_journal_gets_fields_and_large_entries_as_sealed_files() {
     task.abort();
     // Longer than any datagram.
     let large = vec![b'v'; 4 << 20];
-    let mut connection = Connection::open(&Endpoint::UnixDatagram(path), Duration::from_secs(5)).await.unwrap();
+    let mut connection = Connection::open(&Endpoint::Journal(path.clone()), Duration::from_secs(5)).await.unwrap();
     let batch = Batch { messages: vec![large.clone()], ..Batch::default() };
     assert_eq!(soon(connection.send(&batch)).await.unwrap(), 0);
     soon(receiver.readable()).await.unwrap();
@@ -520,6 +520,9 @@ async fn the_journal_gets_fields_and_large_entries_as_sealed_files() {
     file.rewind().unwrap();
     file.read_to_end(&mut found).unwrap();
     assert!(found == large);
+    // Nobody else would know what to do with a file.
+    let mut connection = Connection::open(&Endpoint::UnixDatagram(path), Duration::from_secs(5)).await.unwrap();
+    assert_eq!(soon(connection.send(&batch)).await.unwrap(), 1, "it does not fit");
 }
 
 #[tokio::test]
@@ -547,7 +550,8 @@ async fn nobody_at_the_other_end_is_said_before_a_start() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let options = [("syslog-address".to_owned(), format!("tcp://{address}"))].into();
-    let remote = decide(&Logging { driver: Some("syslog".to_owned()), options }).unwrap().remote.unwrap();
+    let remote =
+        decide(&Logging { driver: Some("syslog".to_owned()), options, image_name: None }).unwrap().remote.unwrap();
     reach(&remote).await.unwrap();
     drop(listener);
     let text = reach(&remote).await.unwrap_err().text();

@@ -18,7 +18,7 @@ fn line(text: &[u8]) -> Line<'_> {
 
 fn encoder_in(zone: TimeZone, driver: &str, options: &[(&str, &str)]) -> Encoder {
     let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let plan = decide(&Logging { driver: Some(driver.to_owned()), options }).unwrap();
+    let plan = decide(&Logging { driver: Some(driver.to_owned()), options, image_name: None }).unwrap();
     Encoder::new(&plan, &example(), Sender { pid: 42, zone }).unwrap()
 }
 
