@@ -30,7 +30,11 @@ fn full_files_are_compressed_and_read_as_before() {
             let entries = std::fs::read_dir(&logs).unwrap();
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
         };
-        assert!(names().len() > 3 && names().iter().any(|name| name.ends_with(".log.gz")), "{:?}", names());
+        let deadline = Instant::now() + PATIENCE;
+        while names().len() < 3 || !names().iter().any(|name| name.ends_with(".log.gz")) {
+            assert!(Instant::now() < deadline, "{:?}", names());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         let expected: String = (0..3000).map(|number| format!("number {number}\n")).collect();
         assert_eq!(host.output(&id).await, expected);
         let tail = LogQuery { tail: Some(2500), ..LogQuery::default() };

@@ -11,13 +11,15 @@ use stack_shim::log_record::{LONGEST_OUTPUT, Record, Stream, encode};
 
 use crate::log_files::FileWriter;
 
-/// So many bytes of records are written at a time, so that no file is much longer than it may be, and memory stays small.
+/// At most so many bytes of records are written at a time, so that memory stays small.
 const BATCH: usize = 64 * 1024;
 
 /// The log of one container, or of none when output is discarded.
 pub struct LogWriter {
     sink: Sink,
     batch: Vec<u8>,
+    /// No more is written at a time than a file may have, so that no file is more than twice as long.
+    most: usize,
 }
 
 enum Sink {
@@ -29,6 +31,7 @@ enum Sink {
 impl LogWriter {
     /// Nothing is opened yet.
     pub fn new(files: Option<LogFiles>) -> Self {
+        let most = files.as_ref().and_then(|files| usize::try_from(files.max_bytes).ok()).unwrap_or(BATCH).min(BATCH);
         let sink = match files {
             None => Sink::Nowhere,
             Some(files) => match files.buffer_bytes {
@@ -36,7 +39,7 @@ impl LogWriter {
                 Some(limit) => Sink::Queue(Queue::new(files, limit)),
             },
         };
-        Self { sink, batch: Vec::new() }
+        Self { sink, batch: Vec::new(), most }
     }
 
     /// Takes whole lines from the front of `pending`, and everything if the stream has ended, and writes them. A line
@@ -57,7 +60,7 @@ impl LogWriter {
             };
             encode(&Record { time, stream, output: &window[..length] }, &mut self.batch);
             taken += length;
-            if self.batch.len() >= BATCH {
+            if self.batch.len() >= self.most {
                 self.write();
             }
         }
@@ -239,6 +242,17 @@ mod tests {
         let all = outputs(place.path());
         assert_eq!(all[..2], [b"one\n".to_vec(), b"two\xff\n".to_vec()]);
         assert_eq!((all[2].len(), all[3].len()), (LONGEST_OUTPUT, 3));
+    }
+
+    #[test]
+    fn no_file_is_much_longer_than_it_may_be_though_much_comes_at_once() {
+        let place = tempfile::tempdir().unwrap();
+        let files = LogFiles { max_bytes: 1000, max_files: 1000, ..files(place.path(), None) };
+        LogWriter::new(Some(files)).take(Stream::Stdout, &mut b"a line\n".repeat(10_000), false, 1);
+        let lengths: Vec<u64> =
+            fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+        assert_eq!(lengths.iter().sum::<u64>(), 28 * 10_000);
+        assert!(lengths.iter().all(|length| *length <= 2100), "{lengths:?}");
     }
 
     #[test]
