@@ -35,12 +35,15 @@ pub struct Underlay {
 pub fn overlays(node: NodeId, networks: &HostNetworks, underlay: Underlay) -> Overlays {
     let mut made = Overlays::default();
     for (name, assigned) in &networks.assigned {
+        let document = networks.whole(name).map(|(_, document)| document);
+        // What every host on it can receive.
+        let mtus = document.iter().flat_map(|document| document.hosts.values()).filter_map(|host| host.mtu);
+        let underlay = Underlay { mtu: mtus.fold(underlay.mtu, u32::min), ..underlay };
         let fitting = if assigned.encrypted {
             u32::from(tunnel_mtu(underlay)).saturating_sub(OVERHEAD_IPV6)
         } else {
             underlay.mtu.saturating_sub(if underlay.address.is_ipv4() { OVERHEAD_IPV4 } else { OVERHEAD_IPV6 })
         };
-        let document = networks.whole(name).map(|(_, document)| document);
         let mut network = OverlayNetwork {
             name: name.clone(),
             vni: assigned.vni,
@@ -191,5 +194,77 @@ pub(crate) const fn protocol(protocol: Protocol) -> EngineProtocol {
         Protocol::Tcp => EngineProtocol::Tcp,
         Protocol::Udp => EngineProtocol::Udp,
         Protocol::Sctp => EngineProtocol::Sctp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stack_engine::encryption::PrivateKey;
+    use stack_model::TunnelKey;
+
+    use super::*;
+
+    /// This host, 1, and another one, which receives 1,400 bytes at once and has announced `keys`.
+    fn told(encrypted: bool, keys: &[&PrivateKey]) -> HostNetworks {
+        let host = |last: u8, mtu: Option<u32>, keys: Vec<TunnelKey>| NetworkHost {
+            underlay: IpAddr::from([192, 0, 2, last]),
+            addresses: vec![IpAddr::from([10, 0, 0, last])],
+            mtu,
+            keys,
+        };
+        let key = |key: &&PrivateKey| TunnelKey { public_key: key.public().to_string(), port: 4794 };
+        let document = NetworkDocument {
+            name: "net".to_owned(),
+            id: 1,
+            generation: 1,
+            hosts: BTreeMap::from([
+                (NodeId::from_bits(1), host(1, Some(1500), Vec::new())),
+                (NodeId::from_bits(2), host(2, Some(1400), keys.iter().map(key).collect())),
+            ]),
+            endpoints: BTreeMap::new(),
+            services: BTreeMap::new(),
+        };
+        let assigned = AssignedNetwork {
+            id: 1,
+            vni: 4096,
+            addresses: vec!["10.0.0.1/24".parse().expect("an address")],
+            internal: false,
+            encrypted,
+            mtu: None,
+        };
+        HostNetworks {
+            assigned: BTreeMap::from([("net".to_owned(), assigned)]),
+            documents: BTreeMap::from([("net".to_owned(), document)]),
+            ..HostNetworks::default()
+        }
+    }
+
+    const UNDERLAY: Underlay = Underlay { address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), mtu: 9000 };
+
+    fn network(networks: &HostNetworks) -> OverlayNetwork {
+        let overlays = overlays(NodeId::from_bits(1), networks, UNDERLAY);
+        overlays.check().expect("it makes sense");
+        overlays.networks["net"].clone()
+    }
+
+    #[test]
+    fn a_network_is_as_narrow_as_its_narrowest_host() {
+        assert_eq!(network(&told(false, &[])).mtu, 1400 - OVERHEAD_IPV4);
+        assert_eq!(network(&told(true, &[])).mtu, 1400 - 60 - OVERHEAD_IPV6);
+        let mut chosen = told(false, &[]);
+        chosen.assigned.get_mut("net").expect("it").mtu = Some(1280);
+        assert_eq!(network(&chosen).mtu, 1280);
+    }
+
+    #[test]
+    fn an_encrypted_network_sends_to_the_first_key_and_to_nobody_without_one() {
+        let [first, second] = [PrivateKey::generate(), PrivateKey::generate()];
+        let sealed = network(&told(true, &[&second, &first]));
+        assert!(sealed.encrypted);
+        assert_eq!(sealed.neighbours.len(), 1);
+        assert_eq!(sealed.neighbours[0].host, IpAddr::V6(second.public().address()));
+        assert_eq!(network(&told(true, &[])).neighbours, []);
+        let plain = network(&told(false, &[&first]));
+        assert_eq!(plain.neighbours[0].host, IpAddr::from([192, 0, 2, 2]));
     }
 }

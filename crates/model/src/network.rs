@@ -59,6 +59,9 @@ pub struct NetworkHost {
     pub underlay: IpAddr,
     /// Its own addresses on the network.
     pub addresses: Vec<IpAddr>,
+    /// What a packet from it may have between hosts, in bytes; `None`: it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// By which keys to send to it, the first before the others. Only of an encrypted network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<TunnelKey>,

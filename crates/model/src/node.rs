@@ -77,6 +77,9 @@ pub struct NodeDescription {
     /// Labels from the host's own configuration file (`engine.labels.*`).
     #[serde(default)]
     pub engine_labels: BTreeMap<String, String>,
+    /// What a packet may have between it and the other hosts, in bytes; `None`: it does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// How it takes part in encrypted networks; `None`: it has not said so yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption: Option<NodeEncryption>,

@@ -84,7 +84,7 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
             if node.address == address && node.description == description {
                 return Ok(unchanged(state));
             }
-            let moved = node.address.ip() != address.ip();
+            let moved = node.address.ip() != address.ip() || node.description.mtu != description.mtu;
             let announces = node.description.encryption != description.encryption;
             node.address = address;
             node.description = description;

@@ -662,6 +662,7 @@ pub fn network_document(state: &State, name: &str) -> Option<NetworkDocument> {
         let host = NetworkHost {
             underlay: entry.address.ip(),
             addresses: network.addresses(*number),
+            mtu: entry.description.mtu,
             keys: announced.map(|announced| announced.keys.clone()).unwrap_or_default(),
         };
         Some((*node, host))

@@ -327,6 +327,10 @@ impl Daemon {
             .or(identity.address)
             .or_else(|| description::advertised(&self.configuration, None))
             .ok_or("it cannot be found out where other hosts reach this one: set `advertise`")?;
+        match self.engine.overlay().mtu_of(address.ip()).await {
+            Ok(mtu) => description.mtu = mtu,
+            Err(error) => tracing::warn!(error = %chain(&error), "what packets between hosts may have is not known"),
+        }
         let able = tunnels.implementation().await;
         match &able {
             Ok(by) => tracing::info!(?by, "this host can be on encrypted networks"),

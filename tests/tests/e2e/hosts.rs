@@ -1,9 +1,12 @@
 //! What dies: a daemon, a host, the network between hosts.
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use stack_testkit::namespaced::{NamespacedCluster, get};
+use stack_testkit::namespaced::{NamespacedCluster, get, text};
 
 use crate::{cluster, web};
 
@@ -127,5 +130,86 @@ fn a_partition_moves_tasks_once_and_heals_without_doubles_or_lost_writes() {
     let node: Value = serde_json::from_str(&printed).expect("JSON");
     let label = &node["labels"]["written"];
     assert_eq!(label, "yes");
+    cluster.down();
+}
+
+/// The address of a host is data, not identity: its daemon is told another one, and is the same member.
+#[test]
+fn a_host_that_is_renumbered_is_found_again() {
+    let cluster = cluster(3, 1, &[]);
+    let file = r#"name: moving
+services:
+  web:
+    image: busybox:test
+    init: true
+    command: ["sh", "-c", "hostname > /www/index.html; exec httpd -f -p 8080 -h /www"]
+    deploy: {mode: global}
+"#;
+    cluster.stack_ok(&["deploy", &cluster.file("moving.yml", file)]);
+    let before = cluster.wait_ready("moving/web", 3);
+    let host = cluster.host("node3");
+    let daemon = host.pid.expect("it runs").to_string();
+    let mut octets = host.address.octets();
+    octets[3] += 100;
+    let (old, new) = (host.address.to_string(), Ipv4Addr::from(octets).to_string());
+
+    // Both addresses for a moment, as an operator would do it.
+    let inside = |daemon: &str, command: &str| {
+        let output = Command::new("nsenter").args(["--net", "--target", daemon, "sh", "-c", command]).output();
+        let output = output.expect("a shell runs");
+        assert!(output.status.success(), "{command}: {}", text(&output));
+    };
+    inside(
+        &daemon,
+        &format!("echo 1 > /proc/sys/net/ipv4/conf/eth0/promote_secondaries; ip address add {new}/24 dev eth0"),
+    );
+    let settings = cluster.host_directory("node3").join("stackd.toml");
+    let written = std::fs::read_to_string(&settings).expect("settings");
+    assert!(written.contains(&old), "{written}");
+    std::fs::write(&settings, written.replace(&old, &new)).expect("written");
+    let task = before.iter().find(|task| task["node"] == "node3").expect("a task").clone();
+    cluster.dev(&["restart", "node3", "--daemon"]);
+    let daemon = cluster.host("node3").pid.expect("it runs").to_string();
+    inside(&daemon, &format!("ip address delete {old}/24 dev eth0"));
+
+    cluster.wait("the new address", || {
+        let nodes = cluster.json(&["node", "ls"]);
+        let node = nodes.as_array().and_then(|nodes| nodes.iter().find(|node| node["name"] == "node3")).cloned();
+        match node {
+            Some(node)
+                if node["address"].as_str().is_some_and(|address| address.starts_with(&new))
+                    && node["readiness"] == "ready" =>
+            {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let after = cluster.wait_ready("moving/web", 3);
+    let moved = after.iter().find(|task| task["node"] == "node3").expect("a task");
+    assert_eq!((&moved["id"], &moved["pid"]), (&task["id"], &task["pid"]), "its container went on");
+    // From its container to the others, and from the others to it.
+    let network: Value =
+        serde_json::from_str(&cluster.stack_ok(&["network", "inspect", "moving_default"])).expect("JSON");
+    for client in &after {
+        for server in network["tasks"].as_array().expect("tasks") {
+            let address = server["addresses"][0].as_str().expect("an address");
+            cluster.wait("an answer", || {
+                let pid = client["pid"].as_i64().expect("it runs");
+                let asked = std::thread::scope(|scope| {
+                    scope
+                        .spawn(|| {
+                            let netns = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("its namespace");
+                            nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("entered");
+                            let address: IpAddr = address.parse().expect("an address");
+                            get((address, 8080), "/")
+                        })
+                        .join()
+                        .expect("no panic")
+                });
+                asked.map(drop).map_err(|error| format!("{} to {address}: {error}", client["node"]))
+            });
+        }
+    }
     cluster.down();
 }

@@ -338,8 +338,25 @@ impl Overlay {
                 }
             }
         }
+        // The other ends are the containers' own. A port whose other end did not change is left, and tried again.
+        let mut steps = steps.to_vec();
+        for (id, container) in containers {
+            for endpoint in container.endpoints.values() {
+                let Some(network) = wanted.networks.get(&endpoint.network) else { continue };
+                let port = port_name(&self.config, network, endpoint);
+                let is_its_own = |step: &Step| matches!(step, Step::SetMtu { link, .. } if *link == port);
+                if !steps.iter().any(is_its_own) {
+                    continue;
+                }
+                let set = kernel::set_inner_mtu(&container.netns, &endpoint.interface, network.mtu).await;
+                if let Err(source) = set {
+                    steps.retain(|step| !is_its_own(step));
+                    failures.push(OverlayFailure::Container { id: id.clone(), source });
+                }
+            }
+        }
         match Links::open(&self.host, indexes) {
-            Ok(mut links) => failures.extend(links.execute(steps).await.into_iter().map(OverlayFailure::from)),
+            Ok(mut links) => failures.extend(links.execute(&steps).await.into_iter().map(OverlayFailure::from)),
             Err(error) => failures.push(error.into()),
         }
     }

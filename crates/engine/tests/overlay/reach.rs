@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use stack_engine::overlay::Reconciled;
+
 use crate::cluster::{Cluster, Decided, own, underlay_ipv4};
 use crate::machines::{Machine, carries};
 
@@ -142,5 +144,33 @@ fn a_host_takes_packets_of_a_network_only_from_the_others_on_it() {
     // The same from a host that is known gets through to the device.
     assert_eq!(cluster.host(2).machine.ask(net.ipv4(1), 80).unwrap().0, "task1");
     assert!(counted() > 0);
+    cluster.remove();
+}
+
+/// A host joins that receives less at once: also the interfaces of containers that run send no more from then on.
+#[test]
+fn containers_follow_a_network_that_becomes_narrower_and_wider() {
+    let mut cluster = Cluster::new(2);
+    cluster.network("app", 1, true).tasks = [(1, 1), (2, 2)].into();
+    cluster.tell();
+    let net = cluster.networks["app"].clone();
+    let [one, two] = [1, 2].map(|task| cluster.start(&["app"], task));
+    for mtu in [1300, 1450] {
+        for number in [1, 2] {
+            let mut value = cluster.value(number);
+            value.networks.values_mut().for_each(|network| network.mtu = mtu);
+            let host = cluster.host(number);
+            host.machine.wait(|| host.overlay.set(value)).unwrap();
+            assert_eq!(cluster.reconcile(number), Reconciled::default());
+        }
+        for machine in [&one, &two] {
+            let shown = machine.command("ip", &["link", "show", "eth0"]);
+            assert!(shown.contains(&format!("mtu {mtu} ")), "{shown}");
+        }
+        let (_, mut stream) = one.open(net.ipv4(2), 80).unwrap();
+        assert!(carries(&mut stream, 1 << 20));
+    }
+    cluster.stop(1, 1, one);
+    cluster.stop(2, 2, two);
     cluster.remove();
 }

@@ -98,6 +98,19 @@ async fn configure(
     Ok(())
 }
 
+/// Gives a container's interface another MTU, in bytes.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn set_inner_mtu(netns: &File, interface: &str, mtu: u32) -> Result<(), KernelError> {
+    let what = || format!("give the container's {interface} an MTU of {mtu} bytes");
+    let connection = open_in(netns)?;
+    let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+    let found = connection.get_link_by_name(interface).await.map_err(refused(what))?;
+    let index = found.ok_or_else(|| refused(what)(missing()))?.ifindex();
+    connection.set_link_mtu_by_index(index, mtu).await.map_err(refused(what))
+}
+
 /// Removes a link of the host and thereby its other end. One that is gone already is no error.
 ///
 /// # Errors
