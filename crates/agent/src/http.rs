@@ -12,12 +12,11 @@ use futures::{StreamExt, TryStreamExt};
 use stack_api::bodies::{ImageQuery, ImportQuery, LogQuery, PullRequest};
 use stack_api::examination::{ExamineRequest, HostExamination};
 use stack_api::routes::{self, Route};
-use stack_api::views::{HostNetworksView, ImageView, LogLine};
+use stack_api::views::{HostNetworksView, ImageView};
 use stack_api::{ErrorBody, ErrorCode};
 use stack_engine::Engine;
 use stack_engine::content::Digest as EngineDigest;
 use stack_engine::image::{Image, ImportChanges, Origin, Reference};
-use stack_engine::logs::Source;
 use stack_model::TaskId;
 use tokio_util::io::StreamReader;
 
@@ -25,6 +24,7 @@ use stack_api::error::full_text;
 
 use crate::doctor::{self, Patient};
 use crate::engine_host::{credentials, log_query};
+use crate::log_lines::LogLines;
 use crate::networks::Networks;
 
 /// An answer that is not a success.
@@ -175,13 +175,6 @@ async fn remove(
     view(&image).map(|view| Json(vec![view]))
 }
 
-const fn stream_name(source: Source) -> &'static str {
-    match source {
-        Source::Stdout => "stdout",
-        Source::Stderr => "stderr",
-    }
-}
-
 /// Lines of JSON, as they are read; a failure in the middle ends the connection, which the reader notices.
 async fn logs(
     State(engine): State<Engine>,
@@ -190,20 +183,19 @@ async fn logs(
 ) -> Result<Response, Refusal> {
     let task: TaskId = task.parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
     let container = task.to_string().parse().map_err(|error| Refusal::of(ErrorCode::BadRequest, &error))?;
-    if engine.inspect(&container).is_none() {
+    let Some(found) = engine.inspect(&container) else {
         return Err(Refusal::new(ErrorCode::NotFound, format!("this host has no container of task {task}")));
+    };
+    if !found.config.logging.is_readable() {
+        let reason =
+            format!("the log of task {task} is kept for sending alone: its logging option cache-disabled says so");
+        return Err(Refusal::new(ErrorCode::Conflict, reason));
     }
     let records = engine.logs(&container, log_query(&query));
+    let mut texts = LogLines::default();
     let lines = records.map(move |record| -> Result<Bytes, std::io::Error> {
         let record = record.map_err(std::io::Error::other)?;
-        let line = LogLine {
-            task,
-            time_nanoseconds: record.time,
-            stream: stream_name(record.source).to_owned(),
-            line: String::from_utf8_lossy(&record.output).trim_end_matches(['\r', '\n']).to_owned(),
-            partial: record.partial,
-        };
-        let mut text = serde_json::to_vec(&line)?;
+        let mut text = serde_json::to_vec(&texts.line(task, &record))?;
         text.push(b'\n');
         Ok(Bytes::from(text))
     });

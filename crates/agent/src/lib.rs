@@ -14,6 +14,7 @@ pub mod host_end;
 pub mod http;
 pub mod images;
 pub mod ledger;
+pub mod log_lines;
 pub mod memory;
 pub mod metrics;
 pub mod names;

@@ -126,7 +126,11 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
         uts_mode: namespace_mode(container.uts_mode),
         cgroup_mode: namespace_mode(container.cgroup_mode),
         annotations: container.annotations.clone(),
-        logging: Logging { driver: container.logging.driver.clone(), options: container.logging.options.clone() },
+        logging: Logging {
+            driver: container.logging.driver.clone(),
+            options: container.logging.options.clone(),
+            image_name: container.image.digest.is_some().then(|| container.image.reference.clone()),
+        },
         resources: resources(&assigned.spec.resources, &container.limits),
         ..ContainerConfig::default()
     }

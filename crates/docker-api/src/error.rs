@@ -466,6 +466,7 @@ impl ApiError {
                 | StartError::Network { .. }
                 | StartError::Overlay { .. }
                 | StartError::Names { .. }
+                | StartError::Logging { .. }
                 | StartError::Shim { .. }
                 | StartError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },

@@ -12,6 +12,7 @@ mod difference;
 mod execs;
 mod host_end;
 mod networking;
+mod shipping;
 mod streams;
 mod supervision;
 mod telling;
@@ -29,7 +30,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stack_shim::protocol::{Request, Response};
@@ -131,6 +132,8 @@ struct Slot {
     copies: Copies,
     /// Held by whoever reads its log and needs the names of the files.
     log_names: Arc<tokio::sync::RwLock<()>>,
+    /// How sending its log goes, once that has begun.
+    delivery: OnceLock<logs::delivery::Status>,
 }
 
 struct Data {
@@ -176,6 +179,7 @@ impl Slot {
             waiting: Waiting::default(),
             copies: Copies::default(),
             log_names: Arc::default(),
+            delivery: OnceLock::new(),
         }
     }
 
@@ -269,10 +273,12 @@ impl Engine {
         Ok(engine)
     }
 
-    /// What could not be read when the engine was opened.
+    /// What could not be read when the engine was opened, and what is wrong with logs that are sent.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        locked(&self.inner.warnings).clone()
+        let mut all = locked(&self.inner.warnings).clone();
+        all.extend(self.log_troubles());
+        all
     }
 
     /// The images.
@@ -467,6 +473,7 @@ impl Engine {
                 slot.waiting.connect(self.inner.launcher.run_directory(id)).await;
                 self.tell_surroundings(&record, true);
                 self.tell(id, EventKind::Started);
+                self.ship(&slot);
                 self.supervise(Arc::clone(&slot), shim, Some(child), pid, started_at);
                 Ok(())
             }
@@ -699,9 +706,10 @@ impl Engine {
         let state = slot.current();
         let data = locked(&slot.data);
         let record = Arc::clone(&data.record);
-        let (health, notes) = (data.health.clone(), data.notes.clone());
+        let (health, mut notes) = (data.health.clone(), data.notes.clone());
         let (paused, restarting) = (data.paused, data.pending.is_some());
         drop(data);
+        notes.extend(slot.log_troubles());
         let attachment = self.inner.launcher.networks.attachment(record.id.as_str()).unwrap_or_default();
         let mut labels = record.image.labels.clone();
         labels.extend(record.config.labels.clone());
@@ -774,6 +782,9 @@ impl Engine {
     pub fn logs(&self, id: &ContainerId, query: LogQuery) -> LogStream {
         match self.slot(id) {
             None => logs::refused(LogError::Missing { id: id.to_string() }),
+            Some(slot) if !slot.record().config.logging.is_readable() => {
+                logs::refused(LogError::NotReadable { id: id.to_string() })
+            }
             Some(slot) => {
                 let directory = self.inner.launcher.records.directory(id).join("logs");
                 let names = Arc::clone(&slot.log_names).try_read_owned().ok();

@@ -462,7 +462,7 @@ pub struct Logging {
     /// `None`: the engine's default, `local`. The engine names those that it has.
     #[serde(default)]
     pub driver: Option<String>,
-    /// The driver's options, such as `max-size` and `max-file`.
+    /// The driver's options, as Docker has them.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
 }

@@ -278,4 +278,11 @@ pub struct LogFiles {
     pub max_bytes: u64,
     /// So many files are kept, the one being written included. At least 1.
     pub max_files: u32,
+    /// Files that are full are compressed.
+    #[serde(default)]
+    pub compress: bool,
+    /// Output that the disk is too slow for waits in so many bytes of memory and is lost beyond them; without it, the
+    /// container waits for the disk.
+    #[serde(default)]
+    pub buffer_bytes: Option<u64>,
 }

@@ -9,8 +9,9 @@
 //! | n | the output, at most 16 KiB, with its line end if it has one |
 //! | 4 | length of the output again, so that a file can be read from its end |
 //!
-//! A file's name is its number, ten digits and `.log`; a full file is followed by the next number and never renamed, so
-//! whoever follows the log cannot lose its place.
+//! A file's name is its number, ten digits and `.log`; a full file is followed by the next number and never changes its number,
+//! so whoever follows the log cannot lose its place. A file that is followed by another may be compressed: then it is the same
+//! bytes by gzip, and its name ends with `.log.gz`. The compressed one is whole and durable before the other one goes.
 
 /// Output without a line end is cut into records of this many bytes.
 pub const LONGEST_OUTPUT: usize = 16 * 1024;
@@ -119,10 +120,21 @@ pub fn file_name(number: u64) -> String {
     format!("{number:010}.log")
 }
 
-/// The number in a log file's name; `None` for any other file.
+/// The name of a log file that is compressed.
+#[must_use]
+pub fn compressed_name(number: u64) -> String {
+    format!("{number:010}.log.gz")
+}
+
+/// The number in the name of a log file, compressed or not; `None` for any other file.
 #[must_use]
 pub fn file_number(name: &str) -> Option<u64> {
-    name.strip_suffix(".log").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+    name.strip_suffix(".gz")
+        .unwrap_or(name)
+        .strip_suffix(".log")
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -162,6 +174,8 @@ mod tests {
     #[test]
     fn names_and_numbers_agree() {
         assert_eq!(file_number(&file_name(42)), Some(42));
+        assert_eq!(file_number(&compressed_name(42)), Some(42));
+        assert_eq!(file_number("0000000042.log.gz.partial"), None);
         assert_eq!(file_number("shim.err"), None);
         assert_eq!(file_number("+0000001.log"), None);
     }

@@ -1,37 +1,51 @@
-//! Writes the container's output to its log files.
+//! Takes the container's output as records to its log files: at once, or by way of a queue where a slow disk must not make
+//! the container wait.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::path::Path;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use stack_shim::launch::LogFiles;
-use stack_shim::log_record::{LONGEST_OUTPUT, Record, Stream, encode, file_name, file_number, whole_records};
+use stack_shim::log_record::{LONGEST_OUTPUT, Record, Stream, encode};
+
+use crate::log_files::FileWriter;
+
+/// At most so many bytes of records are written at a time, so that memory stays small.
+const BATCH: usize = 64 * 1024;
 
 /// The log of one container, or of none when output is discarded.
 pub struct LogWriter {
-    files: Option<LogFiles>,
-    open: Option<Open>,
+    sink: Sink,
     batch: Vec<u8>,
-    /// Bytes of output that could not be written.
-    pub lost: u64,
+    /// No more is written at a time than a file may have, so that no file is more than twice as long.
+    most: usize,
 }
 
-struct Open {
-    file: File,
-    number: u64,
-    length: u64,
+enum Sink {
+    Nowhere,
+    Files(Box<FileWriter>),
+    Queue(Queue),
 }
 
 impl LogWriter {
     /// Nothing is opened yet.
     pub fn new(files: Option<LogFiles>) -> Self {
-        Self { files, open: None, batch: Vec::new(), lost: 0 }
+        let most = files.as_ref().and_then(|files| usize::try_from(files.max_bytes).ok()).unwrap_or(BATCH).min(BATCH);
+        let sink = match files {
+            None => Sink::Nowhere,
+            Some(files) => match files.buffer_bytes {
+                None => Sink::Files(Box::new(FileWriter::new(files))),
+                Some(limit) => Sink::Queue(Queue::new(files, limit)),
+            },
+        };
+        Self { sink, batch: Vec::new(), most }
     }
 
     /// Takes whole lines from the front of `pending`, and everything if the stream has ended, and writes them. A line
     /// that is too long goes in parts.
     pub fn take(&mut self, stream: Stream, pending: &mut Vec<u8>, ended: bool, time: u64) {
-        if self.files.is_none() {
+        if matches!(self.sink, Sink::Nowhere) {
             pending.clear();
             return;
         }
@@ -46,136 +60,179 @@ impl LogWriter {
             };
             encode(&Record { time, stream, output: &window[..length] }, &mut self.batch);
             taken += length;
-            // So that no file is much longer than it may be, and memory stays small.
-            if self.batch.len() >= 64 * 1024 {
+            if self.batch.len() >= self.most {
                 self.write();
             }
         }
         pending.drain(..taken);
         self.write();
-        self.batch.shrink_to(64 * 1024);
+        self.batch.shrink_to(BATCH);
     }
 
     fn write(&mut self) {
         if self.batch.is_empty() {
             return;
         }
-        if self.append().is_err() {
-            // A full disk must not stop the container. What is lost is counted, and the next output tries again.
-            self.lost = self.lost.saturating_add(u64::try_from(self.batch.len()).unwrap_or(u64::MAX));
+        match &mut self.sink {
+            Sink::Nowhere => {}
+            Sink::Files(files) => files.write(&self.batch),
+            Sink::Queue(queue) => queue.push(&self.batch),
         }
         self.batch.clear();
     }
 
-    fn append(&mut self) -> io::Result<()> {
-        let Some(files) = &self.files else { return Ok(()) };
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => open_last(&files.directory)?,
-        };
-        if open.length >= files.max_bytes {
-            match open_next(files, open.number) {
-                Ok(next) => open = next,
-                Err(error) => {
-                    // Kept: to find the end of a file again costs reading all of it.
-                    self.open = Some(open);
-                    return Err(error);
-                }
-            }
+    /// Waits until everything is in the file system, and says how many bytes of records could not be written.
+    pub fn settle(&mut self) -> u64 {
+        match &mut self.sink {
+            Sink::Nowhere => 0,
+            Sink::Files(files) => files.lost,
+            Sink::Queue(queue) => queue.settle(),
         }
-        match open.file.write_all(&self.batch) {
-            Ok(()) => open.length = open.length.saturating_add(u64::try_from(self.batch.len()).unwrap_or(0)),
-            Err(error) => {
-                // Part of it may be there. A file that cannot be cut is looked at anew.
-                if open.file.set_len(open.length).is_ok() {
-                    self.open = Some(open);
-                }
-                return Err(error);
-            }
-        }
-        self.open = Some(open);
-        Ok(())
     }
 
     /// Makes what was written durable, as far as the disk lets us.
     pub fn finish(&mut self) {
-        if let Some(open) = &self.open {
-            // There is nobody to tell; the records carry check sums.
-            let _ = open.file.sync_data();
+        match &mut self.sink {
+            Sink::Nowhere => {}
+            Sink::Files(files) => files.finish(),
+            Sink::Queue(queue) => queue.finish(),
         }
     }
 }
 
-fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
-    let mut all: Vec<u64> = fs::read_dir(directory)?
-        .filter_map(Result::ok)
-        .filter_map(|entry| entry.file_name().to_str().and_then(file_number))
-        .collect();
-    all.sort_unstable();
-    Ok(all)
+/// Records that wait for the disk, and the thread that writes them.
+struct Queue {
+    shared: Arc<Shared>,
+    limit: u64,
+    /// Taken along by the thread, which is begun with the first output: a shim makes its container before it has threads.
+    files: Option<LogFiles>,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// Opens the newest file for appending, without the torn record that a crash may have left at its end.
-fn open_last(directory: &Path) -> io::Result<Open> {
-    fs::create_dir_all(directory)?;
-    let number = numbers(directory)?.last().copied().unwrap_or(1);
-    let path = directory.join(file_name(number));
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let whole = u64::try_from(whole_records(&bytes)).map_err(io::Error::other)?;
-    if whole < u64::try_from(bytes.len()).map_err(io::Error::other)? {
-        file.set_len(whole)?;
-    }
-    Ok(Open { file, number, length: whole })
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
 }
 
-/// Goes on with the next file. The oldest go first: that may be what makes room for it.
-fn open_next(files: &LogFiles, after: u64) -> io::Result<Open> {
-    let number = after + 1;
-    let all = numbers(&files.directory)?;
-    let kept = usize::try_from(files.max_files.max(1)).unwrap_or(usize::MAX) - 1;
-    let surplus = all.len().saturating_sub(kept.max(1));
-    for old in &all[..surplus] {
-        fs::remove_file(files.directory.join(file_name(*old)))?;
+#[derive(Default)]
+struct Waiting {
+    batches: VecDeque<Vec<u8>>,
+    bytes: u64,
+    /// The thread has taken a batch that is not written yet.
+    busy: bool,
+    closed: bool,
+    /// Bytes of records that found no room or could not be written.
+    lost: u64,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let path = files.directory.join(file_name(number));
-    let file = OpenOptions::new().append(true).create_new(true).open(path)?;
-    if kept == 0 {
-        // What stays goes at the next turn.
-        let _ = fs::remove_file(files.directory.join(file_name(after)));
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+impl Queue {
+    fn new(files: LogFiles, limit: u64) -> Self {
+        Self { shared: Arc::default(), limit, files: Some(files), thread: None }
     }
-    Ok(Open { file, number, length: 0 })
+
+    fn push(&mut self, records: &[u8]) {
+        if let Some(files) = self.files.take() {
+            match write_behind(files.clone(), Arc::clone(&self.shared)) {
+                Ok(thread) => self.thread = Some(thread),
+                // No thread can be had now: what comes is lost until one can.
+                Err(_) => self.files = Some(files),
+            }
+        }
+        let mut waiting = self.shared.lock();
+        let size = length(records);
+        // One batch is always taken, however small the room is: as Docker does it.
+        if self.thread.is_none() || (waiting.bytes > 0 && waiting.bytes.saturating_add(size) > self.limit) {
+            waiting.lost = waiting.lost.saturating_add(size);
+            return;
+        }
+        waiting.bytes += size;
+        waiting.batches.push_back(records.to_vec());
+        self.shared.changed.notify_all();
+    }
+
+    fn settle(&mut self) -> u64 {
+        let mut waiting = self.shared.lock();
+        while self.thread.is_some() && (waiting.busy || !waiting.batches.is_empty()) {
+            waiting = self.shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.lost
+    }
+
+    fn finish(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It does not panic: the program would have ended.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_behind(files: LogFiles, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("stack-shim-log".to_owned()).stack_size(256 * 1024).spawn(move || {
+        let mut files = FileWriter::new(files);
+        let mut waiting = shared.lock();
+        loop {
+            match waiting.batches.pop_front() {
+                Some(batch) => {
+                    waiting.busy = true;
+                    drop(waiting);
+                    let before = files.lost;
+                    files.write(&batch);
+                    waiting = shared.lock();
+                    waiting.bytes = waiting.bytes.saturating_sub(length(&batch));
+                    waiting.busy = false;
+                    waiting.lost = waiting.lost.saturating_add(files.lost - before);
+                    shared.changed.notify_all();
+                }
+                None if waiting.closed => break,
+                None => waiting = shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        drop(waiting);
+        files.finish();
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use stack_shim::log_record::decode;
+    use std::fs;
+    use std::path::Path;
+
+    use stack_shim::log_record::{decode, file_name};
 
     use super::*;
 
     fn outputs(directory: &Path) -> Vec<Vec<u8>> {
-        let mut all = Vec::new();
-        for number in numbers(directory).unwrap() {
-            let bytes = fs::read(directory.join(file_name(number))).unwrap();
-            let mut at = 0;
-            while at < bytes.len() {
-                let (record, length) = decode(&bytes[at..]).unwrap();
-                all.push(record.output.to_vec());
-                at += length;
-            }
+        let bytes = fs::read(directory.join(file_name(1))).unwrap_or_default();
+        let (mut all, mut at) = (Vec::new(), 0);
+        while at < bytes.len() {
+            let (record, length) = decode(&bytes[at..]).unwrap();
+            all.push(record.output.to_vec());
+            at += length;
         }
         all
     }
 
-    fn writer(directory: &Path, max_bytes: u64, max_files: u32) -> LogWriter {
-        LogWriter::new(Some(LogFiles { directory: directory.to_owned(), max_bytes, max_files }))
+    fn files(directory: &Path, buffer_bytes: Option<u64>) -> LogFiles {
+        LogFiles { directory: directory.to_owned(), max_bytes: 1 << 20, max_files: 2, compress: false, buffer_bytes }
     }
 
     #[test]
     fn lines_parts_and_the_rest_at_the_end() {
         let place = tempfile::tempdir().unwrap();
-        let mut log = writer(place.path(), 1 << 20, 2);
+        let mut log = LogWriter::new(Some(files(place.path(), None)));
         let mut pending = b"one\ntwo\xff\nthr".to_vec();
         log.take(Stream::Stdout, &mut pending, false, 1);
         assert_eq!(pending, b"thr");
@@ -188,85 +245,46 @@ mod tests {
     }
 
     #[test]
-    fn old_files_go_and_the_newest_stay() {
+    fn no_file_is_much_longer_than_it_may_be_though_much_comes_at_once() {
         let place = tempfile::tempdir().unwrap();
-        let mut log = writer(place.path(), 200, 3);
-        for number in 0..100 {
-            log.take(Stream::Stderr, &mut format!("line {number}\n").into_bytes(), false, number);
-        }
-        assert_eq!(numbers(place.path()).unwrap().len(), 3);
-        assert_eq!(outputs(place.path()).last().unwrap(), b"line 99\n");
-        assert_eq!(log.lost, 0);
+        let files = LogFiles { max_bytes: 1000, max_files: 1000, ..files(place.path(), None) };
+        LogWriter::new(Some(files)).take(Stream::Stdout, &mut b"a line\n".repeat(10_000), false, 1);
+        let lengths: Vec<u64> =
+            fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+        assert_eq!(lengths.iter().sum::<u64>(), 28 * 10_000);
+        assert!(lengths.iter().all(|length| *length <= 2100), "{lengths:?}");
     }
 
     #[test]
-    fn a_torn_record_is_cut_off_when_writing_goes_on() {
+    fn a_queue_writes_everything_in_order_before_it_is_settled() {
         let place = tempfile::tempdir().unwrap();
-        writer(place.path(), 1 << 20, 2).take(Stream::Stdout, &mut b"whole\n".to_vec(), false, 1);
-        let path = place.path().join(file_name(1));
-        let mut bytes = fs::read(&path).unwrap();
-        let whole = bytes.clone();
-        bytes.extend_from_slice(&whole[..whole.len() - 3]);
-        fs::write(&path, &bytes).unwrap();
-        writer(place.path(), 1 << 20, 2).take(Stream::Stdout, &mut b"next\n".to_vec(), false, 2);
-        assert_eq!(outputs(place.path()), [b"whole\n".to_vec(), b"next\n".to_vec()]);
+        let mut log = LogWriter::new(Some(files(place.path(), Some(1 << 20))));
+        for number in 0..500 {
+            log.take(Stream::Stdout, &mut format!("line {number}\n").into_bytes(), false, number);
+        }
+        assert_eq!(log.settle(), 0);
+        let expected: Vec<Vec<u8>> = (0..500).map(|number| format!("line {number}\n").into_bytes()).collect();
+        assert_eq!(outputs(place.path()), expected);
+        log.finish();
     }
 
     #[test]
-    fn a_full_disk_loses_whole_lines_only_and_the_file_is_not_read_again() {
+    fn what_a_full_queue_has_no_room_for_is_lost_and_counted() {
         let place = tempfile::tempdir().unwrap();
-        let nothing: Option<&str> = None;
-        let flags = nix::mount::MsFlags::empty();
-        nix::mount::mount(nothing, place.path(), Some("tmpfs"), flags, Some("size=64k")).unwrap();
-        let _mounted = Mounted(place.path());
-        let mut log = writer(place.path(), 1 << 20, 2);
-        let line = [b"x".repeat(999), b"\n".to_vec()].concat();
-        log.take(Stream::Stdout, &mut b"first\n".to_vec(), false, 1);
-        while log.lost == 0 {
-            log.take(Stream::Stdout, &mut line.clone(), false, 2);
+        let mut log = LogWriter::new(Some(files(place.path(), Some(100))));
+        let Sink::Queue(queue) = &mut log.sink else { panic!("it has a queue") };
+        // A thread that does not get to write.
+        let files = queue.files.take().unwrap();
+        queue.thread = Some(std::thread::spawn(|| ()));
+        for number in 0..10 {
+            log.take(Stream::Stdout, &mut format!("a line that is long, {number}\n").into_bytes(), false, number);
         }
-        let open = log.open.as_ref().expect("the file stays open");
-        assert_eq!(open.length, fs::metadata(place.path().join(file_name(1))).unwrap().len());
-        // Whole records alone, also while there is no room.
-        let kept = outputs(place.path());
-        assert!(kept.len() > 10 && kept[1..].iter().all(|output| *output == line), "{}", kept.len());
-        // Room comes from elsewhere.
-        let path = place.path().join(file_name(1));
-        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
-        log.open.as_mut().unwrap().length = 0;
-        log.take(Stream::Stdout, &mut b"again\n".to_vec(), false, 3);
-        assert_eq!(outputs(place.path()), [b"again\n".to_vec()]);
-    }
-
-    struct Mounted<'a>(&'a Path);
-
-    impl Drop for Mounted<'_> {
-        fn drop(&mut self) {
-            let _ = nix::mount::umount2(self.0, nix::mount::MntFlags::MNT_DETACH);
-        }
-    }
-
-    #[test]
-    fn a_log_of_one_file_is_begun_anew() {
-        let place = tempfile::tempdir().unwrap();
-        let mut log = writer(place.path(), 200, 1);
-        for number in 0..50 {
-            log.take(Stream::Stderr, &mut format!("line {number}\n").into_bytes(), false, number);
-        }
-        assert_eq!(numbers(place.path()).unwrap().len(), 1);
-        assert_eq!(outputs(place.path()).last().unwrap(), b"line 49\n");
-    }
-
-    #[test]
-    fn what_cannot_be_written_is_counted_and_writing_goes_on_later() {
-        let place = tempfile::tempdir().unwrap();
-        let directory = place.path().join("logs");
-        fs::write(&directory, "in the way").unwrap();
-        let mut log = writer(&directory, 1 << 20, 2);
-        log.take(Stream::Stdout, &mut b"lost\n".to_vec(), false, 1);
-        assert!(log.lost > 0);
-        fs::remove_file(&directory).unwrap();
-        log.take(Stream::Stdout, &mut b"kept\n".to_vec(), false, 2);
-        assert_eq!(outputs(&directory), [b"kept\n".to_vec()]);
+        let Sink::Queue(queue) = &mut log.sink else { panic!("it has a queue") };
+        let size = length(b"a line that is long, 0\n") + 21;
+        assert_eq!(queue.shared.lock().lost, 8 * size, "there was room for two");
+        queue.thread = Some(write_behind(files, Arc::clone(&queue.shared)).unwrap());
+        assert_eq!(log.settle(), 8 * size);
+        assert_eq!(outputs(place.path()), [b"a line that is long, 0\n", b"a line that is long, 1\n"]);
+        log.finish();
     }
 }

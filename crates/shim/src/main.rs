@@ -9,6 +9,8 @@ mod container;
 mod exec;
 mod failing;
 mod init;
+mod log_compression;
+mod log_files;
 mod log_writer;
 mod mounts;
 mod peer;

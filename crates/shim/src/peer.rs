@@ -47,6 +47,13 @@ impl Peers {
     }
 }
 
+/// Children and threads are of the shim's own pid namespace again. The kernel makes no threads otherwise.
+pub fn leave_pid_namespace() -> Result<(), Failure> {
+    let step = || "stay in the host's pid namespace".to_owned();
+    let own = std::fs::File::open("/proc/self/ns/pid").during(step)?;
+    setns(own, CloneFlags::CLONE_NEWPID).during(step)
+}
+
 /// When a process was started, field 22 of its /proc/PID/stat (proc(5)).
 fn started(pid: i32) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;

@@ -152,6 +152,9 @@ fn make(launch: &Launch) -> Result<(Waiting, Pid, Held), (Failure, Option<Pid>)>
     };
     let pid = Pid::from_raw(pid);
     drop((theirs, streams, peers));
+    if launch.joined.pid.is_some() {
+        crate::peer::leave_pid_namespace().map_err(|failure| (failure, Some(pid)))?;
+    }
     match container::hear(&ours) {
         Ok(Some((Told::Ready, terminal))) => {
             if let Some(terminal) = terminal {

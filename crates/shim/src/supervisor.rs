@@ -466,6 +466,7 @@ impl<P: Program> Supervisor<P> {
         for output in &mut self.held.outputs {
             self.log.take(output.stream, &mut output.pending, true, now());
         }
+        let log_bytes_lost = self.log.settle();
         let failure = self.failure.take();
         let record = ExitRecord {
             attempt: self.recorded.attempt,
@@ -475,7 +476,7 @@ impl<P: Program> Supervisor<P> {
             started_at: self.started_at,
             finished_at: now(),
             failure,
-            log_bytes_lost: self.log.lost,
+            log_bytes_lost,
         };
         let written = write_record(&self.recorded, &record);
         self.accept();

@@ -208,6 +208,65 @@ services:
     cluster.down();
 }
 
+/// A task's output goes where its driver says, is read here all the same, and nobody has to be there for it to run.
+#[test]
+fn logs_are_sent_and_a_long_line_is_one() {
+    let cluster = cluster(1, 1, &[]);
+    let place = tempfile::tempdir().expect("a directory");
+    let socket = place.path().join("receiver");
+    let file = cluster.file(
+        "talk.yml",
+        &format!(
+            r#"name: talk
+services:
+  app:
+    image: busybox:test
+    init: true
+    command: ["sh", "-c", "printf %040000d 7; echo; echo said >&2; exec sleep 1000000"]
+    stop_grace_period: 1s
+    logging:
+      driver: syslog
+      options: {{syslog-address: "unix://{}", syslog-format: rfc5424, tag: "{{{{.ImageName}}}}", max-buffer-size: 2m, mode: non-blocking}}
+"#,
+            socket.display()
+        ),
+    );
+    cluster.stack_ok(&["deploy", &file]);
+    let long = format!("{}7", "0".repeat(39_999));
+    cluster.wait("all lines", || {
+        let said = cluster.stack_ok(&["logs", "talk", "--no-prefix"]);
+        let mut lines: Vec<&str> = said.lines().collect();
+        lines.sort_unstable();
+        if lines == [long.as_str(), "said"] { Ok(()) } else { Err(format!("{} lines", lines.len())) }
+    });
+    let records = cluster.stack_ok(&["logs", "talk", "--format", "json"]);
+    assert_eq!(records.lines().filter(|line| json(line)["partial"] == true).count(), 2, "it is kept in three records");
+    cluster.wait("it is told that nobody takes it", || {
+        let told = cluster.stack(&["doctor"]);
+        let told = String::from_utf8_lossy(&told.stdout).into_owned() + &String::from_utf8_lossy(&told.stderr);
+        if told.contains("the log is not sent: dial unix://") { Ok(()) } else { Err(told) }
+    });
+    let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    let (stream, _) = listener.accept().expect("a sender");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stream));
+    let mut sent: Vec<String> = (0..4).map(|_| lines.next().expect("a line").expect("text")).collect();
+    sent.sort();
+    assert!(sent[0].starts_with("<27>1 ") && sent[0].ends_with(" - said"), "{}", sent[0]);
+    let begins = |line: &String| line.chars().take(200).collect::<String>();
+    let is_output = |line: &String| line.starts_with("<30>1 ") && begins(line).contains("busybox");
+    assert!(sent[1..].iter().all(is_output), "{:?}", sent.iter().map(begins).collect::<Vec<_>>());
+    cluster.stack_ok(&["rm", "talk"]);
+    let file = cluster.file(
+        "wrong.yml",
+        "name: wrong\nservices:\n  app:\n    image: busybox:test\n    command: [sleep, \"1000\"]\n    logging: {driver: syslog, options: {colour: red}}\n",
+    );
+    let refused = cluster.stack(&["deploy", &file]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned() + &String::from_utf8_lossy(&refused.stdout);
+    assert_eq!(refused.status.code(), Some(4), "{told}");
+    assert!(told.contains("unknown log opt 'colour' for syslog log driver"), "{told}");
+    cluster.down();
+}
+
 #[test]
 fn start_first_updates_never_have_fewer_tasks() {
     // A machine that is busy for seconds is no host that died.

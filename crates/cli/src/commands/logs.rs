@@ -1,7 +1,7 @@
 //! `stack logs`: the output of tasks, merged over the hosts by time; while following, as it comes.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::arguments::LogsArguments;
 use crate::commands::list::task_name;
+use crate::commands::long_lines::LongLines;
 use crate::failure::{ExitCode, Failure, chain};
 use crate::output::{self, Format};
 use crate::request::{QUICK, Session};
@@ -59,11 +60,13 @@ pub async fn run(session: &Session, arguments: LogsArguments) -> Result<ExitCode
         readers.push(tokio::spawn(async move { send_lines(&client, id, &query, &sender).await }));
         receivers.push(receiver);
     }
+    let mut printer = Printer::new(&arguments);
     merge(receivers, |of, line| {
         let Some(task) = tasks.get(of) else { return Ok(()) };
-        print(&Line { name: task_name(task), node: task.node_name.clone(), line }, &arguments)
+        printer.print(Line { name: task_name(task), node: task.node_name.clone(), line })
     })
     .await?;
+    printer.finish()?;
     let mut missing = 0;
     for (task, reader) in tasks.iter().zip(readers) {
         let read = reader.await.map_err(|error| Failure::new(ExitCode::Failed, error.to_string()))?;
@@ -188,9 +191,10 @@ async fn follow(
     let mut followers = JoinSet::new();
     let mut look = tokio::time::interval(LOOK_FOR_TASKS);
     let mut first = true;
+    let mut printer = Printer::new(arguments);
     loop {
         tokio::select! {
-            Some(line) = lines.recv() => print(&line, arguments)?,
+            Some(line) = lines.recv() => printer.print(line)?,
             Some(_) = followers.join_next() => {}
             _ = look.tick() => {
                 let tasks = match tasks_of(client, selection).await {
@@ -202,9 +206,9 @@ async fn follow(
                 };
                 if !first && tasks.is_empty() && followers.is_empty() && is_gone(client, selection).await {
                     while let Ok(line) = lines.try_recv() {
-                        print(&line, arguments)?;
+                        printer.print(line)?;
                     }
-                    return Ok(());
+                    return printer.finish();
                 }
                 for task in tasks {
                     if !followed.insert(task.id) {
@@ -217,7 +221,7 @@ async fn follow(
                 }
                 first = false;
             }
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = tokio::signal::ctrl_c() => return printer.finish(),
         }
     }
 }
@@ -304,6 +308,44 @@ async fn follow_task(client: &Client, task: &TaskView, mut query: LogQuery, send
             query.since = Some(place.last_time / 1_000_000);
             query.tail = None;
         }
+    }
+}
+
+/// Prints lines: for people whole ones, for programs the records that they are kept in.
+struct Printer<'a> {
+    arguments: &'a LogsArguments,
+    long: LongLines,
+    /// The name and node of tasks that have a line under way.
+    names: BTreeMap<TaskId, (String, String)>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(arguments: &'a LogsArguments) -> Self {
+        Self { arguments, long: LongLines::default(), names: BTreeMap::new() }
+    }
+
+    fn print(&mut self, line: Line) -> Result<(), Failure> {
+        if self.arguments.format == Format::Json {
+            return print(&line, self.arguments);
+        }
+        let Line { name, node, line } = line;
+        let task = line.task;
+        match self.long.take(line) {
+            Some(line) => print(&Line { name, node, line }, self.arguments),
+            None => {
+                self.names.insert(task, (name, node));
+                Ok(())
+            }
+        }
+    }
+
+    /// What was under way when nothing more came.
+    fn finish(mut self) -> Result<(), Failure> {
+        for line in self.long.rest() {
+            let (name, node) = self.names.remove(&line.task).unwrap_or_default();
+            print(&Line { name, node, line }, self.arguments)?;
+        }
+        Ok(())
     }
 }
 

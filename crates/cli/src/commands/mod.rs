@@ -11,6 +11,7 @@ pub mod files;
 pub mod image;
 pub mod list;
 pub mod logs;
+mod long_lines;
 pub mod network;
 pub mod node;
 pub mod registry;

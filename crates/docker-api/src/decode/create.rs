@@ -373,7 +373,7 @@ fn lifetime(config: &mut ContainerConfig, body: &ContainerCreateBody, host: &Hos
         return Err(CreationError::Rule("can't create 'AutoRemove' container with restart policy"));
     }
     let logging = host.log_config.clone().unwrap_or_default();
-    config.logging = Logging { driver: nonempty(logging.typ), options: strings(logging.config) };
+    config.logging = Logging { driver: nonempty(logging.typ), options: strings(logging.config), image_name: None };
     config.annotations = strings(host.annotations.clone());
     Ok(())
 }

@@ -91,7 +91,7 @@ pub fn info(
         plugins: Some(PluginsInfo {
             volume: names(&["local"]),
             network: names(&["bridge", "host", "null"]),
-            log: names(&["json-file", "local", "none"]),
+            log: names(&stack_engine::logs::DRIVERS),
             ..PluginsInfo::default()
         }),
         memory_limit: Some(controls("memory")),

@@ -231,7 +231,8 @@ async fn write_log(
     framing: Framing,
     writer: &mut (impl AsyncWrite + Unpin),
 ) -> io::Result<()> {
-    if container.config.logging.driver.as_deref() == Some("none") {
+    let logging = &container.config.logging;
+    if logging.driver.as_deref() == Some("none") || !logging.is_readable() {
         return Ok(());
     }
     let mut records = engine.logs(&container.id, LogQuery { until: at, ..LogQuery::default() });

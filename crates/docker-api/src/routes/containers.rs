@@ -152,6 +152,7 @@ pub async fn start(
     if matches!(container.state, ContainerState::Running { .. } | ContainerState::Starting) {
         return Ok(StatusCode::NOT_MODIFIED);
     }
+    daemon.engine.reach_log_endpoint(&container.id).await?;
     daemon.engine.start(&container.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,5 +1,7 @@
 //! `/containers/{id}/logs`.
 
+use std::collections::BTreeMap;
+
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
@@ -25,6 +27,27 @@ const FRAMES_ARE_SAID: ApiVersion = ApiVersion { major: 1, minor: 42 };
 struct Lines {
     output: bool,
     error: bool,
+    /// What stands before each line, behind its time.
+    details: String,
+}
+
+/// Labels and variables as Docker writes them: `a=1,b=2 `; a blank where there are none.
+fn details_text(details: &BTreeMap<String, String>, wanted: bool) -> String {
+    if !wanted {
+        return String::new();
+    }
+    let escape = |text: &str| -> String {
+        text.bytes()
+            .map(|byte| match byte {
+                b' ' => "+".to_owned(),
+                b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+                _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+                _ => format!("%{byte:02X}"),
+            })
+            .collect()
+    };
+    let pairs: Vec<String> = details.iter().map(|(key, value)| format!("{}={}", escape(key), escape(value))).collect();
+    format!("{} ", pairs.join(","))
 }
 
 impl Lines {
@@ -36,7 +59,8 @@ impl Lines {
         };
         let begins = !std::mem::replace(under_way, record.partial);
         let stamp = if request.timestamps && begins { format!("{} ", nanoseconds(record.time)) } else { String::new() };
-        wanted.then(|| frame(framing, channel, &[stamp.as_bytes(), &record.output]))
+        let details = if begins { self.details.as_bytes() } else { &[] };
+        wanted.then(|| frame(framing, channel, &[stamp.as_bytes(), details, &record.output]))
     }
 }
 
@@ -47,16 +71,15 @@ pub async fn logs(
     Name(name): Name,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    if parameters.flag("details") {
-        return Err(ApiError::NotSupported { what: "the parameter `details` of GET /containers/{id}/logs".to_owned() });
-    }
     let request = LogsRequest::decode(&parameters)?;
     let container = daemon.container(&name)?;
-    if container.config.logging.driver.as_deref() == Some("none") {
+    let logging = &container.config.logging;
+    if logging.driver.as_deref() == Some("none") || !logging.is_readable() {
         return Err(ApiError::LogNotReadable);
     }
+    let details = if parameters.flag("details") { daemon.engine.log_details(&container.id) } else { BTreeMap::new() };
     let framing = if container.config.tty { Framing::Raw } else { Framing::Multiplexed };
-    let mut lines = Lines::default();
+    let mut lines = Lines { details: details_text(&details, parameters.flag("details")), ..Lines::default() };
     let records = daemon.engine.logs(&container.id, request.query.clone());
     let chunks = records.filter_map(move |record| {
         let chunk = match record {
@@ -100,5 +123,12 @@ mod tests {
         assert_eq!(write(record(Source::Stderr, "not asked for\n")), None);
         assert_eq!(write(record(Source::Stdout, "a line\n")), Some(Bytes::from("a line\n")));
         assert_eq!(write(record(Source::Stdout, "next\n")), Some(Bytes::from(format!("{stamp}next\n"))));
+        let details =
+            [("team", "a b"), ("com.example/x", "1,2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        lines.details = details_text(&details.into(), true);
+        let mut write = |record| lines.write(&request, Framing::Raw, &record);
+        let expected = format!("{stamp}com.example%2Fx=1%2C2,team=a+b a line\n");
+        assert_eq!(write(record(Source::Stdout, "a line\n")), Some(Bytes::from(expected)));
+        assert_eq!(details_text(&BTreeMap::new(), true), " ");
     }
 }

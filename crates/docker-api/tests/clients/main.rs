@@ -15,6 +15,7 @@ mod hostile_copies;
 mod images;
 mod isolation;
 mod lifecycle;
+mod logging;
 mod networks;
 mod served;
 mod usage;

@@ -414,10 +414,22 @@ pub struct Healthcheck {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Logging {
-    /// `local` (also under the name `json-file`) or `none`; `local` unless said otherwise.
+    /// `local`, `json-file`, `none`, `syslog`, `journald`, `fluentd` or `gelf`; `local` unless said otherwise.
     pub driver: Option<String>,
-    /// `max-size` (such as `10m`) and `max-file`.
+    /// As Docker has them for the driver.
     pub options: BTreeMap<String, String>,
+    /// The image as people call it, for the drivers that tell it, where the container's is a digest.
+    pub image_name: Option<String>,
+}
+
+impl Logging {
+    /// Whether a container's log can be read on this host: false where its options say that the files are for sending alone. The
+    /// log of the driver `none` is empty.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        // Options that make no sense are told by the start.
+        crate::logs::options::decide(self).map_or(true, |plan| plan.files.is_none() || plan.readable)
+    }
 }
 
 #[cfg(test)]

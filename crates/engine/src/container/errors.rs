@@ -144,6 +144,12 @@ pub enum StartError {
         /// Which.
         id: ContainerId,
     },
+    /// Nobody takes its log.
+    #[error("failed to initialize logging driver")]
+    Logging {
+        /// Why.
+        source: crate::logs::delivery::SendError,
+    },
     /// It runs already, or is being removed.
     #[error("container {id} is {state}")]
     State {
@@ -281,6 +287,7 @@ impl StartError {
             Self::Network { .. }
             | Self::Overlay { .. }
             | Self::Names { .. }
+            | Self::Logging { .. }
             | Self::Shim { .. }
             | Self::Record { .. }
             | Self::Peer { .. } => true,

@@ -47,6 +47,7 @@ pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
 pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim};
 pub use signals::number as signal_number;
 pub use spec::{ContainerVolume, SpecError, check, stop_signal, volumes};
+pub(crate) use spec::{arguments, environment};
 pub use stack_shim::protocol::Attach;
 
 use std::net::IpAddr;

@@ -120,7 +120,7 @@ pub enum SpecError {
         target: String,
     },
     /// The log driver or an option of it is unknown.
-    #[error("logging: {reason}")]
+    #[error("{reason}")]
     Logging {
         /// What.
         reason: String,
@@ -249,7 +249,12 @@ pub fn stop_signal(config: &ContainerConfig, image: &ImageDefaults) -> Result<i3
     }
 }
 
-fn environment(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) -> Result<Vec<String>, SpecError> {
+/// `KEY=value` of its first process.
+pub(crate) fn environment(
+    id: &ContainerId,
+    config: &ContainerConfig,
+    image: &ImageDefaults,
+) -> Result<Vec<String>, SpecError> {
     let name = |entry: &str| entry.split('=').next().unwrap_or("").to_owned();
     let mut all: Vec<String> = Vec::new();
     if !image.environment.iter().any(|entry| entry.starts_with("PATH=")) {
@@ -419,45 +424,14 @@ pub fn device_rules(config: &ContainerConfig, devices: &[FoundDevice]) -> Vec<De
 
 /// Where the log goes and how long it grows.
 fn log_files(logging: &Logging, directory: &std::path::Path) -> Result<Option<LogFiles>, SpecError> {
-    let refuse = |reason: String| SpecError::Logging { reason };
-    match logging.driver.as_deref().unwrap_or("local") {
-        "none" => return Ok(None),
-        "local" | "json-file" => {}
-        other => return Err(refuse(format!("there is no driver `{other}` here: `local`, `json-file` and `none` are"))),
-    }
-    let mut files = LogFiles { directory: directory.to_owned(), max_bytes: 20 << 20, max_files: 5 };
-    for (key, value) in &logging.options {
-        match key.as_str() {
-            "max-size" => {
-                files.max_bytes = size(value)
-                    .filter(|&bytes| bytes > 0)
-                    .ok_or_else(|| refuse(format!("max-size `{value}` is no size, such as 10m")))?;
-            }
-            "max-file" => {
-                files.max_files = value
-                    .parse()
-                    .ok()
-                    .filter(|&count| count > 0)
-                    .ok_or_else(|| refuse(format!("max-file `{value}` is no number above 0")))?;
-            }
-            other => return Err(refuse(format!("there is no option `{other}`: `max-size` and `max-file` are"))),
-        }
-    }
-    Ok(Some(files))
-}
-
-/// A size in bytes: a number with `k`, `m` or `g`, powers of 1024, as Docker reads it.
-fn size(text: &str) -> Option<u64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-    let unit = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" | "kb" | "kib" => 1 << 10,
-        "m" | "mb" | "mib" => 1 << 20,
-        "g" | "gb" | "gib" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
+    let plan = crate::logs::options::decide(logging).map_err(|reason| SpecError::Logging { reason })?;
+    Ok(plan.files.map(|files| LogFiles {
+        directory: directory.to_owned(),
+        max_bytes: files.max_bytes,
+        max_files: files.max_files,
+        compress: files.compress,
+        buffer_bytes: files.buffer_bytes,
+    }))
 }
 
 /// The process of the configuration, or another one in the same container.

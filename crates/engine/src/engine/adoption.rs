@@ -143,6 +143,7 @@ impl Engine {
             locked(&slot.data).paused = is_paused;
             let id = slot.record().id.clone();
             locked(&self.inner.containers).insert(id.clone(), Arc::clone(&slot));
+            self.ship(&slot);
             self.supervise(slot, shim, None, pid, started_at);
             self.adopt_execs(&id).await;
         }
@@ -175,6 +176,8 @@ impl Engine {
             let slot = Arc::new(Slot::new(record, state));
             locked(&self.inner.containers).insert(id.clone(), Arc::clone(&slot));
             if ended {
+                // What it wrote last may not have been sent.
+                self.ship(&slot);
                 self.remove_if_asked(&slot);
                 settled.push((Arc::clone(&slot), before));
             }

@@ -516,8 +516,13 @@ static LOGGING: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("driver", Text, Applied, "Who keeps the output"),
-        field("options", Entries(&Shape::Either(&[Shape::TextOrNumber, Null])), Applied, "Options of the driver"),
+        field("driver", Text, Applied, "Who keeps or takes the output; docs/logging.md has the drivers"),
+        field(
+            "options",
+            Entries(&Shape::Either(&[Shape::TextOrNumber, Null])),
+            Applied,
+            "Options of the driver, also in docs/logging.md",
+        ),
     ],
 };
 
