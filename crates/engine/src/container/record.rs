@@ -14,6 +14,10 @@ use super::ExitStatus;
 use super::config::{ContainerConfig, ContainerId, ImageDefaults};
 use super::errors::RecordError;
 use super::roots::OverlayDirectories;
+use crate::crash_point::crash_point;
+
+/// How a record's file is called until it is whole.
+const UNNAMED: &str = ".record-";
 
 /// One container. Written by the engine alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,9 @@ pub(crate) struct Record {
     /// Somebody stopped it, so its policy does not start it.
     #[serde(default)]
     pub stopped: bool,
+    /// While it is being removed: volumes that are its own stay.
+    #[serde(default)]
+    pub keeps_volumes: bool,
     /// The groups of the newest start.
     pub cgroups: Cgroups,
     pub state: RecordedState,
@@ -79,11 +86,14 @@ impl Records {
             let is_new = !directory.is_dir();
             if is_new {
                 fs::DirBuilder::new().mode(0o700).create(&directory)?;
+                crash_point!("record.directory");
             }
-            let mut file = tempfile::NamedTempFile::new_in(&directory)?;
+            let mut file = tempfile::Builder::new().prefix(UNNAMED).tempfile_in(&directory)?;
             file.write_all(&serde_json::to_vec(record)?)?;
             file.as_file().sync_all()?;
+            crash_point!("record.written");
             file.persist(&path)?;
+            crash_point!("record.named");
             File::open(&directory)?.sync_all()?;
             if is_new {
                 File::open(&self.root)?.sync_all()?;
@@ -126,6 +136,7 @@ impl Records {
             let problem = match fs::read(&path) {
                 Ok(bytes) => match serde_json::from_slice::<Record>(&bytes) {
                     Ok(record) if record.id == id => {
+                        loaded.warnings.extend(sweep_unnamed(&directory));
                         loaded.records.push(record);
                         continue;
                     }
@@ -159,6 +170,16 @@ impl Records {
         moved().map_err(|source| RecordError::Disk { what: "move", path: self.directory(id), source })?;
         Ok(place)
     }
+}
+
+/// Takes away records that a process which was killed had not given their name yet. What could not be removed.
+fn sweep_unnamed(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let unnamed = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(UNNAMED.as_bytes()));
+    let removed = unnamed.map(|entry| (entry.path(), fs::remove_file(entry.path())));
+    removed
+        .filter_map(|(path, outcome)| Some(format!("{} cannot be removed: {}", path.display(), outcome.err()?)))
+        .collect()
 }
 
 /// What was found on disk.

@@ -41,7 +41,7 @@ impl Engine {
     pub(super) async fn end_damaged(&self, damaged: Vec<(ContainerId, String)>) -> Vec<String> {
         let mut warnings = Vec::new();
         for (id, problem) in damaged {
-            crate::container::kill_shims_of(&self.inner.launcher.run_directory(&id));
+            crate::container::kill_shims_of("run", &self.inner.launcher.run_directory(&id));
             let groups =
                 cgroup::plan(&self.inner.launcher.hierarchies, id.as_str(), &Resources::default(), &[]).cgroups;
             let failures = self.inner.launcher.clear(&id, &groups).await;
@@ -85,7 +85,7 @@ impl Engine {
                         seconds = patience.as_secs(),
                         "its shim is there and does not answer: the container is ended, as nothing can be done with it"
                     );
-                    crate::container::kill_shims_of(&self.inner.launcher.run_directory(&record.id));
+                    crate::container::kill_shims_of("run", &self.inner.launcher.run_directory(&record.id));
                     silent.insert(record.id.clone());
                     ended.push(record);
                 }
@@ -138,6 +138,7 @@ impl Engine {
         for (record, shim, pid, started_at) in live {
             let state = ContainerState::Running { pid, started_at: started_at / 1_000_000 };
             tracing::info!(container = %record.id, pid, "adopted");
+            self.complete_change(&record).await;
             let is_paused = cgroup::is_frozen(&record.cgroups);
             let slot = Arc::new(Slot::new(record, state));
             locked(&slot.data).paused = is_paused;
@@ -149,6 +150,7 @@ impl Engine {
         let mut settled = Vec::new();
         for mut record in ended {
             let removing = record.state == RecordedState::Removing;
+            let volumes = !record.keeps_volumes;
             let before = record.state.clone();
             if record.state == RecordedState::Started {
                 let status = match self.inner.launcher.records.exit(&record.id, record.starts) {
@@ -178,12 +180,39 @@ impl Engine {
                 self.remove_if_asked(&slot);
                 settled.push((Arc::clone(&slot), before));
             }
-            if removing && let Err(error) = self.remove(&id, RemoveOptions { force: true, volumes: true }).await {
+            if removing && let Err(error) = self.remove(&id, RemoveOptions { force: true, volumes }).await {
                 tracing::warn!(container = %id, error = crate::container::text_of(&error), "a removal could not be completed");
             }
         }
         self.start_with_daemon(&settled);
         Ok(())
+    }
+}
+
+impl Engine {
+    /// What a crash may have cut short for a container that runs: its limits are those of its record, and it is not held still
+    /// for an image that nobody makes any more.
+    async fn complete_change(&self, record: &Record) {
+        let (launcher, record) = (self.inner.launcher.clone(), record.clone());
+        let work = move || {
+            let id = &record.id;
+            if let Err(error) = launcher.limit(id, &record.config.resources) {
+                let error = crate::container::text_of(&error);
+                tracing::warn!(container = %id, error, "the limits of its record are not in force");
+            }
+            let held = launcher.held_file(id);
+            if held.exists() {
+                match cgroup::freeze(&record.cgroups, false).and_then(|()| std::fs::remove_file(&held)) {
+                    Ok(()) => tracing::info!(container = %id, "goes on: it was held still for an image"),
+                    Err(error) => {
+                        tracing::warn!(container = %id, %error, "it is held still for an image that nobody makes")
+                    }
+                }
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::warn!(%error, "what a crash cut short could not be completed");
+        }
     }
 }
 
