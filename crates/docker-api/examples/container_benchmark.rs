@@ -1,4 +1,5 @@
-//! What containers cost, by the Docker API of one daemon or of several: `container_benchmark ROUNDS NAME=SOCKET...`.
+//! What containers cost, by the Docker API of one daemon or of several:
+//! `container_benchmark [--one-at-a-time] ROUNDS NAME=SOCKET...`.
 //!
 //! Each daemon must have the image `busybox:bench`. Round by round, and within a round one daemon after the other, so that all
 //! share what else the machine does. A line for each figure: its row, the daemon, milliseconds.
@@ -15,6 +16,9 @@ use serde_json::{Value, json};
 const AT_ONCE: usize = 50;
 /// How many requests a daemon gets at once meanwhile.
 const CLIENTS: usize = 50;
+
+/// What stays until it is asked to end.
+const IDLE: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"];
 
 /// A kept connection to a daemon.
 struct Connection {
@@ -103,7 +107,6 @@ impl Daemon {
     }
 
     fn round(&self) {
-        let idle = ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"];
         let mut daemon = Connection::open(&self.socket);
         for (network, row) in [("bridge", ""), ("none", "_alone")] {
             // All of a short life.
@@ -114,7 +117,7 @@ impl Daemon {
             daemon.remove(&id);
             self.told(&format!("api_run{row}"), began);
             let began = Instant::now();
-            let id = daemon.create(network, &idle);
+            let id = daemon.create(network, &IDLE);
             self.told(&format!("api_create{row}"), began);
             let starting = Instant::now();
             daemon.act(&id, "start");
@@ -146,7 +149,12 @@ impl Daemon {
                 daemon.remove(&id);
             }
         }
-        let ids: Vec<String> = (0..AT_ONCE).map(|_| daemon.create("bridge", &idle)).collect();
+    }
+
+    /// Many are started and removed at once.
+    fn crowd(&self) {
+        let mut daemon = Connection::open(&self.socket);
+        let ids: Vec<String> = (0..AT_ONCE).map(|_| daemon.create("bridge", &IDLE)).collect();
         let began = Instant::now();
         self.at_once(&ids, |daemon, id| daemon.act(id, "start"));
         self.told("api_start_many", began);
@@ -171,13 +179,20 @@ impl Daemon {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: container_benchmark ROUNDS NAME=SOCKET...";
-    let (rounds, daemons) = arguments.split_first().expect(usage);
+    let usage = "usage: container_benchmark [--one-at-a-time] ROUNDS NAME=SOCKET...";
+    let (one_at_a_time, rest) = match arguments.split_first() {
+        Some((first, rest)) if first == "--one-at-a-time" => (true, rest),
+        _ => (false, arguments.as_slice()),
+    };
+    let (rounds, daemons) = rest.split_first().expect(usage);
     let rounds: usize = rounds.parse().expect(usage);
     let named = daemons.iter().map(|daemon| daemon.split_once('=').expect(usage));
     let daemons: Vec<Daemon> =
         named.map(|(name, socket)| Daemon { name: name.to_owned(), socket: socket.to_owned() }).collect();
     for _ in 0..rounds {
         daemons.iter().for_each(Daemon::round);
+        if !one_at_a_time {
+            daemons.iter().for_each(Daemon::crowd);
+        }
     }
 }

@@ -256,6 +256,7 @@ impl Engine {
             ending: AtomicBool::new(false),
         };
         let engine = Self { inner: Arc::new(inner) };
+        engine.clear_unfinished(loaded.unfinished).await;
         let damaged = engine.end_damaged(loaded.damaged).await;
         locked(&engine.inner.warnings).extend(damaged);
         engine.adopt(loaded.records, config.shim_patience).await?;
@@ -351,7 +352,7 @@ impl Engine {
             stopped: false,
             keeps_volumes: false,
             cgroups: stack_shim::launch::Cgroups::default(),
-            state: RecordedState::Removing,
+            state: RecordedState::Created,
         };
         let slot = Arc::new(Slot::new(record.clone(), ContainerState::Created));
         let _turn = slot.turn.lock().await;
@@ -371,13 +372,13 @@ impl Engine {
             }
             containers.insert(id.clone(), Arc::clone(&slot));
         }
-        // Recorded as being removed until it is whole: what a crash leaves is then cleared away.
+        // Its directory has no record until it is whole: what a crash leaves is then cleared away.
         let made = async {
-            self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })?;
-            crash_point!("create.recorded");
+            let begun = self.inner.launcher.records.begin(&id);
+            begun.map_err(|source| CreateError::Record { id: id.clone(), source })?;
+            crash_point!("create.begun");
             record.overlay = self.inner.roots.prepare(id.as_str(), &image.digest).await.map_err(root)?;
             crash_point!("create.snapshot");
-            record.state = RecordedState::Created;
             self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })
         }
         .await;

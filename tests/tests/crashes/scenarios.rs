@@ -6,15 +6,18 @@ use stack_testkit::root::busybox_tar;
 
 use super::world::{Gone, Seen, World};
 
+/// Something that is done to a host.
+pub type Step = fn(&Host) -> Result<(), Gone>;
+
 /// One change of a host.
 pub struct Scenario {
     pub name: &'static str,
     /// What is there before.
-    pub before: fn(&Host) -> Result<(), Gone>,
+    pub before: Step,
     /// The change.
-    pub act: fn(&Host) -> Result<(), Gone>,
+    pub act: Step,
     /// What may be so beside "as before" and "all of it": what is seen when this is done after the change.
-    pub or: &'static [fn(&Host) -> Result<(), Gone>],
+    pub or: &'static [Step],
     /// What need not be as before or as after: lines of what is seen that begin so.
     pub ignored: &'static [&'static str],
 }
@@ -35,18 +38,14 @@ const CONTENT: &[&str] = &["file state/images/blobs/", "file state/images/layers
 /// Further processes are known, or not, as long as their container runs.
 const EXECS: &[&str] = &["file run/containers/#/exec"];
 
-const NOTHING: fn(&Host) -> Result<(), Gone> = |_| Ok(());
+const NOTHING: Step = |_| Ok(());
 
 impl Scenario {
-    const fn new(
-        name: &'static str,
-        before: fn(&Host) -> Result<(), Gone>,
-        act: fn(&Host) -> Result<(), Gone>,
-    ) -> Self {
+    const fn new(name: &'static str, before: Step, act: Step) -> Self {
         Self { name, before, act, or: &[], ignored: &[] }
     }
 
-    const fn or(self, or: &'static [fn(&Host) -> Result<(), Gone>]) -> Self {
+    const fn or(self, or: &'static [Step]) -> Self {
         Self { or, ..self }
     }
 
@@ -301,9 +300,7 @@ impl Host {
         for volume in names("/volumes", "Volumes", "Name").iter().filter(|name| *name != "mounted") {
             self.world.delete(&format!("/volumes/{volume}"));
         }
-        for network in ["made"] {
-            self.world.delete(&format!("/networks/{network}"));
-        }
+        self.world.delete("/networks/made");
         for image in self.world.get("/images/json?all=1").as_array().unwrap() {
             if !image["RepoTags"].to_string().contains(":base") {
                 self.world.delete(&format!("/images/{}?force=1", image["Id"].as_str().unwrap()));

@@ -187,7 +187,7 @@ impl World {
         loop {
             std::thread::sleep(REST);
             let now = self.see();
-            if now == before {
+            if now == before && now.is_cleared_up() {
                 return now;
             }
             assert!(Instant::now() < deadline, "it does not come to rest: {}", now.against(&before));
@@ -326,6 +326,15 @@ pub struct Seen(BTreeMap<String, u32>);
 impl Seen {
     fn add(&mut self, line: String) {
         *self.0.entry(without_drawn(&line)).or_default() += 1;
+    }
+
+    /// Nothing is left of the last run of a container that does not run.
+    fn is_cleared_up(&self) -> bool {
+        let count = |is_meant: &dyn Fn(&str) -> bool| -> u32 {
+            self.0.iter().filter(|(line, _)| is_meant(line)).map(|(_, count)| count).sum()
+        };
+        let runs = |line: &str| line.contains("\" \"running\"") || line.contains("\" \"paused\"");
+        count(&|line| line.starts_with("container ") && runs(line)) == count(&|line| line == "file run/containers/#")
     }
 
     /// The same without what lines that begin so tell.

@@ -79,15 +79,19 @@ impl Records {
         self.directory(id).join("exit.json")
     }
 
+    /// Makes the directory of a container that is to be: before anything else of it, so that whatever a crash leaves is found.
+    pub fn begin(&self, id: &ContainerId) -> Result<(), RecordError> {
+        let path = self.directory(id);
+        let made = fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|source| RecordError::Disk { what: "make", path, source })
+    }
+
+    /// Writes the record of a container, durably.
     pub fn save(&self, record: &Record) -> Result<(), RecordError> {
         let directory = self.directory(&record.id);
         let path = directory.join("record.json");
         let write = || -> io::Result<()> {
-            let is_new = !directory.is_dir();
-            if is_new {
-                fs::DirBuilder::new().mode(0o700).create(&directory)?;
-                crash_point!("record.directory");
-            }
+            let is_new = !path.exists();
             let mut file = tempfile::Builder::new().prefix(UNNAMED).tempfile_in(&directory)?;
             file.write_all(&serde_json::to_vec(record)?)?;
             file.as_file().sync_all()?;
@@ -117,8 +121,7 @@ impl Records {
         }
     }
 
-    /// Everything that is there. A directory without a record is of a container whose making was cut short, and is
-    /// removed.
+    /// Everything that is there.
     ///
     /// # Errors
     /// When this process has no means to read, files to open perhaps: that says nothing about the records.
@@ -144,9 +147,7 @@ impl Records {
                     Err(error) => format!("{} cannot be understood: {error}", path.display()),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    if let Err(error) = fs::remove_dir_all(&directory) {
-                        loaded.warnings.push(format!("{} cannot be removed: {error}", directory.display()));
-                    }
+                    loaded.unfinished.push(id);
                     continue;
                 }
                 Err(error) if is_own_want(&error) => return Err(disk(&path, error)),
@@ -186,6 +187,8 @@ fn sweep_unnamed(directory: &Path) -> Vec<String> {
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     pub records: Vec<Record>,
+    /// Containers without a record: their making, or the end of their removal, was cut short.
+    pub unfinished: Vec<ContainerId>,
     /// Containers of which nothing more is known than what is wrong with their record.
     pub damaged: Vec<(ContainerId, String)>,
     /// What else is wrong.

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{Engine, RemoveOptions, Slot, locked, now, report};
 use crate::cgroup;
 use crate::container::{
-    ContainerId, ContainerState, OpenError, Record, RecordedState, Resources, Shim, is_absent, is_own_want, name_client,
+    ContainerId, ContainerState, OpenError, Record, RecordedState, Resources, Shim, is_absent, is_own_want,
+    name_client, text_of,
 };
 use crate::overlay::OverlayContainer;
 
@@ -48,13 +49,26 @@ impl Engine {
             report(&id, &failures);
             let outcome = match self.inner.launcher.records.set_aside(&id, now()) {
                 Ok(place) => format!("its directory is kept as {}, remove it when it is of no use", place.display()),
-                Err(error) => crate::container::text_of(&error),
+                Err(error) => text_of(&error),
             };
             let warning = format!("{problem}: container {id} was ended, as nothing is known of it; {outcome}");
             tracing::error!("{warning}");
             warnings.push(warning);
         }
         warnings
+    }
+
+    /// Clears away containers that were being made: nobody was told of them.
+    pub(super) async fn clear_unfinished(&self, unfinished: Vec<ContainerId>) {
+        for id in unfinished {
+            let mut failures = Vec::new();
+            failures.extend(self.inner.roots.remove(id.as_str()).await.err().map(|error| text_of(&error)));
+            // Its directory last, which leads to the rest.
+            if failures.is_empty() {
+                failures.extend(self.inner.launcher.records.remove(&id).err().map(|error| text_of(&error)));
+            }
+            report(&id, &failures);
+        }
     }
 
     /// Finds the truth about every recorded container. Each shim has `patience` to answer; one that does not cannot be
@@ -93,10 +107,7 @@ impl Engine {
         }
         let ids: Vec<String> = live.iter().map(|(record, ..)| record.id.to_string()).collect();
         if let Err(error) = self.inner.launcher.networks.adopt(&ids).await {
-            tracing::warn!(
-                error = crate::container::text_of(&error),
-                "not everything about the networks could be adopted"
-            );
+            tracing::warn!(error = text_of(&error), "not everything about the networks could be adopted");
         }
         let on_overlays = live.iter().filter_map(|(record, _, pid, _)| {
             let endpoints = record.config.overlays.clone();
@@ -110,7 +121,7 @@ impl Engine {
         for (record, ..) in &live {
             for volume in crate::container::volumes(&record.id, &record.config, &record.image) {
                 if let Err(error) = self.volumes().mount(&volume.name, record.id.as_str()) {
-                    tracing::warn!(container = %record.id, error = crate::container::text_of(&error), "a volume is not there");
+                    tracing::warn!(container = %record.id, error = text_of(&error), "a volume is not there");
                 }
             }
         }
@@ -126,7 +137,7 @@ impl Engine {
             if let Some(error) = served {
                 tracing::warn!(
                     container = %record.id,
-                    error = crate::container::text_of(&error),
+                    error = text_of(&error),
                     "the container has no name server"
                 );
             }
@@ -165,7 +176,7 @@ impl Engine {
             if record.state != before
                 && let Err(error) = self.inner.launcher.records.save(&record)
             {
-                tracing::warn!(container = %record.id, error = crate::container::text_of(&error), "could not record the end");
+                tracing::warn!(container = %record.id, error = text_of(&error), "could not record the end");
             }
             let state = match &record.state {
                 RecordedState::Exited(status) => ContainerState::Exited(status.clone()),
@@ -181,7 +192,7 @@ impl Engine {
                 settled.push((Arc::clone(&slot), before));
             }
             if removing && let Err(error) = self.remove(&id, RemoveOptions { force: true, volumes }).await {
-                tracing::warn!(container = %id, error = crate::container::text_of(&error), "a removal could not be completed");
+                tracing::warn!(container = %id, error = text_of(&error), "a removal could not be completed");
             }
         }
         self.start_with_daemon(&settled);
@@ -197,7 +208,7 @@ impl Engine {
         let work = move || {
             let id = &record.id;
             if let Err(error) = launcher.limit(id, &record.config.resources) {
-                let error = crate::container::text_of(&error);
+                let error = text_of(&error);
                 tracing::warn!(container = %id, error, "the limits of its record are not in force");
             }
             let held = launcher.held_file(id);

@@ -139,7 +139,7 @@ impl Snapshots {
         let note = new.join("mount.json");
         serde_json::to_vec(&mount)
             .map_err(io::Error::from)
-            .and_then(|text| write_synced(&note, &text))
+            .and_then(|text| fs::write(&note, text))
             .map_err(SnapshotError::io("write", &note))?;
         crash_point!("snapshot.noted");
         match fs::rename(&new, &home) {
@@ -209,12 +209,6 @@ impl Snapshots {
         ids.sort();
         Ok(ids)
     }
-}
-
-fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = fs::File::create_new(path)?;
-    io::Write::write_all(&mut file, text)?;
-    file.sync_all()
 }
 
 fn check(id: &str) -> Result<(), SnapshotError> {
