@@ -6,6 +6,7 @@ pub mod content;
 pub mod copying;
 mod crash_point;
 pub mod dns;
+pub mod encryption;
 mod engine;
 pub mod events;
 pub mod image;

@@ -21,7 +21,7 @@ pub use name::{NameError, RequestId, ServiceKey, ServiceName, StackName};
 pub use network::{
     AssignedNetwork, Draining, EndpointState, NetworkDocument, NetworkEndpoint, NetworkHost, NetworkService,
 };
-pub use node::{Availability, Node, NodeDescription, NodeRole, Readiness};
+pub use node::{Availability, Node, NodeDescription, NodeEncryption, NodeRole, Readiness, TunnelKey};
 pub use report::{Health, Report, TaskStatus};
 pub use spec::{ContainerSpec, ServiceSpec, StackSpec};
 pub use task::{Phase, Slot, Task, TaskSpec};

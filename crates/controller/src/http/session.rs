@@ -13,7 +13,7 @@ use stack_api::session::{
 use stack_api::{ErrorBody, ErrorCode};
 use stack_model::{NodeId, Report};
 use stack_planner::networks::networks_of;
-use stack_planner::{Applied, Command, is_acknowledgement_awaited, network_document};
+use stack_planner::{Applied, Command, acknowledged_announcement, is_acknowledgement_awaited, network_document};
 
 use super::extract::{Body, Query, RequestId};
 use super::{Context, Failure, guard, views};
@@ -72,7 +72,11 @@ pub(super) async fn heartbeat(
     only_itself(&peer, body.node, "/v1/node/heartbeat")?;
     only_the_leader(&context)?;
     context.control.heard(body.node);
-    Ok(Json(HeartbeatResponse { controllers: views::controller_addresses(&context.store.state()) }))
+    let state = context.store.state();
+    Ok(Json(HeartbeatResponse {
+        controllers: views::controller_addresses(&state),
+        keys_in_force: acknowledged_announcement(&state, body.node),
+    }))
 }
 
 pub(super) async fn assignment(

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
+
+use stack_engine::overlay::{Reconciled, VirtualService};
 
 use crate::cluster::Cluster;
 use crate::machines::{Machine, ask_udp, still_echoes, wait_until};
@@ -155,4 +158,42 @@ fn no_connection_fails_while_the_backends_change() {
         assert!(asking.join().unwrap() > 20);
     });
     cluster.remove();
+}
+
+/// Said in one transaction, which is one message of more than a megabyte.
+#[test]
+fn a_host_has_thousands_of_services() {
+    const COUNT: u32 = 5_000;
+    let mut cluster = Cluster::new(1);
+    cluster.network("front", 1, false).tasks.insert(10, 1);
+    cluster.tell();
+    let client = cluster.start(&["front"], 10);
+    let host = cluster.host(1);
+    let mut value = cluster.value(1);
+    let network = value.networks.get_mut("front").unwrap();
+    // As large a subnet as so many need, of which the others' addresses are part.
+    network.addresses = vec!["10.77.1.201/8".parse().unwrap()];
+    let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(0x0a80_0000 + number));
+    network.services = (0..COUNT)
+        .map(|number| VirtualService {
+            addresses: vec![address(number * 4)],
+            // The last one is the only one that is there.
+            backends: if number + 1 == COUNT {
+                vec![network_task()]
+            } else {
+                (1..4).map(|task| address(number * 4 + task)).collect()
+            },
+            sticky: false,
+        })
+        .collect();
+    host.machine.wait(|| host.overlay.set(value)).unwrap();
+    assert_eq!(cluster.reconcile(1), Reconciled::default(), "the kernel has all of it");
+    let (server, _) = client.ask(address((COUNT - 1) * 4), 80).unwrap();
+    assert_eq!(server, "task10");
+    cluster.stop(1, 10, client);
+    cluster.remove();
+}
+
+fn network_task() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 77, 1, 10))
 }

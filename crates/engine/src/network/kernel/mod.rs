@@ -10,6 +10,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
+use nix::sys::socket::{setsockopt, sockopt};
+use nlink::netlink::{Connection, ProtocolState};
+
 pub use firewall::{close_firewalls, open_firewalls};
 pub use links::{
     LinkPlan, delete_link, ensure_bridge, forget_connections, host_routes, join_bridge, link_index, loopback_up,
@@ -41,6 +44,23 @@ pub enum Refusal {
 /// Turns a refusal into an error that says what was asked.
 pub fn refused<E: Into<Refusal>>(what: impl FnOnce() -> String) -> impl FnOnce(E) -> KernelError {
     move |source| KernelError { what: what(), source: source.into() }
+}
+
+/// The largest message that a socket for rules sends, in bytes: a table of some 100,000 elements is one transaction, which
+/// is one message.
+const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// Lets a socket send what does not fit its usual buffer.
+///
+/// # Errors
+/// When the kernel refuses, also to this process.
+pub fn with_room<P: ProtocolState>(connection: Connection<P>) -> Result<Connection<P>, KernelError> {
+    let socket = connection.socket();
+    // The limit of `net.core.wmem_max` is not for who administers the network.
+    setsockopt(socket, sockopt::SndBufForce, &LARGEST_MESSAGE)
+        .or_else(|_refused| setsockopt(socket, sockopt::SndBuf, &LARGEST_MESSAGE))
+        .map_err(|errno| refused(|| "give a netlink socket a larger buffer".to_owned())(io::Error::from(errno)))?;
+    Ok(connection)
 }
 
 /// Runs `work` on a thread of its own inside a network namespace; the caller's thread never leaves its own.

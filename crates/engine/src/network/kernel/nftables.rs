@@ -8,7 +8,7 @@ use nlink::netlink::nftables::{
 use nlink::netlink::types::route::RouteType;
 use nlink::netlink::{Connection, Nftables};
 
-use super::{KernelError, refused};
+use super::{KernelError, refused, with_room};
 use crate::network::request::Protocol;
 use crate::network::ruleset::{self, Action, Condition, Hook, PUBLISHED_MAP, Ruleset};
 
@@ -16,7 +16,7 @@ use crate::network::ruleset::{self, Action, Condition, Hook, PUBLISHED_MAP, Rule
 const ELEMENTS_PER_MESSAGE: usize = 500;
 
 fn connect() -> Result<Connection<Nftables>, KernelError> {
-    Connection::<Nftables>::new().map_err(refused(|| "open an nftables socket".to_owned()))
+    Connection::<Nftables>::new().map_err(refused(|| "open an nftables socket".to_owned())).and_then(with_room)
 }
 
 /// Replaces the table by this ruleset at once: a packet meets the old rules or the new ones. Connections that are known

@@ -11,7 +11,7 @@ use nlink::netlink::nftables::{
 use nlink::netlink::types::route::RouteType;
 use nlink::netlink::{Connection, Nftables};
 
-use crate::network::kernel::{KernelError, refused};
+use crate::network::kernel::{KernelError, refused, with_room};
 use crate::overlay::table::{
     self, Action, AddressFamily, Change, Choice, Condition, Hook, Key, Map, Part, PartType, SOURCE_SEED, Table, Value,
     ValueType,
@@ -34,7 +34,9 @@ pub struct Applied {
 }
 
 fn connect(netns: &File) -> Result<Connection<Nftables>, KernelError> {
-    Connection::<Nftables>::new_in(netns.as_fd()).map_err(refused(|| "open an nftables socket".to_owned()))
+    Connection::<Nftables>::new_in(netns.as_fd())
+        .map_err(refused(|| "open an nftables socket".to_owned()))
+        .and_then(with_room)
 }
 
 /// Makes `want` of what the namespace has: a packet meets all of the old rules or all of the new ones, and tracked
