@@ -667,7 +667,7 @@ impl Engine {
         let record = Record { state: RecordedState::Removing, keeps_volumes, ..(*slot.record()).clone() };
         locked(&slot.data).record = Arc::new(record.clone());
         let mut failures = Vec::new();
-        if let Err(error) = self.save(&record).await {
+        if let Err(error) = self.inner.launcher.records.mark_removing(id, keeps_volumes) {
             failures.push(crate::container::text_of(&error));
         }
         crash_point!("remove.recorded");

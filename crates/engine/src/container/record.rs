@@ -19,6 +19,9 @@ use crate::crash_point::crash_point;
 /// How a record's file is called until it is whole.
 const UNNAMED: &str = ".record-";
 
+/// The marks of a container that is being removed, with its own volumes or without.
+const REMOVING: [(&str, bool); 2] = [("removing", false), ("removing-without-volumes", true)];
+
 /// One container. Written by the engine alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -37,8 +40,8 @@ pub(crate) struct Record {
     /// Somebody stopped it, so its policy does not start it.
     #[serde(default)]
     pub stopped: bool,
-    /// While it is being removed: volumes that are its own stay.
-    #[serde(default)]
+    /// While it is being removed: volumes that are its own stay. Which of the marks is there says so.
+    #[serde(skip)]
     pub keeps_volumes: bool,
     /// The groups of the newest start.
     pub cgroups: Cgroups,
@@ -113,8 +116,26 @@ impl Records {
         serde_json::from_slice::<ExitRecord>(&bytes).ok().filter(|record| record.attempt == attempt)
     }
 
+    /// Marks a container as being removed. The mark is a name without content, which no crash can tear, and file systems keep
+    /// the order of names: it needs no time of its own to be safe before what is removed next.
+    pub fn mark_removing(&self, id: &ContainerId, keeps_volumes: bool) -> Result<(), RecordError> {
+        let (name, _) = REMOVING[usize::from(keeps_volumes)];
+        let path = self.directory(id).join(name);
+        File::create(&path).map(drop).map_err(|source| RecordError::Disk { what: "write", path, source })
+    }
+
     pub fn remove(&self, id: &ContainerId) -> Result<(), RecordError> {
         let path = self.directory(id);
+        // Before the mark: without a record the rest is cleared away.
+        let record = path.join("record.json");
+        match fs::remove_file(&record) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(RecordError::Disk { what: "remove", path: record, source });
+            }
+            _ => {
+                crash_point!("record.removed");
+            }
+        }
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result.map_err(|source| RecordError::Disk { what: "remove", path, source }),
@@ -138,7 +159,12 @@ impl Records {
             };
             let problem = match fs::read(&path) {
                 Ok(bytes) => match serde_json::from_slice::<Record>(&bytes) {
-                    Ok(record) if record.id == id => {
+                    Ok(mut record) if record.id == id => {
+                        for (name, keeps_volumes) in REMOVING {
+                            if directory.join(name).exists() {
+                                (record.state, record.keeps_volumes) = (RecordedState::Removing, keeps_volumes);
+                            }
+                        }
                         loaded.warnings.extend(sweep_unnamed(&directory));
                         loaded.records.push(record);
                         continue;
