@@ -11,7 +11,7 @@ TEST_PACKAGES := $(BUILD_PACKAGES) busybox-static docker-registry apache2-utils 
 	qemu-system-x86 debootstrap e2fsprogs xz-utils
 BENCH_PACKAGES := busybox-static iproute2 curl jq
 
-.PHONY: all build static demo test bench fix lint packages demo-packages test-packages
+.PHONY: all build static demo test bench profile fix lint packages demo-packages test-packages
 
 all: build static
 
@@ -44,8 +44,17 @@ test: test-packages
 bench: build static
 	@scripts/install-packages $(BENCH_PACKAGES)
 	$(CARGO) build --release -p stack-controller --example write_benchmark
+	$(CARGO) build --release -p stack-docker-api --example container_benchmark
 	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" \
+		CONTAINER_BENCHMARK="$(CURDIR)/target/release/examples/container_benchmark" \
 		WRITE_BENCHMARK="$(CURDIR)/target/release/examples/write_benchmark" scripts/bench
+
+# Where the time of a start goes.
+profile: build static
+	@scripts/install-packages $(BENCH_PACKAGES)
+	$(CARGO) build --release -p stack-docker-api --example container_benchmark
+	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" \
+		CONTAINER_BENCHMARK="$(CURDIR)/target/release/examples/container_benchmark" scripts/profile-starts
 
 lint: packages
 	$(CARGO) fmt --all --check

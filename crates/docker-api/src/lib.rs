@@ -11,7 +11,6 @@ mod error;
 mod frame;
 mod host;
 mod names;
-mod pipe;
 mod routes;
 mod select;
 mod surface;

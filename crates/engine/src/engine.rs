@@ -39,9 +39,10 @@ use tokio::sync::watch;
 use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, EventKind, ExecCommand, ExecError, ExecId,
-    ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Prober, Record,
+    ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Phases, Prober, Record,
     RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
 };
+use crate::crash_point::crash_point;
 use crate::dns::{Directory, NameServers, NameServersConfig};
 use crate::events::Events;
 use crate::image::{ImageStore, RegistryConfig};
@@ -244,17 +245,9 @@ impl Engine {
         volumes.tell_to(events.clone());
         networks.publish_in(Arc::clone(names.directory()));
         let loaded = records.load()?;
-        let launcher = Launcher {
-            program,
-            hierarchies,
-            networks,
-            overlay,
-            names,
-            volumes,
-            records,
-            run,
-            filters: config.root.join("seccomp"),
-        };
+        let filters = config.root.join("seccomp");
+        crate::seccomp::sweep(&filters).map_err(|source| OpenError::Directory { path: filters.clone(), source })?;
+        let launcher = Launcher { program, hierarchies, networks, overlay, names, volumes, records, run, filters };
         let inner = Inner {
             launcher,
             images,
@@ -267,6 +260,7 @@ impl Engine {
             ending: AtomicBool::new(false),
         };
         let engine = Self { inner: Arc::new(inner) };
+        engine.clear_unfinished(loaded.unfinished).await;
         let damaged = engine.end_damaged(loaded.damaged).await;
         locked(&engine.inner.warnings).extend(damaged);
         engine.adopt(loaded.records, config.shim_patience).await?;
@@ -362,8 +356,9 @@ impl Engine {
             starts: 0,
             restarts: 0,
             stopped: false,
+            keeps_volumes: false,
             cgroups: stack_shim::launch::Cgroups::default(),
-            state: RecordedState::Removing,
+            state: RecordedState::Created,
         };
         let slot = Arc::new(Slot::new(record.clone(), ContainerState::Created));
         let _turn = slot.turn.lock().await;
@@ -383,11 +378,13 @@ impl Engine {
             }
             containers.insert(id.clone(), Arc::clone(&slot));
         }
-        // Recorded as being removed until it is whole: what a crash leaves is then cleared away.
+        // Its directory has no record until it is whole: what a crash leaves is then cleared away.
         let made = async {
-            self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })?;
+            let begun = self.inner.launcher.records.begin(&id);
+            begun.map_err(|source| CreateError::Record { id: id.clone(), source })?;
+            crash_point!("create.begun");
             record.overlay = self.inner.roots.prepare(id.as_str(), &image.digest).await.map_err(root)?;
-            record.state = RecordedState::Created;
+            crash_point!("create.snapshot");
             self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })
         }
         .await;
@@ -403,6 +400,7 @@ impl Engine {
         }
         locked(&slot.data).record = Arc::new(record);
         self.tell(&id, EventKind::Created);
+        crash_point!("create.made");
         Ok(id)
     }
 
@@ -457,6 +455,7 @@ impl Engine {
         slot.set(ContainerState::Starting);
         let mut notes = Vec::new();
         // Its overlay is mounted once at a time.
+        crash_point!("start.decided");
         let alone = slot.copies.end(copies::PATIENCE).await;
         let launched = self.launch(&slot, &mut record, &mut notes).await;
         locked(&slot.data).notes = notes;
@@ -475,6 +474,7 @@ impl Engine {
                 self.tell(id, EventKind::Started);
                 self.ship(&slot);
                 self.supervise(Arc::clone(&slot), shim, Some(child), pid, started_at);
+                crash_point!("start.supervised");
                 Ok(())
             }
             Err(error) => {
@@ -508,6 +508,7 @@ impl Engine {
         notes: &mut Vec<String>,
     ) -> Result<(Launched, Shim), StartError> {
         let id = record.id.clone();
+        let mut phases = Phases::begin();
         let prepared = {
             let joined = self.joined(record)?;
             let (launcher, record) = (self.inner.launcher.clone(), record.clone());
@@ -515,11 +516,16 @@ impl Engine {
                 StartError::Shim { id: id.clone(), what: "prepare the start", source: io::Error::other(error) }
             })??
         };
+        phases.done("decide");
         // What is about to be made is on disk before it is made.
         record.cgroups = prepared.cgroups().clone();
+        crash_point!("start.prepared");
         self.save(record).await.map_err(|source| StartError::Record { id: id.clone(), source })?;
+        crash_point!("start.recorded");
         locked(&slot.data).record = Arc::new(record.clone());
-        let launched = self.inner.launcher.execute(record, prepared, &slot.waiting, notes).await?;
+        phases.done("record");
+        let launched = self.inner.launcher.execute(record, prepared, &slot.waiting, notes, &mut phases).await?;
+        tracing::debug!(container = %id, microseconds = %phases, "started");
         let shim = Shim::connect(&self.inner.launcher.run_directory(&id)).await;
         match shim {
             Ok(shim) => Ok((launched, shim)),
@@ -536,6 +542,7 @@ impl Engine {
     /// When it does not run, or there is no such signal.
     pub async fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), KillError> {
         self.send(id, signal).await?;
+        crash_point!("kill.signalled");
         if let Some(slot) = self.slot(id) {
             let record = slot.record();
             let stops = crate::container::stop_signal(&record.config, &record.image).is_ok_and(|stops| stops == signal);
@@ -543,6 +550,7 @@ impl Engine {
                 self.mark_stopped(&slot).await;
             }
         }
+        crash_point!("kill.marked");
         self.tell(id, EventKind::Killed { signal });
         Ok(())
     }
@@ -602,6 +610,7 @@ impl Engine {
         // A start that is under way is let through first.
         drop(slot.turn.lock().await);
         self.mark_stopped(slot).await;
+        crash_point!("stop.marked");
         self.end_now(slot, signal, grace).await
     }
 
@@ -624,9 +633,11 @@ impl Engine {
             Ok(()) => {}
             Err(error) => tracing::debug!(container = %id, %error, "the stop signal could not be sent"),
         }
+        crash_point!("stop.asked");
         if let Err(error) = self.send(id, libc::SIGKILL).await {
             tracing::debug!(container = %id, %error, "could not kill by the shim");
         }
+        crash_point!("stop.killed");
         if ended_within(slot, Duration::from_secs(2)).await {
             return Ok(());
         }
@@ -659,17 +670,21 @@ impl Engine {
             return Err(RemoveError::Missing { id: id.clone() });
         }
         slot.set(ContainerState::Removing);
-        let record = Record { state: RecordedState::Removing, ..(*slot.record()).clone() };
+        let keeps_volumes = !options.volumes;
+        let record = Record { state: RecordedState::Removing, keeps_volumes, ..(*slot.record()).clone() };
         locked(&slot.data).record = Arc::new(record.clone());
         let mut failures = Vec::new();
-        if let Err(error) = self.save(&record).await {
+        if let Err(error) = self.inner.launcher.records.mark_removing(id, keeps_volumes) {
             failures.push(crate::container::text_of(&error));
         }
+        crash_point!("remove.recorded");
         failures.extend(self.inner.launcher.clear(id, &record.cgroups).await);
+        crash_point!("remove.cleared");
         let alone = slot.copies.end(copies::PATIENCE).await;
         if let Err(error) = self.inner.roots.remove(id.as_str()).await {
             failures.push(crate::container::text_of(&error));
         }
+        crash_point!("remove.snapshot");
         if options.volumes {
             for volume in crate::container::volumes(id, &record.config, &record.image) {
                 // A named one outlives every container.
@@ -685,6 +700,7 @@ impl Engine {
                 }
             }
         }
+        crash_point!("remove.volumes");
         // Who follows its log reads it to the end.
         let _ = tokio::time::timeout(LOG_READERS, slot.log_names.write()).await;
         if failures.is_empty()
@@ -692,6 +708,7 @@ impl Engine {
         {
             failures.push(crate::container::text_of(&error));
         }
+        crash_point!("remove.forgotten");
         if !failures.is_empty() {
             return Err(RemoveError::Left { id: id.clone(), failures });
         }

@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod container;
 pub mod content;
 pub mod copying;
+mod crash_point;
 pub mod dns;
 pub mod encryption;
 mod engine;

@@ -100,23 +100,24 @@ pub fn live(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> 
     unsafe { libc::_exit(code) }
 }
 
-/// Joins the version 1 groups, by descriptors of their `cgroup.procs`.
-pub fn join_cgroups(procs: &[fs::File]) -> Result<(), Failure> {
+/// Joins the version 1 groups, by descriptors of [`open_cgroups`]. To be called by a process of one thread.
+pub fn join_cgroups(groups: &[fs::File]) -> Result<(), Failure> {
     use io::Write as _;
-    for mut file in procs {
+    for mut file in groups {
         file.write_all(b"0").during(|| "join a control group".to_owned())?;
     }
     Ok(())
 }
 
-/// Opens `cgroup.procs` of each directory.
+/// Opens the `tasks` of each directory. A thread that moves itself alone waits for nobody; by `cgroup.procs` the kernel would
+/// wait until no process of the host is within a fork or an exit, which takes milliseconds.
 pub fn open_cgroups(directories: &[std::path::PathBuf]) -> Result<Vec<fs::File>, Failure> {
     directories
         .iter()
         .map(|directory| {
             fs::OpenOptions::new()
                 .write(true)
-                .open(directory.join("cgroup.procs"))
+                .open(directory.join("tasks"))
                 .during(|| format!("open the control group {}", directory.display()))
         })
         .collect()

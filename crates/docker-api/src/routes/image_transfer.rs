@@ -10,11 +10,13 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
+use stack_engine::copying::outgoing;
 use stack_engine::image::{Credentials, Image, ImportChanges, PullProgress, PushProgress, Pushed, Reference};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
 
 use super::create::check_platform;
 use super::images::blocking;
@@ -24,7 +26,6 @@ use crate::decode::image::{changes, registry_auth};
 use crate::encode::progress::{failure, pull as step_line, push as push_line, status, status_of};
 use crate::encode::text::familiar;
 use crate::error::{ApiError, full_text};
-use crate::pipe::pipe;
 
 /// So much of a refused body is read at most, in bytes.
 const DRAINED: usize = 256 << 20;
@@ -221,7 +222,7 @@ pub async fn get(State(daemon): State<Daemon>, parameters: Parameters) -> Result
 /// An archive of images.
 pub(super) async fn save(daemon: Daemon, names: Vec<String>) -> Result<Response, ApiError> {
     let saving = blocking(move || Ok(daemon.engine.images().saving(&names)?)).await?;
-    let (mut writer, body) = pipe();
+    let (mut writer, stream) = outgoing(CancellationToken::new());
     tokio::task::spawn_blocking(move || {
         match saving.write(&mut writer) {
             Ok(()) => {
@@ -231,7 +232,7 @@ pub(super) async fn save(daemon: Daemon, names: Vec<String>) -> Result<Response,
             Err(error) => tracing::warn!(error = full_text(&error), "an archive of images could not be written"),
         }
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(stream)).into_response())
 }
 
 /// `POST /images/{name}/push`: one tag, or all of a repository. What goes wrong is told in the stream, as Docker does.

@@ -18,10 +18,12 @@ use super::config::{ContainerConfig, ContainerId, ContainerMountSource, NetworkM
 use super::errors::{ChangeError, StartError};
 use super::files::{self, Surroundings};
 use super::oci::{self, OciError};
+use super::phases::Phases;
 use super::record::{Record, Records};
 use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
 use crate::cgroup::{self, Hierarchies};
+use crate::crash_point::crash_point;
 use crate::dns::{
     Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
     container_resolver_file,
@@ -80,6 +82,11 @@ impl Launcher {
         self.run.join(id.as_str())
     }
 
+    /// There while a container is held still for an image of it.
+    pub fn held_file(&self, id: &ContainerId) -> PathBuf {
+        self.run_directory(id).join("held")
+    }
+
     /// Looks at the host and decides everything. Makes volumes and compiled filters, which are not this start's alone.
     pub fn prepare(&self, record: &Record, joined: Joined) -> Result<Prepared, StartError> {
         let (id, config) = (&record.id, &record.config);
@@ -95,6 +102,7 @@ impl Launcher {
                 .map_err(|source| StartError::Volume { id: id.clone(), source })?;
             found.insert(volume.target, data);
         }
+        crash_point!("start.volumes");
         for mount in &config.mounts {
             if let ContainerMountSource::Bind { path, create_host_path, .. } = &mount.source {
                 check_bind_source(id, path, *create_host_path)?;
@@ -172,6 +180,7 @@ impl Launcher {
         prepared: Prepared,
         waiting: &Waiting,
         notes: &mut Vec<String>,
+        phases: &mut Phases,
     ) -> Result<Launched, StartError> {
         let id = &record.id;
         let failed = |what: &'static str| move |source: io::Error| StartError::Shim { id: id.clone(), what, source };
@@ -179,24 +188,39 @@ impl Launcher {
         let Prepared { launch, plan, .. } = prepared;
         let state = self.records.directory(id);
         write_files(&run, &state, &launch, self.records.exit_file(id)).map_err(failed("write its launch document"))?;
+        crash_point!("start.files");
+        phases.done("files");
         let groups = tokio::task::spawn_blocking(move || cgroup::make(&plan))
             .await
             .map_err(io::Error::other)
             .map_err(failed("make its control groups"))?;
         notes.extend(groups.map_err(|source| StartError::Cgroup { id: id.clone(), source })?);
+        crash_point!("start.groups");
+        phases.done("groups");
         let child = shim::spawn(&self.program, "run", &run).map_err(failed("start its shim"))?;
+        crash_point!("start.spawned");
+        phases.done("spawn");
         let mut conversation = Shim::connect(&run).await.map_err(failed("reach its shim"))?;
         let created = conversation.ask(&Request::Describe).await.map_err(failed("ask its shim"))?;
         let pid = match created {
             Some(Response::State(State::Created { pid })) => pid,
             other => return Err(self.shim_refused(record, other.as_ref())),
         };
+        crash_point!("start.described");
+        phases.done("make");
         let around = self.attach(record, pid, &mut conversation).await?;
+        crash_point!("start.attached");
+        phases.done("network");
         self.fill_network_files(record, &around).map_err(failed("write its network files"))?;
+        crash_point!("start.network_files");
         // Before its first word.
         waiting.connect(run.clone()).await;
         match conversation.ask(&Request::Start).await.map_err(failed("ask its shim"))? {
-            Some(Response::State(State::Running { pid, started_at })) => Ok(Launched { pid, started_at, child }),
+            Some(Response::State(State::Running { pid, started_at })) => {
+                crash_point!("start.running");
+                phases.done("program");
+                Ok(Launched { pid, started_at, child })
+            }
             other => Err(self.shim_refused(record, other.as_ref())),
         }
     }
@@ -255,11 +279,13 @@ impl Launcher {
                 .await
                 .map_err(|source| StartError::Overlay { id: id.clone(), source })?;
         }
+        crash_point!("start.networks");
         let mut name_servers = Vec::new();
         if let Some(client) = name_client(config) {
             self.serve_names(id, &netns, client, shim)
                 .await
                 .map_err(|source| StartError::Names { id: id.clone(), source })?;
+            crash_point!("start.names");
             name_servers.push(NAME_SERVER.into());
         }
         let gateways = attachment.leading().into_iter().map(|endpoint| endpoint.gateway);
@@ -355,20 +381,24 @@ impl Launcher {
             Ok(Err(error)) => failures.push(full_text(&error)),
             Err(error) => failures.push(error.to_string()),
         }
+        crash_point!("clear.groups");
         if let Err(error) = self.networks.detach(id.as_str()).await {
             failures.push(full_text(&error));
         }
+        crash_point!("clear.networks");
         self.names.stop(id.as_str());
         if let Err(error) = self.overlay.detach_all(id.as_str()).await {
             failures.push(full_text(&error));
         }
         failures.extend(self.volumes.leave(id.as_str()));
+        crash_point!("clear.volumes");
         let run = self.run_directory(id);
         if let Err(error) = fs::remove_dir_all(&run)
             && error.kind() != io::ErrorKind::NotFound
         {
             failures.push(format!("could not remove {}: {error}", run.display()));
         }
+        crash_point!("clear.run");
         failures
     }
 }

@@ -14,6 +14,13 @@ use super::ExitStatus;
 use super::config::{ContainerConfig, ContainerId, ImageDefaults};
 use super::errors::RecordError;
 use super::roots::OverlayDirectories;
+use crate::crash_point::crash_point;
+
+/// How a record's file is called until it is whole.
+const UNNAMED: &str = ".record-";
+
+/// The marks of a container that is being removed, with its own volumes or without.
+const REMOVING: [(&str, bool); 2] = [("removing", false), ("removing-without-volumes", true)];
 
 /// One container. Written by the engine alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +40,9 @@ pub(crate) struct Record {
     /// Somebody stopped it, so its policy does not start it.
     #[serde(default)]
     pub stopped: bool,
+    /// While it is being removed: volumes that are its own stay. Which of the marks is there says so.
+    #[serde(skip)]
+    pub keeps_volumes: bool,
     /// The groups of the newest start.
     pub cgroups: Cgroups,
     pub state: RecordedState,
@@ -72,18 +82,25 @@ impl Records {
         self.directory(id).join("exit.json")
     }
 
+    /// Makes the directory of a container that is to be: before anything else of it, so that whatever a crash leaves is found.
+    pub fn begin(&self, id: &ContainerId) -> Result<(), RecordError> {
+        let path = self.directory(id);
+        let made = fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|source| RecordError::Disk { what: "make", path, source })
+    }
+
+    /// Writes the record of a container, durably.
     pub fn save(&self, record: &Record) -> Result<(), RecordError> {
         let directory = self.directory(&record.id);
         let path = directory.join("record.json");
         let write = || -> io::Result<()> {
-            let is_new = !directory.is_dir();
-            if is_new {
-                fs::DirBuilder::new().mode(0o700).create(&directory)?;
-            }
-            let mut file = tempfile::NamedTempFile::new_in(&directory)?;
+            let is_new = !path.exists();
+            let mut file = tempfile::Builder::new().prefix(UNNAMED).tempfile_in(&directory)?;
             file.write_all(&serde_json::to_vec(record)?)?;
             file.as_file().sync_all()?;
+            crash_point!("record.written");
             file.persist(&path)?;
+            crash_point!("record.named");
             File::open(&directory)?.sync_all()?;
             if is_new {
                 File::open(&self.root)?.sync_all()?;
@@ -99,16 +116,33 @@ impl Records {
         serde_json::from_slice::<ExitRecord>(&bytes).ok().filter(|record| record.attempt == attempt)
     }
 
+    /// Marks a container as being removed. The mark is a name without content, which no crash can tear, and file systems keep
+    /// the order of names: it needs no time of its own to be safe before what is removed next.
+    pub fn mark_removing(&self, id: &ContainerId, keeps_volumes: bool) -> Result<(), RecordError> {
+        let (name, _) = REMOVING[usize::from(keeps_volumes)];
+        let path = self.directory(id).join(name);
+        File::create(&path).map(drop).map_err(|source| RecordError::Disk { what: "write", path, source })
+    }
+
     pub fn remove(&self, id: &ContainerId) -> Result<(), RecordError> {
         let path = self.directory(id);
+        // Before the mark: without a record the rest is cleared away.
+        let record = path.join("record.json");
+        match fs::remove_file(&record) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(RecordError::Disk { what: "remove", path: record, source });
+            }
+            _ => {
+                crash_point!("record.removed");
+            }
+        }
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result.map_err(|source| RecordError::Disk { what: "remove", path, source }),
         }
     }
 
-    /// Everything that is there. A directory without a record is of a container whose making was cut short, and is
-    /// removed.
+    /// Everything that is there.
     ///
     /// # Errors
     /// When this process has no means to read, files to open perhaps: that says nothing about the records.
@@ -125,7 +159,13 @@ impl Records {
             };
             let problem = match fs::read(&path) {
                 Ok(bytes) => match serde_json::from_slice::<Record>(&bytes) {
-                    Ok(record) if record.id == id => {
+                    Ok(mut record) if record.id == id => {
+                        for (name, keeps_volumes) in REMOVING {
+                            if directory.join(name).exists() {
+                                (record.state, record.keeps_volumes) = (RecordedState::Removing, keeps_volumes);
+                            }
+                        }
+                        loaded.warnings.extend(sweep_unnamed(&directory));
                         loaded.records.push(record);
                         continue;
                     }
@@ -133,9 +173,7 @@ impl Records {
                     Err(error) => format!("{} cannot be understood: {error}", path.display()),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    if let Err(error) = fs::remove_dir_all(&directory) {
-                        loaded.warnings.push(format!("{} cannot be removed: {error}", directory.display()));
-                    }
+                    loaded.unfinished.push(id);
                     continue;
                 }
                 Err(error) if is_own_want(&error) => return Err(disk(&path, error)),
@@ -161,10 +199,22 @@ impl Records {
     }
 }
 
+/// Takes away records that a process which was killed had not given their name yet. What could not be removed.
+fn sweep_unnamed(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let unnamed = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(UNNAMED.as_bytes()));
+    let removed = unnamed.map(|entry| (entry.path(), fs::remove_file(entry.path())));
+    removed
+        .filter_map(|(path, outcome)| Some(format!("{} cannot be removed: {}", path.display(), outcome.err()?)))
+        .collect()
+}
+
 /// What was found on disk.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     pub records: Vec<Record>,
+    /// Containers without a record: their making, or the end of their removal, was cut short.
+    pub unfinished: Vec<ContainerId>,
     /// Containers of which nothing more is known than what is wrong with their record.
     pub damaged: Vec<(ContainerId, String)>,
     /// What else is wrong.

@@ -173,10 +173,11 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof)
 }
 
-/// Kills the shims that were started for a directory, which do not answer: they are found by their program and arguments.
-pub(crate) fn kill_shims_of(directory: &Path) {
+/// Kills the shims of a verb that were started for a directory and that nobody can work with: they are found by their program
+/// and arguments.
+pub(crate) fn kill_shims_of(verb: &str, directory: &Path) {
     let Ok(processes) = std::fs::read_dir("/proc") else { return };
-    let wanted: Vec<u8> = ["stack-shim", "run"]
+    let wanted: Vec<u8> = ["stack-shim", verb]
         .iter()
         .map(|word| word.as_bytes())
         .chain([directory.as_os_str().as_bytes()])

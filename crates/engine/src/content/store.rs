@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempPath};
 
 use super::digest::{Digest, Hasher};
+use crate::crash_point::crash_point;
 
 /// Why content could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -229,8 +230,10 @@ impl BlobStore {
         }
         File::open(&file).and_then(|file| file.sync_all()).map_err(ContentError::io("sync", file.to_path_buf()))?;
         let path = self.path(&digest);
+        crash_point!("blob.written");
         file.persist(&path).map_err(|error| ContentError::io("name", &path)(error.error))?;
         sync_directory(&self.blobs)?;
+        crash_point!("blob.named");
         Ok(digest)
     }
 

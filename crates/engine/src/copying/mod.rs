@@ -13,8 +13,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub(crate) use path::{Found, NoExtraction, examine, extraction_point};
-pub use transfer::ArchiveStream;
-pub(crate) use transfer::{PieceWriter, outgoing};
+pub use transfer::{ArchiveStream, PieceWriter, outgoing};
 pub(crate) use view::{Base, View, ViewMount, ViewPlan};
 
 use crate::container::ContainerId;

@@ -42,13 +42,14 @@ impl Stream for ArchiveStream {
 }
 
 /// The side that writes. Blocking; dropped without [`PieceWriter::finish`], it makes the stream fail.
-pub(crate) struct PieceWriter {
+pub struct PieceWriter {
     sender: mpsc::Sender<Option<Bytes>>,
     buffer: Vec<u8>,
 }
 
 /// The two sides of an archive on its way, which breaks off when it is cancelled, also where nobody takes it or writes it.
-pub(crate) fn outgoing(cancelled: CancellationToken) -> (PieceWriter, ArchiveStream) {
+#[must_use]
+pub fn outgoing(cancelled: CancellationToken) -> (PieceWriter, ArchiveStream) {
     let (sender, mut written) = mpsc::channel(PIECES);
     let (out, receiver) = mpsc::channel(1);
     tokio::spawn(cancelled.run_until_cancelled_owned(async move {

@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{Engine, RemoveOptions, Slot, locked, now, report};
 use crate::cgroup;
 use crate::container::{
-    ContainerId, ContainerState, OpenError, Record, RecordedState, Resources, Shim, is_absent, is_own_want, name_client,
+    ContainerId, ContainerState, OpenError, Record, RecordedState, Resources, Shim, is_absent, is_own_want,
+    name_client, text_of,
 };
 use crate::overlay::OverlayContainer;
 
@@ -41,20 +42,33 @@ impl Engine {
     pub(super) async fn end_damaged(&self, damaged: Vec<(ContainerId, String)>) -> Vec<String> {
         let mut warnings = Vec::new();
         for (id, problem) in damaged {
-            crate::container::kill_shims_of(&self.inner.launcher.run_directory(&id));
+            crate::container::kill_shims_of("run", &self.inner.launcher.run_directory(&id));
             let groups =
                 cgroup::plan(&self.inner.launcher.hierarchies, id.as_str(), &Resources::default(), &[]).cgroups;
             let failures = self.inner.launcher.clear(&id, &groups).await;
             report(&id, &failures);
             let outcome = match self.inner.launcher.records.set_aside(&id, now()) {
                 Ok(place) => format!("its directory is kept as {}, remove it when it is of no use", place.display()),
-                Err(error) => crate::container::text_of(&error),
+                Err(error) => text_of(&error),
             };
             let warning = format!("{problem}: container {id} was ended, as nothing is known of it; {outcome}");
             tracing::error!("{warning}");
             warnings.push(warning);
         }
         warnings
+    }
+
+    /// Clears away containers that were being made: nobody was told of them.
+    pub(super) async fn clear_unfinished(&self, unfinished: Vec<ContainerId>) {
+        for id in unfinished {
+            let mut failures = Vec::new();
+            failures.extend(self.inner.roots.remove(id.as_str()).await.err().map(|error| text_of(&error)));
+            // Its directory last, which leads to the rest.
+            if failures.is_empty() {
+                failures.extend(self.inner.launcher.records.remove(&id).err().map(|error| text_of(&error)));
+            }
+            report(&id, &failures);
+        }
     }
 
     /// Finds the truth about every recorded container. Each shim has `patience` to answer; one that does not cannot be
@@ -85,7 +99,7 @@ impl Engine {
                         seconds = patience.as_secs(),
                         "its shim is there and does not answer: the container is ended, as nothing can be done with it"
                     );
-                    crate::container::kill_shims_of(&self.inner.launcher.run_directory(&record.id));
+                    crate::container::kill_shims_of("run", &self.inner.launcher.run_directory(&record.id));
                     silent.insert(record.id.clone());
                     ended.push(record);
                 }
@@ -93,10 +107,7 @@ impl Engine {
         }
         let ids: Vec<String> = live.iter().map(|(record, ..)| record.id.to_string()).collect();
         if let Err(error) = self.inner.launcher.networks.adopt(&ids).await {
-            tracing::warn!(
-                error = crate::container::text_of(&error),
-                "not everything about the networks could be adopted"
-            );
+            tracing::warn!(error = text_of(&error), "not everything about the networks could be adopted");
         }
         let on_overlays = live.iter().filter_map(|(record, _, pid, _)| {
             let endpoints = record.config.overlays.clone();
@@ -110,7 +121,7 @@ impl Engine {
         for (record, ..) in &live {
             for volume in crate::container::volumes(&record.id, &record.config, &record.image) {
                 if let Err(error) = self.volumes().mount(&volume.name, record.id.as_str()) {
-                    tracing::warn!(container = %record.id, error = crate::container::text_of(&error), "a volume is not there");
+                    tracing::warn!(container = %record.id, error = text_of(&error), "a volume is not there");
                 }
             }
         }
@@ -126,7 +137,7 @@ impl Engine {
             if let Some(error) = served {
                 tracing::warn!(
                     container = %record.id,
-                    error = crate::container::text_of(&error),
+                    error = text_of(&error),
                     "the container has no name server"
                 );
             }
@@ -138,6 +149,7 @@ impl Engine {
         for (record, shim, pid, started_at) in live {
             let state = ContainerState::Running { pid, started_at: started_at / 1_000_000 };
             tracing::info!(container = %record.id, pid, "adopted");
+            self.complete_change(&record).await;
             let is_paused = cgroup::is_frozen(&record.cgroups);
             let slot = Arc::new(Slot::new(record, state));
             locked(&slot.data).paused = is_paused;
@@ -150,6 +162,7 @@ impl Engine {
         let mut settled = Vec::new();
         for mut record in ended {
             let removing = record.state == RecordedState::Removing;
+            let volumes = !record.keeps_volumes;
             let before = record.state.clone();
             if record.state == RecordedState::Started {
                 let status = match self.inner.launcher.records.exit(&record.id, record.starts) {
@@ -164,7 +177,7 @@ impl Engine {
             if record.state != before
                 && let Err(error) = self.inner.launcher.records.save(&record)
             {
-                tracing::warn!(container = %record.id, error = crate::container::text_of(&error), "could not record the end");
+                tracing::warn!(container = %record.id, error = text_of(&error), "could not record the end");
             }
             let state = match &record.state {
                 RecordedState::Exited(status) => ContainerState::Exited(status.clone()),
@@ -181,12 +194,39 @@ impl Engine {
                 self.remove_if_asked(&slot);
                 settled.push((Arc::clone(&slot), before));
             }
-            if removing && let Err(error) = self.remove(&id, RemoveOptions { force: true, volumes: true }).await {
-                tracing::warn!(container = %id, error = crate::container::text_of(&error), "a removal could not be completed");
+            if removing && let Err(error) = self.remove(&id, RemoveOptions { force: true, volumes }).await {
+                tracing::warn!(container = %id, error = text_of(&error), "a removal could not be completed");
             }
         }
         self.start_with_daemon(&settled);
         Ok(())
+    }
+}
+
+impl Engine {
+    /// What a crash may have cut short for a container that runs: its limits are those of its record, and it is not held still
+    /// for an image that nobody makes any more.
+    async fn complete_change(&self, record: &Record) {
+        let (launcher, record) = (self.inner.launcher.clone(), record.clone());
+        let work = move || {
+            let id = &record.id;
+            if let Err(error) = launcher.limit(id, &record.config.resources) {
+                let error = text_of(&error);
+                tracing::warn!(container = %id, error, "the limits of its record are not in force");
+            }
+            let held = launcher.held_file(id);
+            if held.exists() {
+                match cgroup::freeze(&record.cgroups, false).and_then(|()| std::fs::remove_file(&held)) {
+                    Ok(()) => tracing::info!(container = %id, "goes on: it was held still for an image"),
+                    Err(error) => {
+                        tracing::warn!(container = %id, %error, "it is held still for an image that nobody makes")
+                    }
+                }
+            }
+        };
+        if let Err(error) = tokio::task::spawn_blocking(work).await {
+            tracing::warn!(%error, "what a crash cut short could not be completed");
+        }
     }
 }
 

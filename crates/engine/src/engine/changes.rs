@@ -9,6 +9,7 @@ use crate::container::{
     ChangeError, ContainerId, ContainerState, EventKind, ExitStatus, NetworkMode, PauseError, Record, RecordedState,
     RenameError, Resources, RestartError, RestartPolicy, pause_after,
 };
+use crate::crash_point::crash_point;
 
 /// What is to be different.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,6 +53,7 @@ impl Engine {
         outcome
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(|source| PauseError::Kernel { id: id.clone(), source })?;
+        crash_point!("pause.frozen");
         locked(&slot.data).paused = paused;
         self.tell(id, if paused { EventKind::Paused } else { EventKind::Unpaused });
         Ok(())
@@ -96,9 +98,11 @@ impl Engine {
             locked(&slot.data).record = Arc::new(back);
             return Err(RenameError::Record { id: id.clone(), source });
         }
+        crash_point!("rename.recorded");
         if let Err(error) = self.networks().rename(id.as_str(), name) {
             tracing::warn!(container = %id, error = crate::container::text_of(&error), "its networks know its former name");
         }
+        crash_point!("rename.told");
         self.tell(id, EventKind::Renamed { before });
         Ok(())
     }
@@ -124,6 +128,7 @@ impl Engine {
                 let task = tokio::task::spawn_blocking(move || launcher.limit(&id, &resources));
                 task.await.unwrap_or_else(|_| Ok(()))?;
             }
+            crash_point!("update.limited");
             record.config.resources = resources;
         }
         if let Some(restart) = change.restart {
@@ -131,6 +136,7 @@ impl Engine {
         }
         self.save(&record).await.map_err(|source| ChangeError::Record { id: id.clone(), source })?;
         locked(&slot.data).record = Arc::new(record);
+        crash_point!("update.recorded");
         self.tell(id, EventKind::Updated);
         Ok(())
     }

@@ -10,7 +10,8 @@ use stack_shim::mount_calls::{c_string, openat2};
 
 use super::Engine;
 use super::difference::{Difference, differences};
-use crate::container::{ContainerId, ContainerState, EventKind, OverlayDirectories};
+use crate::container::{ContainerId, ContainerState, EventKind, OverlayDirectories, PauseError};
+use crate::crash_point::crash_point;
 use crate::image::pack::Packer;
 use crate::image::{CommitChanges, CommitError, Image, Reference};
 
@@ -49,18 +50,9 @@ impl Engine {
             return Err(CommitError::Missing { id: id.clone() });
         }
         let runs = matches!(slot.current(), ContainerState::Running { .. });
-        let paused = if pause && runs && !super::locked(&slot.data).paused {
-            match self.pause(id).await {
-                Ok(()) => true,
-                // It has ended, or somebody else was quicker.
-                Err(crate::container::PauseError::NotRunning { .. } | crate::container::PauseError::Paused { .. }) => {
-                    false
-                }
-                Err(error) => return Err(CommitError::Pause(error)),
-            }
-        } else {
-            false
-        };
+        let paused =
+            if pause && runs && !super::locked(&slot.data).paused { self.hold_still(id).await? } else { false };
+        crash_point!("commit.paused");
         let record = slot.record();
         let images = self.images().clone();
         let shown = name.as_ref().map(Reference::familiar).unwrap_or_default();
@@ -69,12 +61,46 @@ impl Engine {
             images.commit(&record.image_digest, name.as_ref(), &changes, &mut layer)
         };
         let outcome = tokio::task::spawn_blocking(work).await;
-        if paused && let Err(error) = self.unpause(id).await {
-            tracing::debug!(container = %id, %error, "somebody else has let it go on");
+        crash_point!("commit.made");
+        if paused {
+            if let Err(error) = self.unpause(id).await {
+                tracing::debug!(container = %id, %error, "somebody else has let it go on");
+            }
+            self.forget_held(id);
         }
+        crash_point!("commit.resumed");
         let image = outcome.map_err(|_| CommitError::Interrupted)??;
         self.tell(id, EventKind::Committed { image: image.id.to_string(), name: shown });
         Ok(image)
+    }
+
+    /// Pauses a container, and notes that it is for this alone: should this process be killed meanwhile, the next one lets it go
+    /// on. False: it has ended, or somebody else has paused it.
+    async fn hold_still(&self, id: &ContainerId) -> Result<bool, CommitError> {
+        let note = File::create(self.inner.launcher.held_file(id));
+        let paused = match note {
+            Ok(_) => self.pause(id).await,
+            // With its end its directory has gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => Err(PauseError::Kernel { id: id.clone(), source }),
+        };
+        if paused.is_err() {
+            self.forget_held(id);
+        }
+        match paused {
+            Ok(()) => Ok(true),
+            Err(PauseError::NotRunning { .. } | PauseError::Paused { .. }) => Ok(false),
+            Err(error) => Err(CommitError::Pause(error)),
+        }
+    }
+
+    fn forget_held(&self, id: &ContainerId) {
+        match std::fs::remove_file(self.inner.launcher.held_file(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(container = %id, %error, "that it was held still is still noted");
+            }
+            _ => {}
+        }
     }
 }
 

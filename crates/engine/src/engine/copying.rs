@@ -24,6 +24,7 @@ use crate::copying::{
     ArchiveStream, Base, CopyError, ExtractOptions, NoExtraction, PathStat, PieceWriter, View, ViewMount, ViewPlan,
     examine, extraction_point, outgoing,
 };
+use crate::crash_point::crash_point;
 use crate::image::layer::decoder;
 use crate::image::pack::{PackError, Packer};
 use crate::image::stream::{channel, pump};
@@ -145,6 +146,7 @@ impl Engine {
         let cancelled = job.cancelled.clone();
         let (container, path) = (id.clone(), path.to_owned());
         let work = move |view: &View, record: &Record| {
+            crash_point!("copy.viewed");
             let root = view.root()?;
             let directory = extraction_point(root, &path).map_err(|error| match error {
                 NoExtraction::NotADirectory => CopyError::ExtractionPoint,
@@ -156,6 +158,7 @@ impl Engine {
             let root = root.try_clone_to_owned().map_err(|source| path_error(&container, "/", source))?;
             let plain = decoder(&mut reader).map_err(|_| CopyError::Broken)?;
             extract(&mut TarReader::new(plain), root, UnpackLimits::default(), extraction)?;
+            crash_point!("copy.extracted");
             Ok(())
         };
         let mut copy = Box::pin(on_view(job, work));
@@ -212,6 +215,7 @@ impl Engine {
                     .map_err(|error| failed(std::io::Error::other(error)))??,
                 false => Vec::new(),
             };
+            crash_point!("copy.volumes");
             let plan = ViewPlan {
                 id: id.clone(),
                 overlay: record.overlay.clone(),
@@ -359,7 +363,10 @@ async fn on_view<T: Send + 'static>(
     let id = job.plan.id.clone();
     let run = move || {
         let Job { plan, record, guard, cancelled: _, volumes } = job;
-        let outcome = View::open(plan).and_then(|view| work(&view, &record));
+        // One more thread, as that one leaves the host's mounts for good, and volumes are given back among them.
+        let viewing = || View::open(plan).and_then(|view| work(&view, &record));
+        let outcome = std::thread::scope(|scope| scope.spawn(viewing).join()).unwrap_or(Err(CopyError::Broken));
+        crash_point!("copy.ended");
         // In this order: the next to mount the container's files finds nothing mounted.
         drop(volumes);
         drop(guard);

@@ -14,8 +14,9 @@ use super::{Engine, locked};
 use crate::container::exec::{self, ExecConfig, ExecId, ExecState};
 use crate::container::{
     Attach, Attachment, ContainerId, ContainerState, EventKind, Exec, ExecError, Shim, TerminalSize, attach,
-    exec_request, is_absent, spawn_shim,
+    exec_request, is_absent, kill_shims_of, spawn_shim,
 };
+use crate::crash_point::crash_point;
 
 /// How long it is known how an exec ended.
 const KEPT: Duration = Duration::from_secs(300);
@@ -99,6 +100,7 @@ impl Engine {
             source: io::Error::other(error),
         };
         tokio::task::spawn_blocking(work).await.map_err(failed)??;
+        crash_point!("exec.recorded");
         self.forget_execs().await;
         locked(&self.inner.execs).insert(id.clone(), exec);
         self.tell(container, EventKind::ExecCreated { exec: id.clone(), command: config.arguments.join(" ") });
@@ -197,14 +199,18 @@ impl Engine {
             }
         };
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other).map_err(failed("start the helper"))??;
+        crash_point!("exec.launch");
         let child = spawn_shim(&self.inner.launcher.program, "exec", &directory).map_err(failed("start the helper"))?;
         let mut conversation = Shim::connect(&directory).await.map_err(failed("reach the helper"))?;
+        crash_point!("exec.spawned");
         let attachment = match wanted {
             Some(wanted) => Some(attach(&directory, wanted).await.map_err(failed("reach the helper"))?),
             None => None,
         };
+        crash_point!("exec.attached");
         match conversation.ask(&Request::Start).await.map_err(failed("run the command"))? {
             Some(Response::State(State::Running { pid, .. })) => {
+                crash_point!("exec.running");
                 exec.state.send_replace(ExecState::Running { pid });
                 let command = exec.config.arguments.join(" ");
                 self.tell(container, EventKind::ExecStarted { exec: exec.id.clone(), command });
@@ -264,8 +270,11 @@ impl Engine {
                         tracing::warn!(%container, "the helper of a command does not answer: its end will not be known");
                         exec.end(None);
                     }
-                    // Its start was cut short: the helper that nobody starts ends by itself.
-                    _ => exec.end(exec::ended(&directory).map(|record| record.code)),
+                    // Its start was cut short, and nobody else will start it.
+                    _ => {
+                        kill_shims_of("exec", &directory);
+                        exec.end(exec::ended(&directory).map(|record| record.code));
+                    }
                 },
                 // No helper was ever started: it still can be.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

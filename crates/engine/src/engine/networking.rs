@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Engine, locked};
 use crate::container::{ContainerId, ContainerState, NetworkMode, RecordError, Shim, name_client};
+use crate::crash_point::crash_point;
 use crate::dns::ServeError;
 use crate::network::{AttachError, Failures, NetworkEndpoint};
 
@@ -107,6 +108,7 @@ impl Engine {
         let failed = |source| ConnectError::Record { id: id.clone(), source };
         // A crash from here on leaves a container that has the network when it starts the next time.
         self.save(&record).await.map_err(failed)?;
+        crash_point!("connect.recorded");
         if let Some(netns) = self.namespace(id, &slot.current())? {
             let joined = self.join(&record, &netns, &endpoint).await;
             if let Err(error) = joined {
@@ -116,6 +118,7 @@ impl Engine {
                 self.save(&before).await.map_err(failed)?;
                 return Err(error);
             }
+            crash_point!("connect.joined");
             self.tell_network(&endpoint.name, id, true);
         }
         locked(&slot.data).record = Arc::new(record);
@@ -131,6 +134,7 @@ impl Engine {
         let id = &record.id;
         let launcher = &self.inner.launcher;
         let made = launcher.networks.connect(id.as_str(), netns, endpoint).await?;
+        crash_point!("connect.linked");
         let mut newly_served = false;
         if let Some(client) = name_client(&record.config)
             && !launcher.names.update(id.as_str(), client.clone())
@@ -178,11 +182,13 @@ impl Engine {
         }
         self.save(&record).await.map_err(|source| ConnectError::Record { id: id.clone(), source })?;
         locked(&slot.data).record = Arc::new(record.clone());
+        crash_point!("disconnect.recorded");
         let Some(netns) = self.namespace(id, &slot.current())? else { return Ok(()) };
         let launcher = &self.inner.launcher;
         let attached = launcher.networks.attachment(id.as_str()).unwrap_or_default();
         let gone = attached.endpoints.iter().find(|endpoint| endpoint.network == network).cloned();
         launcher.networks.disconnect(id.as_str(), Some(&netns), network).await?;
+        crash_point!("disconnect.left");
         // One that is on no network with names any more keeps its server, which then knows none.
         launcher.names.update(id.as_str(), name_client(&record.config).unwrap_or_default());
         let Some(gone) = gone else { return Ok(()) };

@@ -12,6 +12,7 @@ use crate::cgroup;
 use crate::container::{
     ContainerState, EventKind, ExitStatus, HealthState, Prober, Record, RecordedState, RemoveError, Shim,
 };
+use crate::crash_point::crash_point;
 
 impl Engine {
     /// Waits for the end of a running container, then records it and clears up.
@@ -86,11 +87,14 @@ impl Engine {
             data.health = None;
             data.paused = false;
         }
+        crash_point!("end.noticed");
         // Told before the clearing up, which takes longer; a new start waits for its turn.
         self.record_end(slot, status.clone()).await;
         self.tell_surroundings(&record, false);
+        crash_point!("end.recorded");
         let failures = self.inner.launcher.clear(&record.id, &record.cgroups).await;
         report(&record.id, &failures);
+        crash_point!("end.cleared");
         self.remove_if_asked(slot);
         self.restart_by_policy(slot, &status);
     }

@@ -18,6 +18,7 @@ use super::store::{GetError, Image, ImageStore, Inner};
 use super::telling::familiar;
 use crate::content::store::ContentError;
 use crate::content::{Digest, Hasher};
+use crate::crash_point::crash_point;
 use crate::events::ImageEvent;
 
 /// What the configuration of the new image says.
@@ -157,6 +158,7 @@ impl Inner {
             hasher.finish()
         };
         writer.flush().map_err(PackError::from)?;
+        crash_point!("commit.packed");
         let (blob, size) = (writer.digest(), writer.bytes());
         lease.add(&blob);
         let lock = self.locks.of(&diff_id);
@@ -186,6 +188,7 @@ impl Inner {
         lease.add_record(&record);
         self.blobs.put(&config_text)?;
         self.blobs.put(&manifest)?;
+        crash_point!("commit.documents");
         self.records.put(&record, name.as_slice(), &[])?;
         let records = self.records.all()?;
         Ok(self.assemble(&records, &record)?)

@@ -13,6 +13,7 @@ use super::tar_reader::TarReader;
 use super::unpack::{UnpackError, UnpackLimits, Unpacked, unpack};
 use crate::content::store::{ContentError, is_disk_full, list_digests, sync_directory};
 use crate::content::{Digest, Hasher};
+use crate::crash_point::crash_point;
 use crate::snapshot::removal::remove_tree;
 
 /// Why a layer could not be stored.
@@ -187,6 +188,7 @@ impl LayerStore {
         fs::File::open(&source)
             .and_then(|directory| nix::unistd::syncfs(&directory).map_err(io::Error::from))
             .map_err(LayerError::io("sync", &source))?;
+        crash_point!("layer.unpacked");
         let target = self.layers.join(layer.diff_id.hex());
         match fs::rename(&source, &target) {
             Ok(()) => {
@@ -203,6 +205,7 @@ impl LayerStore {
             }
             Err(error) => return Err(LayerError::io("name", target)(error)),
         }
+        crash_point!("layer.named");
         Ok(sync_directory(&self.layers)?)
     }
 
@@ -217,6 +220,7 @@ impl LayerStore {
         match fs::rename(&from, trash.path()) {
             Ok(()) => {
                 let _ = trash.keep();
+                crash_point!("layer.discarded");
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -20,6 +20,7 @@ use super::store::{Image, ImageStore, Inner};
 use super::stream::{ChannelReader, channel};
 use crate::content::store::is_disk_full;
 use crate::content::{BlobWriter, Digest};
+use crate::crash_point::crash_point;
 use crate::events::ImageEvent;
 
 /// How many indexes may be nested.
@@ -162,6 +163,7 @@ impl ImageStore {
         };
         let total_bytes = manifest.layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
         progress(PullProgress::Resolved { digest: digest.clone(), total_bytes });
+        crash_point!("pull.resolved");
         let config = session.blob(&manifest.config.digest, CONFIGURATION_LIMIT).await?;
         let parsed = parse_configuration(&manifest.config.digest, &config, manifest.layers.len())?;
         let architecture = parsed.document.architecture().to_string();
@@ -194,6 +196,7 @@ impl ImageStore {
             .collect();
         futures::stream::iter(fetches).buffer_unordered(LAYERS_AT_ONCE).try_collect::<()>().await?;
 
+        crash_point!("pull.layers");
         let inner = Arc::clone(&self.inner);
         let names = names(reference, &asked);
         let commit = move || {
@@ -203,7 +206,9 @@ impl ImageStore {
                 inner.blobs.put(bytes)?;
             }
             let indexes: Vec<_> = indexes.into_iter().map(|(digest, _)| digest).collect();
+            crash_point!("pull.documents");
             inner.records.put(&record, &names, &indexes)?;
+            crash_point!("pull.recorded");
             let records = inner.records.all()?;
             let image = inner.assemble(&records, &record)?;
             drop(lease);

@@ -12,6 +12,7 @@ use super::registry::{Credentials, Placed, PullError, Session};
 use super::store::ImageStore;
 use crate::content::Digest;
 use crate::content::store::ContentError;
+use crate::crash_point::crash_point;
 use crate::events::ImageEvent;
 
 /// How many other repositories of a registry are asked for a layer.
@@ -127,6 +128,7 @@ impl ImageStore {
             .await
             .map_err(|_| PushError::Interrupted)??;
         let session = Session::to_registry(&self.inner.registries, reference, credentials);
+        crash_point!("push.begun");
         let mut pushed = Vec::new();
         for work in works {
             pushed.push(self.push_one(&session, reference, work, &records, progress).await?);
@@ -201,8 +203,11 @@ impl ImageStore {
             .map(|layer| self.push_layer(session, layer, others(records, reference, &work.layers), progress).boxed())
             .collect();
         futures::stream::iter(transfers).buffer_unordered(LAYERS_AT_ONCE).try_collect::<()>().await?;
+        crash_point!("push.layers");
         self.put(session, &work.config, &[], &|_| ()).await?;
+        crash_point!("push.content");
         session.put_manifest(&work.tag, &work.media_type, &work.manifest).await?;
+        crash_point!("push.named");
         self.inner.tell_transfer(reference, ImageEvent::Pushed);
         tracing::info!(%reference, tag = work.tag, digest = %work.digest, "image pushed");
         Ok(Pushed { tag: work.tag, digest: work.digest, bytes: work.manifest.len() as u64 })

@@ -18,6 +18,7 @@ use super::telling::familiar;
 use super::unpack::UnpackLimits;
 use crate::content::store::ContentError;
 use crate::content::{BlobStore, Digest, Everything, Garbage, Lease, Leases, garbage};
+use crate::crash_point::crash_point;
 use crate::events::{Events, ImageEvent, Teller};
 
 /// Why the store could not be opened.
@@ -179,6 +180,7 @@ pub struct ImageStore {
 }
 
 pub(super) struct Inner {
+    root: PathBuf,
     pub(super) blobs: BlobStore,
     pub(super) layers: LayerStore,
     pub(super) records: RecordStore,
@@ -209,6 +211,7 @@ impl ImageStore {
         let platform = config.platform.clone().unwrap_or_else(Platform::of_this_host);
         let registries = Registries::new(config)?;
         let inner = Inner {
+            root: root.to_owned(),
             blobs,
             layers,
             records,
@@ -218,6 +221,11 @@ impl ImageStore {
             platform,
             teller: Teller::default(),
         };
+        if inner.collecting().exists()
+            && let Err(error) = inner.collect()
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "removed images still take space");
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -351,7 +359,12 @@ impl ImageStore {
         let inner = Arc::clone(&self.inner);
         let work = move || {
             let before = inner.records.all()?;
+            // Noted first: should this process be killed, the next one frees what is left.
+            fs::write(inner.collecting(), "").map_err(|source| {
+                RemoveError::Free(LayerError::Io { action: "write", path: inner.collecting(), source })
+            })?;
             inner.records.remove(&names, &images)?;
+            crash_point!("image.forgotten");
             inner.tell_untagged(&before, &names);
             for record in images.iter().filter_map(|manifest| before.images.get(manifest)) {
                 inner.tell(record, record.config.as_str(), ImageEvent::Removed);
@@ -372,6 +385,11 @@ impl Lease {
 }
 
 impl Inner {
+    /// There while content is being freed.
+    fn collecting(&self) -> PathBuf {
+        self.root.join("collecting")
+    }
+
     /// Removes everything that no record and no lease needs. Answers the freed bytes of transferred content.
     fn collect(&self) -> Result<u64, LayerError> {
         let freed = self.leases.while_held(|leased| {
@@ -395,8 +413,14 @@ impl Inner {
             }
             Ok::<_, LayerError>(freed)
         })?;
+        crash_point!("image.collected");
         self.layers.empty_trash()?;
-        Ok(freed)
+        match fs::remove_file(self.collecting()) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(LayerError::Io { action: "remove", path: self.collecting(), source })
+            }
+            _ => Ok(freed),
+        }
     }
 
     pub(super) fn assemble(&self, records: &Records, record: &Record) -> Result<Image, GetError> {

@@ -12,6 +12,7 @@ use super::kernel::{self, KernelError};
 use super::networks::{Entry, Networks};
 use super::records::RecordError;
 use super::request::{Attachment, ContainerRecord, Endpoint, NetworkEndpoint};
+use crate::crash_point::crash_point;
 
 impl Networks {
     /// Puts a container that runs onto one more network.
@@ -21,6 +22,7 @@ impl Networks {
     pub async fn connect(&self, id: &str, netns: &File, wanted: &NetworkEndpoint) -> Result<Endpoint, AttachError> {
         let bridge = self.ensure_network(&wanted.name).await?;
         let record = self.decide_joining(id, wanted)?;
+        crash_point!("joining.recorded");
         self.publish();
         let index = record.attachment.endpoints.len().saturating_sub(1);
         let made = async {
@@ -29,8 +31,10 @@ impl Networks {
                 plan.gateway = None;
                 let host = plan.host.clone();
                 kernel::make_link(netns, &plan).await?;
+                crash_point!("joining.linked");
                 kernel::join_bridge(&host, bridge, self.is_isolated(&wanted.name)).await?;
             }
+            crash_point!("joining.bridged");
             self.follow(netns, &record).await
         };
         if let Err(source) = made.await {
@@ -83,6 +87,7 @@ impl Networks {
         };
         // The link goes before the record that knows of it: after a crash between the two it is taken away again.
         failures.extend(kernel::delete_link(&link).await.err().map(Failure::from));
+        crash_point!("leaving.unlinked");
         let after = {
             let mut state = self.lock();
             let Some(entry) = state.containers.get_mut(id) else { return Ok(()) };
@@ -91,6 +96,7 @@ impl Networks {
             entry.record = after.clone();
             after
         };
+        crash_point!("leaving.recorded");
         self.publish();
         let followed = match netns {
             Some(netns) => self.follow(netns, &after).await,

@@ -27,6 +27,7 @@ use super::request::{
 use super::reservation::{ReservationError, Reservations};
 use super::ruleset::{Ruleset, ruleset};
 use super::{USUAL_NETWORK, addressing};
+use crate::crash_point::crash_point;
 use crate::dns::{Directory, Layer};
 use crate::events::{Events, Happening, NetworkEvent, Teller};
 
@@ -179,6 +180,7 @@ impl Networks {
             bridges.push(self.ensure_network(&network.name).await?);
         }
         let record = self.decide(id, request)?;
+        crash_point!("attach.recorded");
         self.publish();
         let made = self.make_links(&record, netns, &bridges).await;
         let made = match made {
@@ -241,7 +243,9 @@ impl Networks {
         for (index, ((endpoint, link), &bridge)) in endpoints.enumerate() {
             let Some(plan) = self.link_plan(record, index) else { continue };
             kernel::make_link(netns, &plan).await?;
+            crash_point!("attach.linked");
             kernel::join_bridge(link, bridge, self.is_isolated(&endpoint.network)).await?;
+            crash_point!("attach.bridged");
         }
         Ok(())
     }
@@ -284,15 +288,18 @@ impl Networks {
         };
         let mut failures: Vec<Failure> = Vec::new();
         failures.extend(self.apply().await.err().map(Failure::from));
+        crash_point!("detach.unruled");
         for link in &record.links {
             failures.extend(kernel::delete_link(link).await.err().map(Failure::from));
         }
         if let Some(address) = record.serving_address().filter(|_| !record.attachment.ports.is_empty()) {
             failures.extend(kernel::forget_connections(address).await.err().map(Failure::from));
         }
+        crash_point!("detach.unlinked");
         if failures.is_empty() {
             match self.records.remove_container(id) {
                 Ok(()) => {
+                    crash_point!("detach.forgotten");
                     let mut state = self.lock();
                     state.containers.remove(id);
                     state.release_ports();
@@ -364,8 +371,10 @@ impl Networks {
         let index = kernel::ensure_bridge(network, network.settings.mtu.unwrap_or(self.config.mtu))
             .await
             .map_err(kernel_refused)?;
+        crash_point!("network.bridge");
         forwarding::route_loopback(&network.bridge).map_err(setting)?;
         self.apply().await.map_err(kernel_refused)?;
+        crash_point!("network.ruled");
         self.open_firewalls().await.map_err(kernel_refused)?;
         Ok(index)
     }
@@ -437,6 +446,7 @@ impl Networks {
             ..NetworkRecord::new(name, &bridge, subnet, settings.gateway.unwrap_or_else(|| addressing::gateway(subnet)))
         };
         self.records.put_network(&network).map_err(|source| NetworkError::Record { name: name.to_owned(), source })?;
+        crash_point!("network.recorded");
         self.lock().networks.insert(name.to_owned(), network.clone());
         self.tell(&network, NetworkEvent::Created);
         Ok(network)
@@ -462,18 +472,23 @@ impl Networks {
         let removed = async {
             self.apply().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
             self.open_firewalls().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
+            crash_point!("network.unruled");
             if !network.found_bridge {
                 kernel::delete_link(&network.bridge)
                     .await
                     .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
             }
+            crash_point!("network.unlinked");
             self.records
                 .remove_network(&network.bridge)
                 .map_err(|source| NetworkError::Record { name: name.to_owned(), source })
         }
         .await;
         match &removed {
-            Ok(()) => self.tell(&network, NetworkEvent::Removed),
+            Ok(()) => {
+                crash_point!("network.forgotten");
+                self.tell(&network, NetworkEvent::Removed);
+            }
             Err(_) => drop(self.lock().networks.insert(name.to_owned(), network)),
         }
         self.publish();

@@ -11,6 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::request::{ContainerRecord, NetworkRecord};
+use crate::crash_point::crash_point;
+
+/// The extension of a file that is being written.
+const NEW: &str = "new";
 
 /// A record that could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +111,14 @@ fn read_all<T: DeserializeOwned>(directory: &Path, warnings: &mut Vec<String>) -
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed(directory))? {
         let path = entry.map_err(failed(directory))?.path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => {}
+            Some(NEW) => {
+                // Of a process that was killed before it gave the file its name.
+                fs::remove_file(&path).map_err(failed(&path))?;
+                continue;
+            }
+            _ => continue,
         }
         let text = fs::read(&path).map_err(failed(&path))?;
         match serde_json::from_slice(&text) {
@@ -128,10 +138,11 @@ fn read_all<T: DeserializeOwned>(directory: &Path, warnings: &mut Vec<String>) -
 }
 
 fn write<T: Serialize>(path: &Path, record: &T) -> Result<(), RecordError> {
-    let temporary = path.with_extension("new");
+    let temporary = path.with_extension(NEW);
     let attempt = || -> io::Result<()> {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(&serde_json::to_vec_pretty(record).map_err(io::Error::other)?)?;
+        crash_point!("network_record.written");
         fs::rename(&temporary, path)
     };
     attempt().map_err(|source| RecordError { what: "write", path: path.to_owned(), source })

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::crash_point::crash_point;
 use libseccomp::error::SeccompError;
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 pub use profile::{Action, Comparison, Condition, Filter, ProfileError, Rule, default_profile, parse};
@@ -109,6 +110,27 @@ pub fn compile(filter: &Filter) -> Result<Vec<u8>, FilterError> {
     Ok(bytes)
 }
 
+/// How a filter's file is called until it is whole.
+const UNNAMED: &str = ".filter-";
+
+/// Takes away what a process that was killed had begun to write below `directory`.
+///
+/// # Errors
+/// When something of it cannot be removed.
+pub fn sweep(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(UNNAMED.as_bytes()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// The compiled filter's file below `directory`, compiled first if it is not there.
 ///
 /// # Errors
@@ -127,9 +149,10 @@ pub fn cached(directory: &Path, filter: &Filter) -> Result<PathBuf, FilterError>
     let bytes = compile(filter)?;
     let keep = |source| FilterError::Keep { path: path.clone(), source };
     fs::create_dir_all(directory).map_err(keep)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(keep)?;
+    let mut file = tempfile::Builder::new().prefix(UNNAMED).tempfile_in(directory).map_err(keep)?;
     file.write_all(&bytes).map_err(keep)?;
     file.as_file().sync_all().map_err(keep)?;
+    crash_point!("filter.written");
     file.persist(&path).map_err(|error| keep(error.error))?;
     Ok(path)
 }

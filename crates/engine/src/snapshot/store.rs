@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::removal::remove_tree;
+use crate::crash_point::crash_point;
 use crate::image::Image;
 
 /// The longest name of a snapshot.
@@ -116,6 +117,7 @@ impl Snapshots {
         for directory in [&new, &upper, &new.join("work")] {
             fs::create_dir(directory).map_err(SnapshotError::io("make the directory", directory))?;
         }
+        crash_point!("snapshot.directories");
         // The merged root has the upper directory's mode and owner, so these must be the image's.
         let (mode, user, group) = match &image.root_template {
             Some(template) => {
@@ -137,8 +139,9 @@ impl Snapshots {
         let note = new.join("mount.json");
         serde_json::to_vec(&mount)
             .map_err(io::Error::from)
-            .and_then(|text| write_synced(&note, &text))
+            .and_then(|text| fs::write(&note, text))
             .map_err(SnapshotError::io("write", &note))?;
+        crash_point!("snapshot.noted");
         match fs::rename(&new, &home) {
             Ok(()) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
@@ -146,6 +149,7 @@ impl Snapshots {
             }
             Err(error) => return Err(SnapshotError::io("name", &home)(error)),
         }
+        crash_point!("snapshot.named");
         fs::File::open(&self.containers)
             .and_then(|directory| directory.sync_all())
             .map_err(SnapshotError::io("sync", &self.containers))?;
@@ -183,6 +187,7 @@ impl Snapshots {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(SnapshotError::io("remove", home)(error)),
         }
+        crash_point!("snapshot.discarded");
         let trash = trash.keep();
         remove_tree(&trash).map_err(SnapshotError::io("remove", trash))
     }
@@ -204,12 +209,6 @@ impl Snapshots {
         ids.sort();
         Ok(ids)
     }
-}
-
-fn write_synced(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = fs::File::create_new(path)?;
-    io::Write::write_all(&mut file, text)?;
-    file.sync_all()
 }
 
 fn check(id: &str) -> Result<(), SnapshotError> {

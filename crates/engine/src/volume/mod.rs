@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,10 +15,18 @@ mod mounted;
 mod options;
 mod usage;
 
+use crate::crash_point::crash_point;
 use crate::events::{Events, Happening, Teller, VolumeEvent};
+use crate::snapshot::removal::remove_tree;
 use mounted::Mounts;
 pub use options::OptionsError;
 pub(crate) use usage::bytes_below;
+
+/// The file in a volume's directory that says what it is.
+const RECORD: &str = "volume.json";
+/// How directories are called that are no volumes yet, and that are none any more. No volume's name begins so.
+const NEW: &str = ".new-";
+const GONE: &str = ".gone-";
 
 /// What is known of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +124,18 @@ fn check(name: &str) -> Result<(), VolumeError> {
     }
 }
 
+/// Takes away what a process that was killed has half made or half removed.
+fn sweep_unfinished(root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if [NEW, GONE].iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 impl Volumes {
     /// The volumes below `root`, which is made.
     ///
@@ -123,6 +144,7 @@ impl Volumes {
     pub fn open(root: &Path) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o711).create(root)?;
+        sweep_unfinished(root)?;
         Ok(Self { root: root.to_owned(), mounts: Arc::default(), teller: Teller::default() })
     }
 
@@ -159,11 +181,10 @@ impl Volumes {
         let directory = self.root.join(name);
         let data = directory.join("_data");
         let make = || -> io::Result<bool> {
-            let record = directory.join("volume.json");
+            let record = directory.join(RECORD);
             if record.exists() && data.is_dir() {
                 return Ok(false);
             }
-            fs::create_dir_all(&data)?;
             let created_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
             let volume = Volume {
                 name: name.to_owned(),
@@ -172,11 +193,26 @@ impl Volumes {
                 owner: owner.map(str::to_owned),
                 options: options.clone(),
             };
-            let mut file = tempfile::NamedTempFile::new_in(&directory)?;
+            // Made aside: what has the name is whole.
+            let aside = tempfile::Builder::new().prefix(NEW).tempdir_in(&self.root)?;
+            fs::create_dir(aside.path().join("_data"))?;
+            crash_point!("volume.directory");
+            let mut file = fs::File::create_new(aside.path().join(RECORD))?;
             file.write_all(&serde_json::to_vec_pretty(&volume)?)?;
-            file.as_file().sync_all()?;
-            file.persist(&record)?;
-            fs::File::open(&directory)?.sync_all()?;
+            file.sync_all()?;
+            fs::File::open(aside.path())?.sync_all()?;
+            fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o755))?;
+            crash_point!("volume.written");
+            match fs::rename(aside.path(), &directory) {
+                Ok(()) => drop(aside.keep()),
+                // Data without a record, of an engine that made volumes in place: it gets one.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOTEMPTY)) => {
+                    fs::create_dir_all(&data)?;
+                    fs::rename(aside.path().join(RECORD), &record)?;
+                }
+                Err(error) => return Err(error),
+            }
+            crash_point!("volume.named");
             fs::File::open(&self.root)?.sync_all()?;
             Ok(true)
         };
@@ -253,9 +289,8 @@ impl Volumes {
     /// When there is none or its record cannot be read.
     pub fn inspect(&self, name: &str) -> Result<Volume, VolumeError> {
         check(name)?;
-        let read = || -> io::Result<Volume> {
-            Ok(serde_json::from_slice(&fs::read(self.root.join(name).join("volume.json"))?)?)
-        };
+        let read =
+            || -> io::Result<Volume> { Ok(serde_json::from_slice(&fs::read(self.root.join(name).join(RECORD))?)?) };
         read().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => VolumeError::Missing { name: name.to_owned() },
             _ => VolumeError::Disk { what: "read", name: name.to_owned(), source },
@@ -300,11 +335,17 @@ impl Volumes {
             name: name.to_owned(),
             source,
         })?;
-        // Links in the data are removed, not followed.
-        fs::remove_dir_all(self.root.join(name)).map_err(|source| match source.kind() {
+        crash_point!("volume.unmounted");
+        let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => VolumeError::Missing { name: name.to_owned() },
             _ => VolumeError::Disk { what: "remove", name: name.to_owned(), source },
-        })?;
+        };
+        // Its name goes first, at once: a volume is never there with a part of its data.
+        let aside = tempfile::Builder::new().prefix(GONE).tempdir_in(&self.root).map_err(failed)?;
+        fs::rename(self.root.join(name), aside.path()).map_err(failed)?;
+        crash_point!("volume.discarded");
+        // Links in the data are removed, not followed.
+        remove_tree(&aside.keep()).map_err(failed)?;
         self.tell(name, VolumeEvent::Removed);
         Ok(())
     }
@@ -330,6 +371,14 @@ mod tests {
         volumes.remove("data", vec![]).unwrap();
         assert!(place.path().exists());
         assert!(matches!(volumes.remove("data", vec![]), Err(VolumeError::Missing { .. })));
+        let left = [".new-1", ".gone-2"].map(|name| place.path().join("volumes").join(name));
+        left.iter().for_each(|path| fs::create_dir_all(path.join("_data")).unwrap());
+        let volumes = Volumes::open(&place.path().join("volumes")).unwrap();
+        assert!(left.iter().all(|path| !path.exists()), "what was half done is taken away");
+        fs::create_dir_all(place.path().join("volumes/old/_data/kept")).unwrap();
+        volumes.ensure("old", &labels, None).unwrap();
+        assert!(volumes.data("old").unwrap().join("kept").exists(), "data without a record gets one");
+        assert_eq!(fs::read_dir(place.path().join("volumes")).unwrap().count(), 1);
         for bad in ["", "..", "a/b", "/etc", "-x"] {
             assert!(matches!(volumes.ensure(bad, &labels, None), Err(VolumeError::Name { .. })), "{bad}");
         }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::mount::{MntFlags, mount, umount2};
 
 use super::options::MountSource;
+use crate::crash_point::crash_point;
 
 /// Who has which volume mounted.
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ impl Mounts {
                 }
             }
         }
+        crash_point!("volume.mounted");
         users.entry(volume.to_owned()).or_default().insert(container.to_owned());
         Ok(())
     }
