@@ -457,6 +457,10 @@ impl ApiError {
                 StartError::Spec { .. } | StartError::MountSource { .. } | StartError::Device { .. } => {
                     StatusCode::BAD_REQUEST
                 }
+                // A network that was there when the container was made.
+                StartError::Network { source: network::AttachError::Network(NetworkError::Missing { .. }), .. } => {
+                    StatusCode::NOT_FOUND
+                }
                 // The program is not there or cannot be run.
                 StartError::Container { .. } if matches!(error.exit_code(), 126 | 127) => StatusCode::BAD_REQUEST,
                 StartError::Container { .. }
@@ -547,6 +551,7 @@ fn network_status(error: &NetworkError) -> StatusCode {
         NetworkError::Exists { .. } => StatusCode::CONFLICT,
         NetworkError::Missing { .. } => StatusCode::NOT_FOUND,
         NetworkError::NoSubnet { .. }
+        | NetworkError::NoSubnet6 { .. }
         | NetworkError::BridgeTaken { .. }
         | NetworkError::Overlap { .. }
         | NetworkError::InUse { .. } => StatusCode::FORBIDDEN,
@@ -559,9 +564,10 @@ fn network_status(error: &NetworkError) -> StatusCode {
 fn endpoint_status(error: &network::AttachError) -> StatusCode {
     use network::AttachError;
     match error {
-        AttachError::Id { .. } | AttachError::NetworkTwice { .. } | AttachError::OutsideSubnet { .. } => {
-            StatusCode::BAD_REQUEST
-        }
+        AttachError::Id { .. }
+        | AttachError::NetworkTwice { .. }
+        | AttachError::OutsideSubnet { .. }
+        | AttachError::NoIpv6 { .. } => StatusCode::BAD_REQUEST,
         AttachError::AddressTaken { .. } | AttachError::Connected { .. } | AttachError::NotConnected { .. } => {
             StatusCode::FORBIDDEN
         }

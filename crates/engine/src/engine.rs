@@ -717,7 +717,7 @@ impl Engine {
             addresses: attachment
                 .endpoints
                 .iter()
-                .map(|endpoint| endpoint.address.addr())
+                .flat_map(crate::network::Endpoint::addresses)
                 .chain(record.config.overlays.iter().flat_map(OverlayEndpoint::own_addresses))
                 .collect(),
             ports: attachment.ports,

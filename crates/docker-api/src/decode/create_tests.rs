@@ -239,7 +239,9 @@ fn networks_and_ports() {
     let host = |host: Value| refused(json!({"HostConfig": host}));
     assert_eq!(host(json!({"NetworkMode": "nowhere"})), (404, "network nowhere not found".to_owned()));
     assert_eq!(host(json!({"NetworkMode": "container:nobody"})).0, 404);
-    assert_eq!(host(json!({"PortBindings": {"80/tcp": [{"HostPort": "1-5"}]}})).0, 501);
+    for wrong in ["5-1", "0-5", "1-x", "1-70000", "-"] {
+        assert_eq!(host(json!({"PortBindings": {"80/tcp": [{"HostPort": wrong}]}})).0, 400, "{wrong}");
+    }
     assert_eq!(host(json!({"PortBindings": {"80/icmp": [{"HostPort": "1"}]}})).0, 400);
     assert_eq!(host(json!({"PortBindings": {"0/tcp": [{"HostPort": "1"}]}})).0, 400);
     assert_eq!(host(json!({"ExtraHosts": ["a:b"]})).0, 400);

@@ -1,10 +1,10 @@
 //! Pure. The body of `POST /networks/create` as the engine's settings: every field is applied, or refused with its name.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use bollard_stubs::models::NetworkCreateRequest;
-use ipnet::Ipv4Net;
-use stack_engine::network::{NetworkSettings, USUAL_NETWORK};
+use bollard_stubs::models::{IpamConfig, NetworkCreateRequest};
+use ipnet::IpNet;
+use stack_engine::network::{GatewayMode, NetworkSettings, USUAL_NETWORK};
 
 use super::create::{CreationError, invalid, without};
 use crate::error::ApiError;
@@ -40,7 +40,6 @@ pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSetting
     without(request.config_only.unwrap_or(false), "ConfigOnly")?;
     let from = request.config_from.and_then(|from| from.network).is_some_and(|network| !network.is_empty());
     without(from, "ConfigFrom")?;
-    without(request.enable_ipv6.unwrap_or(false), "EnableIPv6")?;
     without(request.enable_ipv4 == Some(false), "a network without IPv4")?;
     if request.scope.as_deref().is_some_and(|scope| !["", "local"].contains(&scope)) {
         return Err(ApiError::NoManager);
@@ -48,6 +47,7 @@ pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSetting
     let mut settings = NetworkSettings {
         internal: request.internal.unwrap_or(false),
         attachable: request.attachable.unwrap_or(false),
+        ipv6: request.enable_ipv6.unwrap_or(false),
         labels: request.labels.unwrap_or_default().into_iter().collect(),
         options: request.options.unwrap_or_default().into_iter().collect(),
         ..NetworkSettings::default()
@@ -58,40 +58,86 @@ pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSetting
         return Err(not_yet("an IPAM driver other than `default`".to_owned()));
     }
     without(addresses.options.is_some_and(|options| !options.is_empty()), "IPAM.Options")?;
-    let pools = addresses.config.unwrap_or_default();
-    if pools.len() > 1 {
-        return Err(not_yet("more than one subnet in a bridge network".to_owned()));
-    }
-    for pool in pools {
-        settings.subnet = subnet("subnet", pool.subnet.as_deref())?;
-        settings.range = subnet("ip-range", pool.ip_range.as_deref())?;
-        settings.gateway = address("gateway", pool.gateway.as_deref())?;
-        for (name, text) in pool.auxiliary_addresses.unwrap_or_default() {
-            if let Some(found) = address("auxiliary address", Some(&text))? {
-                settings.auxiliary.insert(name, found);
-            }
-        }
+    for pool in addresses.config.unwrap_or_default() {
+        apply_pool(&mut settings, pool)?;
     }
     Ok((name, settings))
+}
+
+/// One subnet of a network; Docker's bridges have one for each family at most.
+fn apply_pool(settings: &mut NetworkSettings, pool: IpamConfig) -> Result<(), ApiError> {
+    let subnet = net("subnet", pool.subnet.as_deref())?;
+    let range = net("ip-range", pool.ip_range.as_deref())?;
+    let gateway = address("gateway", pool.gateway.as_deref())?;
+    let twice = || ApiError::from(CreationError::Rule("bridge driver doesn't support multiple subnets"));
+    let mixed = || {
+        invalid(
+            "ip-range or gateway",
+            subnet.map(|net| net.to_string()).unwrap_or_default(),
+            "expected one of the family of its subnet",
+        )
+    };
+    let is_ipv6 = match (subnet, gateway) {
+        (Some(net), _) => matches!(net, IpNet::V6(_)),
+        (None, Some(gateway)) => gateway.is_ipv6(),
+        (None, None) => false,
+    };
+    if is_ipv6 {
+        if settings.subnet6.is_some() {
+            return Err(twice());
+        }
+        match (subnet, range, gateway) {
+            (None | Some(IpNet::V6(_)), None | Some(IpNet::V6(_)), None | Some(IpAddr::V6(_))) => {}
+            _ => return Err(mixed().into()),
+        }
+        settings.subnet6 = subnet.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None });
+        settings.range6 = range.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None });
+        settings.gateway6 = gateway.and_then(|at| if let IpAddr::V6(at) = at { Some(at) } else { None });
+    } else {
+        if settings.subnet.is_some() {
+            return Err(twice());
+        }
+        match (subnet, range, gateway) {
+            (None | Some(IpNet::V4(_)), None | Some(IpNet::V4(_)), None | Some(IpAddr::V4(_))) => {}
+            _ => return Err(mixed().into()),
+        }
+        settings.subnet = subnet.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None });
+        settings.range = range.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None });
+        settings.gateway = gateway.and_then(|at| if let IpAddr::V4(at) = at { Some(at) } else { None });
+    }
+    for (name, text) in pool.auxiliary_addresses.unwrap_or_default() {
+        if let Some(found) = address("auxiliary address", Some(&text))? {
+            settings.auxiliary.insert(name, found);
+        }
+    }
+    Ok(())
 }
 
 fn not_yet(field: String) -> ApiError {
     CreationError::NotSupported { field }.into()
 }
 
-fn subnet(what: &'static str, text: Option<&str>) -> Result<Option<Ipv4Net>, CreationError> {
+fn net(what: &'static str, text: Option<&str>) -> Result<Option<IpNet>, CreationError> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    if text.contains(':') {
-        return Err(CreationError::NotSupported { field: format!("the IPv6 {what} {text}") });
-    }
     text.parse().map(Some).map_err(|_| invalid(what, text, "invalid CIDR block notation"))
 }
 
-fn address(what: &'static str, text: Option<&str>) -> Result<Option<Ipv4Addr>, CreationError> {
+fn address(what: &'static str, text: Option<&str>) -> Result<Option<IpAddr>, CreationError> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     // Docker takes a gateway with the length of its subnet, too.
     let plain = text.split_once('/').map_or(text, |(address, _)| address);
     plain.parse().map(Some).map_err(|_| invalid(what, text, "invalid address"))
+}
+
+/// How a family leads in and out.
+fn mode(value: &str) -> Result<GatewayMode, CreationError> {
+    match value {
+        "" | "nat" => Ok(GatewayMode::Nat),
+        "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
+        "routed" => Ok(GatewayMode::Routed),
+        "isolated" => Ok(GatewayMode::Isolated),
+        other => Err(invalid("gateway mode", other, "expected nat, nat-unprotected, routed or isolated")),
+    }
 }
 
 /// The driver's options that mean something to it; the others are passed over, as Docker does.
@@ -102,17 +148,22 @@ fn apply_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
             "com.docker.network.bridge.enable_icc" => settings.isolated = !flag(&value)?,
             "com.docker.network.bridge.enable_ip_masquerade" => settings.keeps_source = !flag(&value)?,
             "com.docker.network.bridge.host_binding_ipv4" => {
-                let found = address("host binding address", Some(&value))?;
-                settings.published_at = found.filter(|address| !address.is_unspecified());
+                settings.published_at = match address("host binding address", Some(&value))? {
+                    Some(IpAddr::V6(_)) => {
+                        return Err(invalid("host binding address", value, "expected an IPv4 address"));
+                    }
+                    Some(IpAddr::V4(found)) => Some(found).filter(|address| !address.is_unspecified()),
+                    None => None,
+                };
             }
             "com.docker.network.driver.mtu" => {
                 let found = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
                 // Zero is Docker's word for the usual one.
                 settings.mtu = Some(found).filter(|&bytes| bytes > 0);
             }
-            "com.docker.network.bridge.gateway_mode_ipv4" if value != "nat" && !value.is_empty() => {
-                return Err(CreationError::NotSupported { field: format!("the gateway mode {value}") });
-            }
+            "com.docker.network.bridge.gateway_mode_ipv4" => settings.gateway_mode4 = mode(&value)?,
+            // Without IPv6 there is nothing that it could say something of.
+            "com.docker.network.bridge.gateway_mode_ipv6" if settings.ipv6 => settings.gateway_mode6 = mode(&value)?,
             _ => {}
         }
     }
@@ -152,16 +203,49 @@ mod tests {
         assert_eq!(name, "front");
         assert_eq!((found.internal, found.attachable, found.isolated, found.keeps_source), (true, true, true, true));
         assert_eq!((found.bridge.as_deref(), found.mtu), (Some("br7"), Some(1400)));
-        assert_eq!(found.published_at, Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(found.published_at, Some([127, 0, 0, 1].into()));
         assert_eq!(found.range, Some("10.1.2.0/24".parse().unwrap()));
-        assert_eq!((found.gateway, found.auxiliary["x"]), (Some([10, 1, 0, 9].into()), [10, 1, 2, 3].into()));
+        assert_eq!((found.gateway, found.auxiliary["x"]), (Some([10, 1, 0, 9].into()), IpAddr::from([10, 1, 2, 3])));
         assert_eq!((found.labels["a"].as_str(), found.options["other"].as_str()), ("b", "x"));
+        let (_, six) = decode(serde_json::json!({
+            "Name": "six", "EnableIPv6": true,
+            "Options": {"com.docker.network.bridge.gateway_mode_ipv6": "routed"},
+            "IPAM": {"Config": [
+                {"Subnet": "fd00:1::/64", "IPRange": "fd00:1::/80", "Gateway": "fd00:1::9", "AuxiliaryAddresses": {"y": "fd00:1::8"}},
+                {"Subnet": "10.1.0.0/16"}
+            ]}
+        }))
+        .unwrap();
+        assert_eq!((six.ipv6, six.gateway_mode6, six.gateway_mode4), (true, GatewayMode::Routed, GatewayMode::Nat));
+        assert_eq!(
+            (six.subnet6.unwrap().to_string(), six.subnet.unwrap().to_string()),
+            ("fd00:1::/64".into(), "10.1.0.0/16".into())
+        );
+        assert_eq!(
+            (six.gateway6.unwrap().to_string(), six.range6.unwrap().to_string()),
+            ("fd00:1::9".into(), "fd00:1::/80".into())
+        );
+        assert_eq!(six.auxiliary["y"].to_string(), "fd00:1::8");
         for (wrong, status, text) in [
             (serde_json::json!({"Name": "bridge"}), 403, "operation is not permitted on predefined bridge network"),
             (serde_json::json!({"Name": ""}), 400, "network name"),
             (serde_json::json!({"Name": "a", "Driver": "weave"}), 404, "plugin \"weave\" not found"),
             (serde_json::json!({"Name": "a", "Driver": "macvlan"}), 501, "macvlan"),
-            (serde_json::json!({"Name": "a", "EnableIPv6": true}), 501, "EnableIPv6"),
+            (
+                serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}}),
+                400,
+                "bridge driver doesn't support multiple subnets",
+            ),
+            (
+                serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24", "Gateway": "fd00::1"}]}}),
+                400,
+                "family of its subnet",
+            ),
+            (
+                serde_json::json!({"Name": "a", "Options": {"com.docker.network.bridge.gateway_mode_ipv4": "x"}}),
+                400,
+                "nat-unprotected, routed",
+            ),
             (
                 serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "x"}]}}),
                 400,

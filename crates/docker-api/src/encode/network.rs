@@ -62,14 +62,24 @@ fn network(name: &str, driver: &str) -> NetworkInspect {
 fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
     let record = &status.network;
     let settings = &record.settings;
-    let auxiliary: HashMap<String, String> =
-        settings.auxiliary.iter().map(|(name, address)| (name.clone(), address.to_string())).collect();
-    let subnet = IpamConfig {
+    let auxiliary = |is_ipv6: bool| {
+        let of_family = settings.auxiliary.iter().filter(|(_, address)| address.is_ipv6() == is_ipv6);
+        let all: HashMap<String, String> =
+            of_family.map(|(name, address)| (name.clone(), address.to_string())).collect();
+        Some(all).filter(|all| !all.is_empty())
+    };
+    let ipv4 = IpamConfig {
         subnet: Some(record.subnet.to_string()),
         ip_range: settings.range.map(|range| range.to_string()),
         gateway: Some(record.gateway.to_string()),
-        auxiliary_addresses: Some(auxiliary).filter(|all| !all.is_empty()),
+        auxiliary_addresses: auxiliary(false),
     };
+    let ipv6 = record.ipv6.map(|part| IpamConfig {
+        subnet: Some(part.net.to_string()),
+        ip_range: settings.range6.map(|range| range.to_string()),
+        gateway: Some(part.gateway.to_string()),
+        auxiliary_addresses: auxiliary(true),
+    });
     let users = status.containers.iter().filter_map(|user| {
         let endpoint = user.attachment.endpoints.iter().find(|endpoint| endpoint.network == record.name)?;
         let name = containers.iter().find(|container| container.id.as_str() == user.id).map(|found| found.name.clone());
@@ -78,7 +88,7 @@ fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
             endpoint_id: Some(identifier("endpoint", &endpoint.mac)),
             mac_address: Some(endpoint.mac.clone()),
             ipv4_address: Some(endpoint.address.to_string()),
-            ipv6_address: Some(String::new()),
+            ipv6_address: Some(endpoint.ipv6.map(|part| part.net.to_string()).unwrap_or_default()),
         };
         Some((user.id.clone(), resource))
     });
@@ -92,9 +102,10 @@ fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
         created: Some(if record.created_at == 0 { NEVER.to_owned() } else { milliseconds(record.created_at) }),
         ipam: Some(Ipam {
             driver: Some("default".to_owned()),
-            config: Some(vec![subnet]),
+            config: Some([ipv4].into_iter().chain(ipv6).collect()),
             options: Some(HashMap::new()).filter(|_| record.name != USUAL_NETWORK),
         }),
+        enable_ipv6: Some(record.ipv6.is_some()),
         internal: Some(settings.internal),
         attachable: Some(settings.attachable),
         options: Some(options),

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -26,7 +25,7 @@ use crate::dns::{
     Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
     container_resolver_file,
 };
-use crate::network::{NetworkRequest, Networks, USUAL_NETWORK};
+use crate::network::{Endpoint, NetworkRequest, Networks, USUAL_NETWORK};
 use crate::overlay::{Overlay, OverlayEndpoint};
 use crate::seccomp;
 use crate::volume::Volumes;
@@ -263,7 +262,7 @@ impl Launcher {
             name_servers.push(NAME_SERVER.into());
         }
         let gateways = attachment.leading().into_iter().map(|endpoint| endpoint.gateway);
-        let own = attachment.endpoints.iter().map(|endpoint| endpoint.address.addr());
+        let own = attachment.endpoints.iter().flat_map(Endpoint::addresses);
         Ok(Surroundings {
             addresses: own.chain(overlays.iter().flat_map(OverlayEndpoint::own_addresses)).collect(),
             gateway: gateways.chain(overlays.iter().flat_map(|endpoint| endpoint.gateways.iter().copied())).next(),
@@ -309,7 +308,8 @@ impl Launcher {
         let mut linked = config.clone();
         for (other, name) in &config.links {
             let addresses = self.networks.attachment(other.as_str()).unwrap_or_default().endpoints;
-            let lines = addresses.iter().map(|endpoint| (name.clone(), endpoint.address.addr().to_string()));
+            let addresses = addresses.iter().flat_map(Endpoint::addresses);
+            let lines = addresses.map(|address| (name.clone(), address.to_string()));
             linked.extra_hosts.extend(lines);
         }
         fs::write(state.join("hosts"), files::hosts(&hostname, &linked, around))?;
@@ -322,23 +322,31 @@ impl Launcher {
         fs::write(state.join("resolv.conf"), resolver_file)
     }
 
-    /// The network files of a container that runs and has got one more address, and perhaps its first name server. What the
+    /// The network files of a container that runs and has got more addresses, and perhaps its first name server. What the
     /// container itself wrote into them stays.
-    pub fn fill_joined(&self, record: &Record, address: IpAddr, newly_served: bool) -> io::Result<()> {
+    pub fn fill_joined(&self, record: &Record, endpoint: &Endpoint, newly_served: bool) -> io::Result<()> {
         let state = self.records.directory(&record.id);
         let path = state.join("hosts");
         let hostname = spec::hostname(&record.id, &record.config);
-        fs::write(&path, files::hosts_with(&fs::read_to_string(&path)?, &hostname, &record.config, address))?;
+        let mut hosts = fs::read_to_string(&path)?;
+        for address in endpoint.addresses() {
+            hosts = files::hosts_with(&hosts, &hostname, &record.config, address);
+        }
+        fs::write(&path, hosts)?;
         if newly_served {
             fs::write(state.join("resolv.conf"), served_resolver_file(&record.config))?;
         }
         Ok(())
     }
 
-    /// Takes an address that a container has no more out of its hosts file.
-    pub fn forget_address(&self, id: &ContainerId, address: IpAddr) -> io::Result<()> {
+    /// Takes the addresses that a container has no more out of its hosts file.
+    pub fn forget_addresses(&self, id: &ContainerId, endpoint: &Endpoint) -> io::Result<()> {
         let path = self.records.directory(id).join("hosts");
-        fs::write(&path, files::hosts_without(&fs::read_to_string(&path)?, address))
+        let mut hosts = fs::read_to_string(&path)?;
+        for address in endpoint.addresses() {
+            hosts = files::hosts_without(&hosts, address);
+        }
+        fs::write(&path, hosts)
     }
 
     /// Takes away what a start made on the host, running or not. Everything is tried; every failure is told.

@@ -143,7 +143,7 @@ impl Engine {
             launcher.serve_names(id, netns, client, &mut shim).await?;
             newly_served = true;
         }
-        launcher.fill_joined(record, made.address.addr(), newly_served).map_err(|source| ConnectError::System {
+        launcher.fill_joined(record, &made, newly_served).map_err(|source| ConnectError::System {
             id: id.clone(),
             what: "write its network files",
             source,
@@ -187,7 +187,7 @@ impl Engine {
         launcher.names.update(id.as_str(), name_client(&record.config).unwrap_or_default());
         let Some(gone) = gone else { return Ok(()) };
         self.tell_network(network, id, false);
-        launcher.forget_address(id, gone.address.addr()).map_err(|source| ConnectError::System {
+        launcher.forget_addresses(id, &gone).map_err(|source| ConnectError::System {
             id: id.clone(),
             what: "write its network files",
             source,

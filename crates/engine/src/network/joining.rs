@@ -4,7 +4,6 @@
 //! from the records alone: whichever network leads after the change has both.
 
 use std::fs::File;
-use std::net::IpAddr;
 
 use super::addressing;
 use super::errors::{AttachError, Failure, Failures, all_or};
@@ -19,7 +18,7 @@ impl Networks {
     /// # Errors
     /// Why it cannot be; the container is then where it was.
     pub async fn connect(&self, id: &str, netns: &File, wanted: &NetworkEndpoint) -> Result<Endpoint, AttachError> {
-        let bridge = self.ensure_network(&wanted.name).await?;
+        let bridge = self.usable_network(&wanted.name).await?;
         let record = self.decide_joining(id, wanted)?;
         self.publish();
         let index = record.attachment.endpoints.len().saturating_sub(1);
@@ -27,6 +26,7 @@ impl Networks {
             if let Some(mut plan) = self.link_plan(&record, index) {
                 // With the other networks there may be a route already: it is set as a whole below.
                 plan.gateway = None;
+                plan.gateway6 = None;
                 let host = plan.host.clone();
                 kernel::make_link(netns, &plan).await?;
                 kernel::join_bridge(&host, bridge, self.is_isolated(&wanted.name)).await?;
@@ -97,7 +97,8 @@ impl Networks {
             None => self.apply().await,
         };
         failures.extend(followed.err().map(Failure::from));
-        if let Some(address) = before.serving_address().filter(|_| before.leading() != after.leading()) {
+        let stays: Vec<_> = after.serving().map(|(_, address)| address).collect();
+        for (_, address) in before.serving().filter(|(_, address)| !stays.contains(address)) {
             failures.extend(kernel::forget_connections(address).await.err().map(Failure::from));
         }
         all_or(|| format!("could not take container {id} off the network {network}"), failures)
@@ -152,11 +153,10 @@ impl Networks {
 
     /// The default route and the published ports follow the network that leads now.
     async fn follow(&self, netns: &File, record: &ContainerRecord) -> Result<(), KernelError> {
-        let route = record.leading().and_then(|leading| match leading.gateway {
-            IpAddr::V4(gateway) => Some((leading.interface.as_str(), gateway)),
-            IpAddr::V6(_) => None,
-        });
-        kernel::set_default_route(netns, route).await?;
+        let ipv4 = record.leading().map(|leading| (leading.interface.as_str(), leading.gateway));
+        let ipv6 = record.attachment.leading6();
+        let ipv6 = ipv6.map(|(leading, part)| (leading.interface.as_str(), part.gateway.into()));
+        kernel::set_default_routes(netns, ipv4, ipv6).await?;
         self.apply().await
     }
 }

@@ -6,6 +6,7 @@
 //! interface, and a container in the host's namespace is not attached at all.
 
 mod addressing;
+mod choosing;
 mod errors;
 mod forwarding;
 mod joining;
@@ -28,7 +29,8 @@ pub use networks::{Adopted, Networks};
 pub use ports::PortError;
 pub use records::RecordError;
 pub use request::{
-    Attachment, ContainerRecord, Endpoint, MacAddress, MacAddressError, NetworkConfig, NetworkConfigError,
-    NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus, PortBinding, Protocol,
+    Attachment, ContainerRecord, Endpoint, GatewayMode, Ipv6Part, MacAddress, MacAddressError, NetworkConfig,
+    NetworkConfigError, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus, PortBinding,
+    Protocol,
 };
 pub use reservation::ReservationError;

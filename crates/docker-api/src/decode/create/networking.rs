@@ -1,7 +1,7 @@
 //! Pure. The networks of a container, its names and its ports.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use bollard_stubs::models::{ContainerCreateBody, EndpointSettings, HostConfig};
 use stack_engine::container::{ContainerId, NetworkMode};
@@ -126,7 +126,6 @@ pub fn endpoint(
         ));
     }
     let addresses = settings.ipam_config.clone().unwrap_or_default();
-    without(text(&addresses.ipv6_address).is_some(), "IPAMConfig.IPv6Address")?;
     without(addresses.link_local_ips.is_some_and(|all| !all.is_empty()), "IPAMConfig.LinkLocalIPs")?;
     let address = match text(&addresses.ipv4_address) {
         Some(address) => Some(
@@ -136,10 +135,22 @@ pub fn endpoint(
         ),
         None => None,
     };
-    if address.is_some() && name == USUAL {
+    let address6 = match text(&addresses.ipv6_address) {
+        Some(address) => Some(
+            address
+                .parse::<Ipv6Addr>()
+                .map_err(|_| invalid("endpoint settings: IPv6 address", address, "expected such as fd00::7"))?,
+        ),
+        None => None,
+    };
+    if (address.is_some() || address6.is_some()) && name == USUAL {
         return Err(CreationError::Rule("user specified IP address is supported on user defined networks only"));
     }
-    if address.is_some() && known.is_some_and(|known| known.settings.subnet.is_none()) {
+    let is_automatic = |known: &NetworkRecord| {
+        (address.is_some() && known.settings.subnet.is_none())
+            || (address6.is_some() && known.settings.subnet6.is_none())
+    };
+    if known.is_some_and(is_automatic) {
         return Err(CreationError::Rule(
             "user specified IP address is supported only when connecting to networks with user configured subnets",
         ));
@@ -158,7 +169,7 @@ pub fn endpoint(
         }
     }
     let priority = settings.gw_priority.unwrap_or(0);
-    Ok(NetworkEndpoint { name: name.to_owned(), aliases, address, mac, priority, sysctls })
+    Ok(NetworkEndpoint { name: name.to_owned(), aliases, address, address6, mac, priority, sysctls })
 }
 
 /// `net.ipv4.conf.IFNAME.log_martians=1,…`: settings of the interface and of nothing else.
@@ -259,6 +270,23 @@ fn exposed(body: &ContainerCreateBody) -> Result<Vec<String>, CreationError> {
     Ok(all.into_iter().map(|(number, protocol)| format!("{number}/{protocol}")).collect())
 }
 
+/// A port of the host, or the first and the last of several.
+fn host_ports(text: &str) -> Result<(u16, Option<u16>), CreationError> {
+    let refuse = || invalid("HostPort", text, "expected a number from 0 to 65535, or a range such as 8000-8010");
+    let number = |text: &str| text.parse::<u16>().map_err(|_| refuse());
+    match text.split_once('-') {
+        None if text.is_empty() => Ok((0, None)),
+        None => Ok((number(text)?, None)),
+        Some((first, last)) => {
+            let (first, last) = (number(first)?, number(last)?);
+            if first == 0 || last < first {
+                return Err(refuse());
+            }
+            Ok((first, Some(last).filter(|last| *last > first)))
+        }
+    }
+}
+
 fn ports(host: &HostConfig, world: &World, exposed: &[String]) -> Result<Vec<PortBinding>, CreationError> {
     let mut all = Vec::new();
     let mut bound = BTreeSet::new();
@@ -266,23 +294,15 @@ fn ports(host: &HostConfig, world: &World, exposed: &[String]) -> Result<Vec<Por
         let (container_port, protocol) = port(text)?;
         for binding in bindings.iter().flatten() {
             let address = binding.host_ip.as_deref().unwrap_or_default();
-            let host_ip = match address {
-                "" | "0.0.0.0" => None,
-                address => Some(
-                    address.parse().map_err(|_| invalid("HostIp", address, "expected an IP address of the host"))?,
-                ),
-            };
-            let number = binding.host_port.as_deref().unwrap_or_default();
-            let host_port = match number {
-                "" => 0,
-                range if range.contains('-') => {
-                    return Err(CreationError::NotSupported { field: format!("a range of host ports `{range}`") });
-                }
-                number => {
-                    number.parse().map_err(|_| invalid("HostPort", number, "expected a number from 0 to 65535"))?
+            let plain = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+            let host_ip = match plain {
+                "" => None,
+                plain => {
+                    Some(plain.parse().map_err(|_| invalid("HostIp", address, "expected an IP address of the host"))?)
                 }
             };
-            all.push(PortBinding { host_ip, host_port, container_port, protocol, shared: false });
+            let (host_port, host_port_last) = host_ports(binding.host_port.as_deref().unwrap_or_default())?;
+            all.push(PortBinding { host_ip, host_port, host_port_last, container_port, protocol, shared: false });
             bound.insert((container_port, protocol));
         }
     }
@@ -290,7 +310,7 @@ fn ports(host: &HostConfig, world: &World, exposed: &[String]) -> Result<Vec<Por
         for text in world.image_ports.iter().chain(exposed) {
             let (container_port, protocol) = port(text)?;
             if bound.insert((container_port, protocol)) {
-                all.push(PortBinding { host_ip: None, host_port: 0, container_port, protocol, shared: false });
+                all.push(PortBinding { container_port, protocol, ..PortBinding::default() });
             }
         }
     }
