@@ -60,8 +60,9 @@ pub fn overlays(node: NodeId, networks: &HostNetworks, underlay: Underlay) -> Ov
 fn neighbours(node: NodeId, document: &NetworkDocument) -> Vec<Neighbour> {
     let hosts = document.hosts.iter().map(|(host, entry)| (*host, &entry.addresses));
     let tasks = document.endpoints.values().map(|endpoint| (endpoint.node, &endpoint.addresses));
+    let guests = document.guests.values().map(|guest| (guest.node, &guest.addresses));
     let mut neighbours = Vec::new();
-    for (host, addresses) in hosts.chain(tasks).filter(|(host, _)| *host != node) {
+    for (host, addresses) in hosts.chain(tasks).chain(guests).filter(|(host, _)| *host != node) {
         let Some(entry) = document.hosts.get(&host) else { continue };
         let mac = link_address(addresses.iter().copied());
         neighbours.extend(addresses.iter().map(|&address| Neighbour { address, mac, host: entry.underlay }));

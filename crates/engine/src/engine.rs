@@ -241,6 +241,7 @@ impl Engine {
         networks.publish_in(Arc::clone(names.directory()));
         let loaded = records.load()?;
         let launcher = Launcher {
+            between: Arc::default(),
             program,
             hierarchies,
             networks,
@@ -719,6 +720,7 @@ impl Engine {
                 .iter()
                 .flat_map(crate::network::Endpoint::addresses)
                 .chain(record.config.overlays.iter().flat_map(OverlayEndpoint::own_addresses))
+                .chain(attachment.between.iter().flat_map(OverlayEndpoint::own_addresses))
                 .collect(),
             ports: attachment.ports,
             starts: record.starts,

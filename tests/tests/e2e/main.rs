@@ -7,6 +7,7 @@ mod controllers;
 mod disk;
 mod doctor;
 mod files;
+mod guests;
 mod hosts;
 mod identities;
 mod lifecycle;

@@ -9,7 +9,7 @@ fn world() -> World {
         bridges: Vec::new(),
         containers: vec![sample("aa11", "db", running())],
         image_volumes: BTreeMap::from([("aa11".parse().unwrap(), vec!["/var/lib/db".to_owned()])]),
-        networks: vec![KnownNetwork { name: "front".to_owned(), id: "f".repeat(64) }],
+        networks: vec![KnownNetwork { name: "front".to_owned(), id: "f".repeat(64), reach: Reach::Host }],
         image_ports: vec!["80/tcp".to_owned()],
         processors: 4,
     }

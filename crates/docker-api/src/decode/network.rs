@@ -7,16 +7,85 @@ use ipnet::IpNet;
 use stack_engine::network::{GatewayMode, NetworkSettings, USUAL_NETWORK};
 
 use super::create::{CreationError, invalid, without};
+use crate::cluster::NewClusterNetwork;
 use crate::error::ApiError;
 
 /// Networks that are there whatever happens.
 pub const PREDEFINED: [&str; 4] = [USUAL_NETWORK, "host", "none", "default"];
 
-/// What a network shall be, and its name.
-pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), ApiError> {
-    let name = request.name;
-    if PREDEFINED.contains(&name.as_str()) {
-        return Err(ApiError::PredefinedNetwork { name });
+/// A network that is to be made.
+#[derive(Debug)]
+pub enum NewNetwork {
+    /// Of this host: its name and settings.
+    Bridge(String, NetworkSettings),
+    /// Between hosts.
+    Between(NewClusterNetwork),
+}
+
+/// What a network shall be.
+pub fn decode(request: NetworkCreateRequest) -> Result<NewNetwork, ApiError> {
+    let driver = request.driver.as_deref().unwrap_or_default();
+    let scope = request.scope.as_deref().unwrap_or_default();
+    if driver == "overlay" {
+        return between(request).map(NewNetwork::Between);
+    }
+    if !["", "local"].contains(&scope) {
+        return Err(
+            CreationError::NotSupported { field: format!("a {scope} network of another driver than overlay") }.into()
+        );
+    }
+    settings(request).map(|(name, settings)| NewNetwork::Bridge(name, settings))
+}
+
+/// A network between hosts. What such networks cannot be is refused with its name.
+fn between(request: NetworkCreateRequest) -> Result<NewClusterNetwork, ApiError> {
+    check_name(&request.name)?;
+    if request.scope.as_deref().is_some_and(|scope| !["", "swarm"].contains(&scope)) {
+        return Err(
+            invalid("scope", request.scope.unwrap_or_default(), "an overlay network has the scope `swarm`").into()
+        );
+    }
+    without(request.ingress.unwrap_or(false), "Ingress")?;
+    without(request.config_only.unwrap_or(false), "ConfigOnly")?;
+    without(request.enable_ipv4 == Some(false), "a network without IPv4")?;
+    let mut network = NewClusterNetwork {
+        name: request.name,
+        ipv6: request.enable_ipv6.unwrap_or(false),
+        internal: request.internal.unwrap_or(false),
+        attachable: request.attachable.unwrap_or(false),
+        labels: request.labels.unwrap_or_default().into_iter().collect(),
+        ..NewClusterNetwork::default()
+    };
+    for (key, value) in request.options.unwrap_or_default() {
+        match key.as_str() {
+            "com.docker.network.driver.mtu" => {
+                let bytes = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
+                network.mtu = Some(bytes).filter(|&bytes| bytes > 0);
+            }
+            other => without(true, &format!("the option {other} of an overlay network"))?,
+        }
+    }
+    let addresses = request.ipam.unwrap_or_default();
+    without(addresses.driver.is_some_and(|driver| !["", "default"].contains(&driver.as_str())), "an IPAM driver")?;
+    for pool in addresses.config.unwrap_or_default() {
+        let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        without(given(&pool.ip_range), "an ip-range of an overlay network")?;
+        // Every host has an address of its own there, which is its containers' gateway.
+        without(given(&pool.gateway), "a gateway of an overlay network")?;
+        let auxiliary = pool.auxiliary_addresses.is_some_and(|all| !all.is_empty());
+        without(auxiliary, "an auxiliary address of an overlay network")?;
+        network.subnets.extend(net("subnet", pool.subnet.as_deref())?);
+    }
+    for (is_ipv6, family) in [(false, "IPv4"), (true, "IPv6")] {
+        let count = network.subnets.iter().filter(|net| matches!(net, IpNet::V6(_)) == is_ipv6).count();
+        without(count > 1, &format!("more than one {family} subnet of an overlay network"))?;
+    }
+    Ok(network)
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    if PREDEFINED.contains(&name) {
+        return Err(ApiError::PredefinedNetwork { name: name.to_owned() });
     }
     let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
     if name.is_empty() || name.len() > 128 || !name.chars().all(plain) || name.starts_with(['-', '_', '.']) {
@@ -27,12 +96,18 @@ pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSetting
         )
         .into());
     }
+    Ok(())
+}
+
+/// What a network of this host shall be, and its name.
+fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), ApiError> {
+    check_name(&request.name)?;
+    let name = request.name;
     match request.driver.as_deref().unwrap_or_default() {
         "" | "bridge" => {}
         "host" | "null" | "none" => {
             return Err(ApiError::PredefinedNetwork { name: request.driver.unwrap_or_default() });
         }
-        "overlay" => return Err(ApiError::NoManager),
         other @ ("macvlan" | "ipvlan") => return Err(not_yet(format!("the network driver {other}"))),
         other => return Err(ApiError::NoSuchPlugin { name: other.chars().take(80).collect() }),
     }
@@ -41,9 +116,6 @@ pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSetting
     let from = request.config_from.and_then(|from| from.network).is_some_and(|network| !network.is_empty());
     without(from, "ConfigFrom")?;
     without(request.enable_ipv4 == Some(false), "a network without IPv4")?;
-    if request.scope.as_deref().is_some_and(|scope| !["", "local"].contains(&scope)) {
-        return Err(ApiError::NoManager);
-    }
     let mut settings = NetworkSettings {
         internal: request.internal.unwrap_or(false),
         attachable: request.attachable.unwrap_or(false),
@@ -182,13 +254,46 @@ fn flag(value: &str) -> Result<bool, CreationError> {
 mod tests {
     use super::*;
 
-    fn decode(document: serde_json::Value) -> Result<(String, NetworkSettings), ApiError> {
-        settings(serde_json::from_value(document).unwrap())
+    fn bridge(document: serde_json::Value) -> Result<(String, NetworkSettings), ApiError> {
+        match super::decode(serde_json::from_value(document).unwrap())? {
+            NewNetwork::Bridge(name, settings) => Ok((name, settings)),
+            NewNetwork::Between(network) => panic!("{network:?}"),
+        }
+    }
+
+    #[test]
+    fn a_network_between_hosts() {
+        let between = |document: serde_json::Value| match decode(serde_json::from_value(document).unwrap()) {
+            Ok(NewNetwork::Between(network)) => Ok(network),
+            Ok(NewNetwork::Bridge(name, _)) => panic!("{name}"),
+            Err(error) => Err((error.status().as_u16(), error.to_string())),
+        };
+        let made = between(serde_json::json!({
+            "Name": "shared", "Driver": "overlay", "Scope": "swarm", "Attachable": true, "EnableIPv6": true,
+            "Options": {"com.docker.network.driver.mtu": "1300"}, "Labels": {"a": "b"},
+            "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "fd00::/64"}]}
+        }))
+        .unwrap();
+        assert_eq!((made.name.as_str(), made.attachable, made.ipv6, made.mtu), ("shared", true, true, Some(1300)));
+        assert_eq!((made.subnets.len(), made.labels["a"].as_str()), (2, "b"));
+        for (wrong, status, text) in [
+            (serde_json::json!({"Name": "host", "Driver": "overlay"}), 403, "predefined host network"),
+            (serde_json::json!({"Name": "a", "Driver": "overlay", "Scope": "local"}), 400, "scope `swarm`"),
+            (serde_json::json!({"Name": "a", "Driver": "overlay", "Options": {"encrypted": ""}}), 501, "encrypted"),
+            (
+                serde_json::json!({"Name": "a", "Driver": "overlay", "IPAM": {"Config": [{"Gateway": "10.1.0.1"}]}}),
+                501,
+                "a gateway of an overlay network",
+            ),
+        ] {
+            let refusal = between(wrong).unwrap_err();
+            assert!(refusal.0 == status && refusal.1.contains(text), "{refusal:?}");
+        }
     }
 
     #[test]
     fn every_field_is_applied_or_refused() {
-        let (name, found) = decode(serde_json::json!({
+        let (name, found) = bridge(serde_json::json!({
             "Name": "front", "Driver": "bridge", "Internal": true, "Attachable": true, "Labels": {"a": "b"},
             "Options": {
                 "com.docker.network.bridge.name": "br7", "com.docker.network.bridge.enable_icc": "false",
@@ -207,7 +312,7 @@ mod tests {
         assert_eq!(found.range, Some("10.1.2.0/24".parse().unwrap()));
         assert_eq!((found.gateway, found.auxiliary["x"]), (Some([10, 1, 0, 9].into()), IpAddr::from([10, 1, 2, 3])));
         assert_eq!((found.labels["a"].as_str(), found.options["other"].as_str()), ("b", "x"));
-        let (_, six) = decode(serde_json::json!({
+        let (_, six) = bridge(serde_json::json!({
             "Name": "six", "EnableIPv6": true,
             "Options": {"com.docker.network.bridge.gateway_mode_ipv6": "routed"},
             "IPAM": {"Config": [
@@ -257,7 +362,7 @@ mod tests {
                 "maybe",
             ),
         ] {
-            let refusal = decode(wrong).unwrap_err();
+            let refusal = bridge(wrong).unwrap_err();
             assert!(refusal.status() == status && refusal.to_string().contains(text), "{} {refusal}", refusal.status());
         }
     }

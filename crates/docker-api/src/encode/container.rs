@@ -16,6 +16,7 @@ use stack_engine::container::{
     Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice, volumes,
 };
 use stack_engine::network::{Attachment, Endpoint, Protocol};
+use stack_engine::overlay::OverlayEndpoint;
 
 use super::text::{NEVER, identifier, milliseconds, nanoseconds, seconds, signed, span};
 
@@ -104,7 +105,12 @@ impl Subject {
                 let aliases = |name: &str| {
                     config.networks.iter().find(|network| network.name == name).map(|network| network.aliases.clone())
                 };
-                let attached = self.attachment.endpoints.iter();
+                // Without the one that only publishes ports of a container that is on networks between hosts alone.
+                let was_asked = |name: &str| {
+                    config.networks.iter().all(|network| !network.between_hosts)
+                        || config.networks.iter().any(|network| network.name == name)
+                };
+                let attached = self.attachment.endpoints.iter().filter(|found| was_asked(&found.network));
                 let mut all: HashMap<_, _> = attached
                     .map(|found| {
                         (
@@ -113,6 +119,10 @@ impl Subject {
                         )
                     })
                     .collect();
+                for found in &self.attachment.between {
+                    let settings = endpoint_between(found, self.network_id(&found.network), aliases(&found.network));
+                    all.insert(found.network.clone(), settings);
+                }
                 // It has them though it does not run.
                 for network in &config.networks {
                     all.entry(network.name.clone()).or_insert_with(|| EndpointSettings {
@@ -194,6 +204,25 @@ fn endpoint(found: &Endpoint, network_id: String, aliases: Option<Vec<String>>) 
         global_ipv6_address: found.ipv6.map(|part| part.net.addr().to_string()),
         global_ipv6_prefix_len: found.ipv6.map(|part| i64::from(part.net.prefix_len())),
         gw_priority: Some(found.priority),
+        aliases,
+        ..EndpointSettings::default()
+    }
+}
+
+fn endpoint_between(found: &OverlayEndpoint, network_id: String, aliases: Option<Vec<String>>) -> EndpointSettings {
+    let mac = found.mac.map(|byte| format!("{byte:02x}")).join(":");
+    let address = |is_ipv6: bool| found.addresses.iter().find(|net| net.addr().is_ipv6() == is_ipv6);
+    let gateway = |is_ipv6: bool| found.gateways.iter().find(|gateway| gateway.is_ipv6() == is_ipv6);
+    EndpointSettings {
+        network_id: Some(network_id),
+        endpoint_id: Some(identifier("endpoint", &mac)),
+        mac_address: Some(mac),
+        gateway: Some(gateway(false).map(ToString::to_string).unwrap_or_default()),
+        ip_address: address(false).map(|net| net.addr().to_string()),
+        ip_prefix_len: address(false).map(|net| i64::from(net.prefix_len())),
+        ipv6_gateway: gateway(true).map(ToString::to_string),
+        global_ipv6_address: address(true).map(|net| net.addr().to_string()),
+        global_ipv6_prefix_len: address(true).map(|net| i64::from(net.prefix_len())),
         aliases,
         ..EndpointSettings::default()
     }

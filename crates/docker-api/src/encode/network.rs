@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use bollard_stubs::models::{
-    ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkInspect, Volume, VolumeScopeEnum,
+    ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkInspect, PeerInfo, Volume, VolumeScopeEnum,
 };
+use ipnet::IpNet;
 use stack_engine::container::{Container, ContainerState, NetworkMode};
-use stack_engine::network::{NetworkStatus, USUAL_NETWORK};
+use stack_engine::network::{Attachment, NetworkStatus, USUAL_NETWORK};
 
 use super::text::{NEVER, identifier, milliseconds};
+use crate::cluster::ClusterNetwork;
 
 /// The documents of all networks: the bridges, and the kinds of attachment that every host has.
 pub fn networks(bridges: &[NetworkStatus], containers: &[Container]) -> Vec<NetworkInspect> {
@@ -34,6 +36,61 @@ pub fn networks(bridges: &[NetworkStatus], containers: &[Container]) -> Vec<Netw
         all.push(NetworkInspect { containers: Some(users.collect()), ..network(name, driver) });
     }
     all
+}
+
+/// The identifier of a network between hosts.
+pub fn between_id(name: &str) -> String {
+    identifier("network", name)
+}
+
+/// The document of a network between hosts, with the containers of this host that are on it, tasks of stacks among them.
+pub fn between(
+    found: &ClusterNetwork,
+    containers: &[Container],
+    attachment: impl Fn(&str) -> Attachment,
+) -> NetworkInspect {
+    let has_ipv6 = found.subnets.iter().any(|subnet| matches!(subnet, IpNet::V6(_)));
+    let pools =
+        found.subnets.iter().map(|subnet| IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() });
+    let users = containers.iter().filter_map(|container| {
+        if !matches!(container.state, ContainerState::Running { .. }) {
+            return None;
+        }
+        let guests = attachment(container.id.as_str()).between;
+        let all = container.config.overlays.iter().chain(&guests);
+        let endpoint = all.into_iter().find(|endpoint| endpoint.network == found.name)?;
+        let of_family = |is_ipv6: bool| {
+            let address = endpoint.addresses.iter().find(|net| matches!(net, IpNet::V6(_)) == is_ipv6);
+            Some(address.map(ToString::to_string).unwrap_or_default())
+        };
+        let mac = endpoint.mac.map(|byte| format!("{byte:02x}")).join(":");
+        let user = EndpointResource {
+            name: Some(container.name.clone()),
+            endpoint_id: Some(identifier("endpoint", &mac)),
+            mac_address: Some(mac),
+            ipv4_address: of_family(false),
+            ipv6_address: of_family(true),
+        };
+        Some((container.id.to_string(), user))
+    });
+    let mut options =
+        HashMap::from([("com.docker.network.driver.overlay.vxlanid_list".to_owned(), found.vni.to_string())]);
+    options.extend(found.mtu.map(|mtu| ("com.docker.network.driver.mtu".to_owned(), mtu.to_string())));
+    let peers =
+        found.peers.iter().map(|(name, address)| PeerInfo { name: Some(name.clone()), ip: Some(address.clone()) });
+    NetworkInspect {
+        id: Some(between_id(&found.name)),
+        scope: Some("swarm".to_owned()),
+        enable_ipv6: Some(has_ipv6),
+        ipam: Some(Ipam { driver: Some("default".to_owned()), config: Some(pools.collect()), options: None }),
+        internal: Some(found.internal),
+        attachable: Some(found.attachable),
+        options: Some(options),
+        labels: Some(found.labels.clone().into_iter().collect()),
+        containers: Some(users.collect()),
+        peers: Some(peers.collect()),
+        ..network(&found.name, "overlay")
+    }
 }
 
 fn network(name: &str, driver: &str) -> NetworkInspect {

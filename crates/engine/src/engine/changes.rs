@@ -96,6 +96,7 @@ impl Engine {
             locked(&slot.data).record = Arc::new(back);
             return Err(RenameError::Record { id: id.clone(), source });
         }
+        self.tell_guest_names(id, &locked(&slot.data).record.clone());
         if let Err(error) = self.networks().rename(id.as_str(), name) {
             tracing::warn!(container = %id, error = crate::container::text_of(&error), "its networks know its former name");
         }

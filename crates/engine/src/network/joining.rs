@@ -11,6 +11,7 @@ use super::kernel::{self, KernelError};
 use super::networks::{Entry, Networks};
 use super::records::RecordError;
 use super::request::{Attachment, ContainerRecord, Endpoint, NetworkEndpoint};
+use crate::overlay::OverlayEndpoint;
 
 impl Networks {
     /// Puts a container that runs onto one more network.
@@ -119,6 +120,24 @@ impl Networks {
         self.records.put_container(&record)
     }
 
+    /// Changes what is kept of a container's interfaces on networks between hosts.
+    ///
+    /// # Errors
+    /// When it cannot be written down; what is in memory is changed all the same.
+    pub(crate) fn note_between(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Vec<OverlayEndpoint>),
+    ) -> Result<(), RecordError> {
+        let record = {
+            let mut state = self.lock();
+            let Some(entry) = state.containers.get_mut(id) else { return Ok(()) };
+            change(&mut entry.record.attachment.between);
+            entry.record.clone()
+        };
+        self.records.put_container(&record)
+    }
+
     /// The networks whose links to a container are not there, though its record has them.
     ///
     /// # Errors
@@ -153,9 +172,18 @@ impl Networks {
 
     /// The default route and the published ports follow the network that leads now.
     async fn follow(&self, netns: &File, record: &ContainerRecord) -> Result<(), KernelError> {
+        // Where no network of this host leads outside, one between hosts may.
+        let by_between = |is_ipv6: bool| {
+            let mut ways =
+                record.attachment.between.iter().flat_map(|endpoint| {
+                    endpoint.gateways.iter().map(|gateway| (endpoint.interface.as_str(), *gateway))
+                });
+            ways.find(|(_, gateway)| gateway.is_ipv6() == is_ipv6)
+        };
         let ipv4 = record.leading().map(|leading| (leading.interface.as_str(), leading.gateway));
         let ipv6 = record.attachment.leading6();
         let ipv6 = ipv6.map(|(leading, part)| (leading.interface.as_str(), part.gateway.into()));
+        let (ipv4, ipv6) = (ipv4.or_else(|| by_between(false)), ipv6.or_else(|| by_between(true)));
         kernel::set_default_routes(netns, ipv4, ipv6).await?;
         self.apply().await
     }
@@ -164,7 +192,7 @@ impl Networks {
 /// The same container off one network.
 fn without(record: &ContainerRecord, network: &str) -> ContainerRecord {
     let mut left = ContainerRecord {
-        attachment: Attachment { endpoints: Vec::new(), ports: record.attachment.ports.clone() },
+        attachment: Attachment { endpoints: Vec::new(), ..record.attachment.clone() },
         links: Vec::new(),
         aliases: Vec::new(),
         sysctls: Vec::new(),

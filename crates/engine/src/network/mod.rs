@@ -6,6 +6,7 @@
 //! interface, and a container in the host's namespace is not attached at all.
 
 mod addressing;
+mod between;
 mod choosing;
 mod errors;
 mod forwarding;
@@ -20,6 +21,7 @@ mod request;
 mod reservation;
 mod ruleset;
 
+pub use between::{BetweenHosts, Place, PlaceError};
 pub use errors::{AttachError, Failure, Failures, NetworkError, OpenError};
 pub use forwarding::SettingError;
 pub(crate) use kernel::inside as in_namespace;

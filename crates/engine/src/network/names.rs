@@ -70,7 +70,7 @@ mod tests {
             name: "web".to_owned(),
             attachment: Attachment {
                 endpoints: vec![endpoint("bridge", "10.0.0.2/24", "eth0"), endpoint("front", "10.0.1.2/24", "eth1")],
-                ports: Vec::new(),
+                ..Attachment::default()
             },
             links: Vec::new(),
             sysctls: Vec::new(),

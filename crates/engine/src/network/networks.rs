@@ -210,7 +210,7 @@ impl Networks {
             id: id.to_owned(),
             hostname: request.hostname.clone(),
             name: request.name.clone(),
-            attachment: Attachment::default(),
+            attachment: Attachment { between: request.between.clone(), ..Attachment::default() },
             links: Vec::new(),
             sysctls: Vec::new(),
             aliases: request.networks.iter().map(|network| network.aliases.clone()).collect(),
@@ -274,6 +274,11 @@ impl Networks {
             gateway6: endpoint.ipv6.map(|part| part.gateway).filter(|_| leads6),
             mtu: mtu.unwrap_or(self.config.mtu),
         })
+    }
+
+    /// Whether a network leads nowhere; one that is not there yet will not be such.
+    pub(crate) fn is_internal(&self, name: &str) -> bool {
+        self.lock().networks.get(name).is_some_and(|network| network.settings.internal)
     }
 
     /// Takes a container off its networks: first its published ports, then its links, then its record. One that is not

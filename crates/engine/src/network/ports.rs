@@ -296,7 +296,7 @@ mod tests {
             hostname: String::new(),
             name: String::new(),
             sysctls: Vec::new(),
-            attachment: Attachment { endpoints: Vec::new(), ports },
+            attachment: Attachment { ports, ..Attachment::default() },
             links: Vec::new(),
             aliases: Vec::new(),
             ready: true,

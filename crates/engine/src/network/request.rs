@@ -8,6 +8,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::overlay::OverlayEndpoint;
+
 /// The longest prefix of link names: with the eight hexadecimal digits of an address it must fit IFNAMSIZ.
 pub const LONGEST_PREFIX: usize = 7;
 
@@ -212,6 +214,9 @@ pub struct NetworkEndpoint {
     /// The network with the highest has the default route and serves the published ports; among equals the first by name.
     #[serde(default)]
     pub priority: i64,
+    /// It is a network between hosts: whoever the engine was told of ([`super::BetweenHosts`]) gives the address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub between_hosts: bool,
     /// Settings of the interface under `/proc/sys/net`, with `IFNAME` in place of its name: `ipv4.conf.IFNAME.log_martians`.
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,
@@ -282,6 +287,9 @@ pub struct NetworkRequest {
     /// What the host publishes.
     #[serde(default)]
     pub ports: Vec<PortBinding>,
+    /// The interfaces on networks between hosts of a container that belongs to no stack: they are only kept here.
+    #[serde(default)]
+    pub between: Vec<OverlayEndpoint>,
     /// A network between hosts publishes the ports: here they are only held, so that nobody else takes them.
     #[serde(default)]
     pub held_only: bool,
@@ -343,6 +351,9 @@ pub struct Attachment {
     pub endpoints: Vec<Endpoint>,
     /// As asked for, with the random ports filled in.
     pub ports: Vec<PortBinding>,
+    /// On networks between hosts, of a container that belongs to no stack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub between: Vec<OverlayEndpoint>,
 }
 
 impl Attachment {

@@ -429,6 +429,7 @@ mod tests {
                     internal: false,
                 }],
                 ports: ports.iter().map(binding).collect(),
+                between: Vec::new(),
             },
             links: Vec::new(),
             aliases: Vec::new(),

@@ -224,6 +224,7 @@ pub fn request(names: &[&str], ports: &[PortBinding]) -> NetworkRequest {
             .collect(),
         ports: ports.to_vec(),
         held_only: false,
+        between: Vec::new(),
         hostname: String::new(),
         name: String::new(),
     }

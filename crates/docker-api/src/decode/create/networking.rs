@@ -8,7 +8,7 @@ use stack_engine::container::{ContainerId, NetworkMode};
 use stack_engine::network::{MacAddress, NetworkEndpoint, NetworkRecord, PortBinding, Protocol};
 
 use super::isolation::other;
-use super::{Creation, CreationError, World, invalid};
+use super::{Creation, CreationError, Reach, World, invalid};
 use crate::error::ApiError;
 
 /// The network that a container is on when it names none; it needs not be there yet.
@@ -111,6 +111,22 @@ fn names(creation: &mut Creation, host: &HostConfig) -> Result<(), CreationError
     Ok(())
 }
 
+/// A network between hosts as one endpoint asks for it.
+pub fn endpoint_between(
+    name: &str,
+    settings: &EndpointSettings,
+    attachable: bool,
+) -> Result<NetworkEndpoint, ApiError> {
+    if !attachable {
+        return Err(ApiError::NotAttachable { name: name.to_owned() });
+    }
+    let endpoint = endpoint(name, settings, None)?;
+    // It follows from the address, so that every host knows it.
+    super::without(endpoint.mac.is_some(), "a MAC address on an overlay network")?;
+    super::without(!endpoint.sysctls.is_empty(), "endpoint sysctls on an overlay network")?;
+    Ok(NetworkEndpoint { between_hosts: true, ..endpoint })
+}
+
 /// A network as one endpoint asks for it. `known` is the network where it is made already.
 pub fn endpoint(
     name: &str,
@@ -169,7 +185,16 @@ pub fn endpoint(
         }
     }
     let priority = settings.gw_priority.unwrap_or(0);
-    Ok(NetworkEndpoint { name: name.to_owned(), aliases, address, address6, mac, priority, sysctls })
+    Ok(NetworkEndpoint {
+        name: name.to_owned(),
+        aliases,
+        address,
+        address6,
+        mac,
+        priority,
+        sysctls,
+        between_hosts: false,
+    })
 }
 
 /// `net.ipv4.conf.IFNAME.log_martians=1,…`: settings of the interface and of nothing else.
@@ -203,7 +228,7 @@ fn networks(
     mode: &str,
     endpoints: &[(String, &EndpointSettings)],
 ) -> Result<Vec<NetworkEndpoint>, ApiError> {
-    let find = |text: &str| -> Result<String, ApiError> {
+    let find = |text: &str| -> Result<(String, Reach), ApiError> {
         let name = if ["", "default"].contains(&text) { USUAL } else { text };
         let exact = world.networks.iter().find(|network| network.name == name || network.id == name);
         let begun = || {
@@ -211,20 +236,26 @@ fn networks(
             begun.next().filter(|_| begun.next().is_none())
         };
         match exact.or_else(begun) {
-            Some(found) => Ok(found.name.clone()),
-            None if name == USUAL => Ok(USUAL.to_owned()),
+            Some(found) => Ok((found.name.clone(), found.reach)),
+            None if name == USUAL => Ok((USUAL.to_owned(), Reach::Host)),
             None => Err(ApiError::NoSuchNetwork { name: name.chars().take(200).collect() }),
         }
     };
-    let first = find(mode)?;
-    let mut all = vec![NetworkEndpoint { name: first, ..NetworkEndpoint::default() }];
+    let decoded = |name: &str, reach: Reach, settings: &EndpointSettings| match reach {
+        Reach::Host => {
+            let record = world.bridges.iter().find(|network| network.name == name);
+            endpoint(name, settings, record).map_err(ApiError::from)
+        }
+        Reach::Cluster { attachable } => endpoint_between(name, settings, attachable),
+    };
+    let (first, reach) = find(mode)?;
+    let mut all = vec![decoded(&first, reach, &EndpointSettings::default())?];
     for (name, settings) in endpoints {
-        let name = find(name)?;
+        let (name, reach) = find(name)?;
         if ["host", "none"].contains(&name.as_str()) {
             return Err(invalid("NetworkingConfig", name, "it cannot be beside other networks").into());
         }
-        let record = world.bridges.iter().find(|network| network.name == name);
-        let wanted = endpoint(&name, settings, record)?;
+        let wanted = decoded(&name, reach, settings)?;
         match all.iter_mut().find(|endpoint| endpoint.name == name) {
             Some(endpoint) => *endpoint = wanted,
             None => all.push(wanted),
