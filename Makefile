@@ -27,7 +27,7 @@ test-packages:
 
 # The daemon and the client, for this machine.
 build: packages
-	$(CARGO) build --release -p stack-cli -p stackd
+	$(CARGO) build --release -p stack-cli -p stackd -p stack-tunnel
 
 # The shim and the example application: static, as they run where there are no libraries.
 static: packages

@@ -11,9 +11,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("stack-api", &["stack-model"]),
     ("stack-controller", &["stack-model", "stack-planner", "stack-api"]),
     ("stack-agent", &["stack-model", "stack-api", "stack-engine"]),
-    ("stack-engine", &["stack-shim"]),
+    ("stack-engine", &["stack-shim", "stack-tunnel"]),
     ("stack-docker-api", &["stack-engine", "stack-api"]),
     ("stack-shim", &[]),
+    ("stack-tunnel", &[]),
     ("stack-cli", &["stack-stackfile", "stack-api", "stack-model"]),
     (
         "stackd",

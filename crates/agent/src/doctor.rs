@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -17,6 +18,7 @@ use nix::sys::time::TimeVal;
 use stack_api::error::full_text;
 use stack_api::examination::{ExamineRequest, Finding, Heard, HostExamination, Reached, Verdict};
 use stack_engine::Engine;
+use stack_engine::encryption::{Implementation, PeerState, Slot, Tunnels, Unable};
 use stack_engine::overlay::{DEFAULT_PORT, OVERHEAD_IPV4, OVERHEAD_IPV6};
 use stack_model::NodeId;
 
@@ -47,6 +49,8 @@ pub struct Patient {
     pub node: NodeId,
     /// Where the engine keeps everything.
     pub state_directory: PathBuf,
+    /// By which encrypted networks send.
+    pub tunnels: Arc<Tunnels>,
 }
 
 /// Examines this host.
@@ -70,6 +74,7 @@ pub async fn examine(engine: &Engine, patient: &Patient, request: ExamineRequest
     let (probed, reached, looked) = tokio::join!(probing, connecting, looking);
     let mut findings = looked.unwrap_or_default();
     findings.extend(of_engine(engine));
+    findings.extend(of_tunnels(patient.tunnels.implementation().await, &patient.tunnels.peers()));
     let heard = match probed.map_err(io::Error::other).and_then(|probed| probed) {
         Ok(heard) => heard,
         Err(error) => {
@@ -226,6 +231,41 @@ fn of_engine(engine: &Engine) -> Vec<Finding> {
     findings
 }
 
+/// Pure. Whether the host can be on encrypted networks, and whether the others answer there.
+fn of_tunnels(implementation: Result<Implementation, Unable>, peers: &BTreeMap<Slot, Vec<PeerState>>) -> Vec<Finding> {
+    let mut findings = vec![match implementation {
+        Ok(Implementation::Kernel) => Finding::fine("encryption", "by the kernel's WireGuard"),
+        Ok(Implementation::UserSpace) => {
+            Finding::fine("encryption", "in user space, as the kernel has no WireGuard: slower than by the kernel")
+        }
+        Err(unable) => Finding::of(
+            "encryption",
+            Verdict::Warning,
+            format!("this host can be on no encrypted network: {unable}"),
+            "give it a kernel with WireGuard, or with TUN devices and IPv6",
+        ),
+    }];
+    // Asked, and never answered by any of its keys.
+    let answered: BTreeSet<IpAddr> = peers
+        .values()
+        .flatten()
+        .filter(|peer| peer.handshake_seconds.is_some())
+        .filter_map(|peer| Some(peer.endpoint?.ip()))
+        .collect();
+    let silent = peers.values().flatten().filter(|peer| peer.sent > 0 && peer.handshake_seconds.is_none());
+    let silent: BTreeSet<SocketAddr> =
+        silent.filter_map(|peer| peer.endpoint).filter(|endpoint| !answered.contains(&endpoint.ip())).collect();
+    findings.extend(silent.into_iter().map(|endpoint| {
+        Finding::of(
+            "encryption",
+            Verdict::Failure,
+            format!("{endpoint} does not answer: nothing of encrypted networks passes between it and this host"),
+            format!("open UDP port {} and its neighbour (`encryption.port`) between the two", endpoint.port()),
+        )
+    }));
+    findings
+}
+
 /// What does not need the engine.
 fn look(state_directory: &Path) -> Vec<Finding> {
     vec![kernel(), disk(state_directory), clock(), files()]
@@ -316,6 +356,8 @@ fn files() -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use stack_engine::encryption::PublicKey;
+
     use super::*;
 
     #[test]
@@ -345,6 +387,30 @@ mod tests {
             let cut = read(&packet[..length], false, 5);
             assert!(length >= 60 || cut.is_none(), "{length}");
         }
+    }
+
+    #[test]
+    fn who_was_asked_by_a_tunnel_and_never_answered_is_named() {
+        let peer = |address: &str, number: u8, handshake_seconds, sent| PeerState {
+            public_key: PublicKey::from_bytes([number; 32]),
+            endpoint: Some(address.parse().expect("an address")),
+            handshake_seconds,
+            received: 0,
+            sent,
+        };
+        let silent = vec![
+            peer("192.0.2.2:4794", 1, None, 148),
+            // Nobody wanted anything of it; its other key answers.
+            peer("192.0.2.3:4794", 2, None, 0),
+            peer("192.0.2.4:4794", 3, None, 148),
+            peer("192.0.2.4:4795", 4, Some(900), 9000),
+        ];
+        let findings = of_tunnels(Ok(Implementation::UserSpace), &BTreeMap::from([(Slot::First, silent)]));
+        assert_eq!(findings.len(), 2, "{findings:?}");
+        assert_eq!((findings[0].verdict, findings[1].verdict), (Verdict::Fine, Verdict::Failure));
+        assert!(findings[1].text.starts_with("192.0.2.2:4794 does not answer"), "{findings:?}");
+        let unable = of_tunnels(Err(Unable::NoIpv6), &BTreeMap::new());
+        assert_eq!(unable[0].verdict, Verdict::Warning);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use stack_api::bodies::LogQuery;
 use stack_api::error::full_text;
 use stack_engine::container::{Container, ContainerId, ContainerState, Health as EngineHealth, StartError, StopError};
 use stack_engine::dns::Layer;
+use stack_engine::encryption::Tunnels;
 use stack_engine::image::Reference;
 use stack_engine::image::registry::{Credentials, PullError};
 use stack_engine::overlay::Reconciled;
@@ -22,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use crate::encryption::encryption;
 use crate::files::Files;
 use crate::hooks;
 use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure};
@@ -58,6 +60,7 @@ const DEFAULT_MTU: u32 = 1500;
 /// The engine of this host.
 pub struct EngineHost {
     engine: Engine,
+    tunnels: Arc<Tunnels>,
     node: NodeId,
     node_name: String,
     networks: Networks,
@@ -70,13 +73,14 @@ impl EngineHost {
     #[must_use]
     pub const fn new(
         engine: Engine,
+        tunnels: Arc<Tunnels>,
         node: NodeId,
         node_name: String,
         networks: Networks,
         files: Files,
         address: IpAddr,
     ) -> Self {
-        Self { engine, node, node_name, networks, files, address }
+        Self { engine, tunnels, node, node_name, networks, files, address }
     }
 
     /// Wakes the reconcile loop whenever something happens to a container, until `stop`.
@@ -295,7 +299,14 @@ impl Host for EngineHost {
             Ok(None) => DEFAULT_MTU,
             Err(error) => return Err(failed(&error)),
         };
-        let wanted = overlay::overlays(self.node, networks, Underlay { address, mtu });
+        let underlay = Underlay { address, mtu };
+        let wanted = overlay::overlays(self.node, networks, underlay);
+        // Tunnels are there before what is sent by them, and end after it. One that fails keeps no other network back.
+        let encryption = encryption(self.node, networks, underlay);
+        let mut tunnels = Ok(());
+        if encryption.is_some() {
+            tunnels = self.tunnels.set(encryption.as_ref()).await.map(drop);
+        }
         // Names are there before whoever is on the networks can ask for them.
         self.engine.names().directory().replace(Layer::Cluster, names::names(self.node, networks));
         match self.engine.overlay().set(wanted).await {
@@ -303,10 +314,13 @@ impl Host for EngineHost {
                 if done != Reconciled::default() {
                     tracing::debug!(steps = done.steps, tables = done.tables, "networks changed");
                 }
-                Ok(())
             }
-            Err(error) => Err(failed(&error)),
+            Err(error) => return Err(failed(&error)),
         }
+        if encryption.is_none() {
+            tunnels = self.tunnels.set(None).await.map(drop);
+        }
+        tunnels.map_err(|error| failed(&error))
     }
 
     async fn execute(&self, step: &Step) -> Result<(), StepFailure> {

@@ -5,6 +5,7 @@
 //! trait of two methods: the engine in production, a fake in the simulation.
 
 pub mod doctor;
+pub mod encryption;
 pub mod engine_host;
 pub mod files;
 pub mod guests;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use stack_engine::encryption::OwnKey;
 use stack_model::{AssignedNetwork, NetworkDocument, NodeId, TaskId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,9 @@ pub struct HostNetworks {
     /// Of the state that the documents were read from; 0 for those of an earlier life.
     #[serde(skip)]
     pub revision: u64,
+    /// The host's keys for encrypted networks: the first is sent with. Kept by themselves.
+    #[serde(skip)]
+    pub keys: Vec<OwnKey>,
 }
 
 impl HostNetworks {
@@ -106,6 +110,15 @@ impl Networks {
             let is_news = wanted.ready != ready || !wanted.observed;
             wanted.ready = ready;
             wanted.observed = true;
+            is_news
+        });
+    }
+
+    /// The host has other keys for encrypted networks.
+    pub fn set_keys(&self, keys: Vec<OwnKey>) {
+        self.wanted.send_if_modified(|wanted| {
+            let is_news = wanted.keys != keys;
+            wanted.keys = keys;
             is_news
         });
     }

@@ -3,9 +3,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
+use stack_engine::encryption::PublicKey;
 use stack_engine::network::Protocol as EngineProtocol;
 use stack_engine::overlay::{
     Ingress, Neighbour, OVERHEAD_IPV4, OVERHEAD_IPV6, OverlayEndpoint, OverlayNetwork, Overlays, VirtualService,
@@ -13,10 +14,11 @@ use stack_engine::overlay::{
 };
 use stack_model::spec::{Protocol, PublishMode};
 use stack_model::{
-    AssignedNetwork, AssignedTask, EndpointState, NetworkDocument, NetworkEndpoint, NetworkService, NodeId, ServiceKey,
-    TaskId,
+    AssignedNetwork, AssignedTask, EndpointState, NetworkDocument, NetworkEndpoint, NetworkHost, NetworkService,
+    NodeId, ServiceKey, TaskId,
 };
 
+use crate::encryption::tunnel_mtu;
 use crate::networks::HostNetworks;
 
 /// Where this host is between hosts.
@@ -33,21 +35,27 @@ pub struct Underlay {
 pub fn overlays(node: NodeId, networks: &HostNetworks, underlay: Underlay) -> Overlays {
     let mut made = Overlays::default();
     for (name, assigned) in &networks.assigned {
-        let overhead = if underlay.address.is_ipv4() { OVERHEAD_IPV4 } else { OVERHEAD_IPV6 };
+        let fitting = if assigned.encrypted {
+            u32::from(tunnel_mtu(underlay)).saturating_sub(OVERHEAD_IPV6)
+        } else {
+            underlay.mtu.saturating_sub(if underlay.address.is_ipv4() { OVERHEAD_IPV4 } else { OVERHEAD_IPV6 })
+        };
         let document = networks.whole(name).map(|(_, document)| document);
         let mut network = OverlayNetwork {
             name: name.clone(),
             vni: assigned.vni,
-            mtu: assigned.mtu.unwrap_or_else(|| underlay.mtu.saturating_sub(overhead)),
+            mtu: assigned.mtu.unwrap_or(fitting),
             internal: assigned.internal,
-            underlay: underlay.address,
+            encrypted: assigned.encrypted,
+            // Within tunnels the source of a packet is that of the key that it is sent with.
+            underlay: if assigned.encrypted { Ipv6Addr::UNSPECIFIED.into() } else { underlay.address },
             addresses: assigned.addresses.clone(),
             neighbours: Vec::new(),
             services: Vec::new(),
             ingress: Vec::new(),
         };
         if let Some(document) = document {
-            network.neighbours = neighbours(node, document);
+            network.neighbours = neighbours(node, document, assigned.encrypted);
             let serving = Serving { node, ready: &networks.ready, document };
             network.services = serving.services();
             network.ingress = serving.ingress();
@@ -57,17 +65,27 @@ pub fn overlays(node: NodeId, networks: &HostNetworks, underlay: Underlay) -> Ov
     made
 }
 
-fn neighbours(node: NodeId, document: &NetworkDocument) -> Vec<Neighbour> {
+fn neighbours(node: NodeId, document: &NetworkDocument, encrypted: bool) -> Vec<Neighbour> {
     let hosts = document.hosts.iter().map(|(host, entry)| (*host, &entry.addresses));
     let tasks = document.endpoints.values().map(|endpoint| (endpoint.node, &endpoint.addresses));
     let guests = document.guests.values().map(|guest| (guest.node, &guest.addresses));
     let mut neighbours = Vec::new();
     for (host, addresses) in hosts.chain(tasks).chain(guests).filter(|(host, _)| *host != node) {
-        let Some(entry) = document.hosts.get(&host) else { continue };
+        // A host without a key cannot be sent anything that is encrypted.
+        let Some(host) = document.hosts.get(&host).and_then(|entry| place(entry, encrypted)) else { continue };
         let mac = link_address(addresses.iter().copied());
-        neighbours.extend(addresses.iter().map(|&address| Neighbour { address, mac, host: entry.underlay }));
+        neighbours.extend(addresses.iter().map(|&address| Neighbour { address, mac, host }));
     }
     neighbours
+}
+
+/// Where a host is: between hosts, or within tunnels.
+fn place(host: &NetworkHost, encrypted: bool) -> Option<IpAddr> {
+    if !encrypted {
+        return Some(host.underlay);
+    }
+    let key = host.keys.first()?.public_key.parse::<PublicKey>().ok()?;
+    Some(key.address().into())
 }
 
 /// Who on a network is sent anything new: of other hosts' tasks the document says it, of its own the host knows it better,

@@ -21,6 +21,7 @@ use stack_model::{NodeDescription, NodeId, Report};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::encryption::KeyRing;
 use crate::files::Files;
 use crate::guests::Guests;
 use crate::ledger::{Ledger, LedgerError, SharedLedger};
@@ -77,6 +78,7 @@ pub struct Session {
     reports: watch::Receiver<Option<Report>>,
     networks: Networks,
     files: Files,
+    keys: KeyRing,
     metrics: AgentMetrics,
     guests: Guests,
 }
@@ -93,11 +95,12 @@ impl Session {
         reports: watch::Receiver<Option<Report>>,
         networks: Networks,
         files: Files,
+        keys: KeyRing,
         metrics: AgentMetrics,
         guests: Guests,
     ) -> Self {
         let known = Mutex::new(Known { controllers: config.controllers.clone(), current: None });
-        Self { config, known, ledger, contact, wake, reports, networks, files, metrics, guests }
+        Self { config, known, ledger, contact, wake, reports, networks, files, keys, metrics, guests }
     }
 
     /// Runs until `stop`.
@@ -121,12 +124,12 @@ impl Session {
 
     async fn register_and_beat(&self) {
         let mut pause = Pause::default();
+        let mut keys = self.keys.changes();
         loop {
-            let request = RegisterRequest {
-                node: self.config.node,
-                address: self.config.address,
-                description: self.config.description.clone(),
-            };
+            keys.mark_unchanged();
+            let mut description = self.config.description.clone();
+            description.encryption = Some(self.keys.announced());
+            let request = RegisterRequest { node: self.config.node, address: self.config.address, description };
             let registered: Result<RegisterResponse, _> =
                 self.call(routes::NODE_REGISTER, None::<&()>, Some(&request), CALL_TIMEOUT).await;
             match registered {
@@ -134,7 +137,12 @@ impl Session {
                     pause.reset();
                     tracing::info!(node = %self.config.node, "registered with the leader");
                     self.learn(&response.controllers);
-                    self.beat(Duration::from_millis(response.heartbeat_milliseconds.clamp(50, 60_000))).await;
+                    let every = Duration::from_millis(response.heartbeat_milliseconds.clamp(50, 60_000));
+                    tokio::select! {
+                        () = self.beat(every) => {}
+                        // What the host says of itself has changed.
+                        _ = keys.changed() => {}
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot register");
@@ -160,6 +168,7 @@ impl Session {
                         tracing::info!("the leader answers again");
                     }
                     failures = 0;
+                    self.keys.acknowledge(response.keys_in_force);
                     self.learn(&response.controllers);
                 }
                 Err(error) => {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use stack_agent::Networks;
 use stack_agent::engine_host::EngineHost;
+use stack_engine::encryption::{Tunnels, TunnelsConfig};
 use stack_engine::image::{ImportChanges, Reference, RegistryConfig};
 use stack_engine::network::NetworkConfig;
 use stack_engine::{ContainersConfig, Engine, EngineConfig, RemoveOptions};
@@ -76,7 +77,10 @@ async fn conforms(root: PathBuf, cgroup: &str) {
     let address = "127.0.0.1".parse().expect("an address");
     let networks = Networks::new(stack_agent::HostNetworks::default());
     let files = stack_agent::files::Files::new(&root.join("run"));
-    let host = EngineHost::new(engine.clone(), NodeId::from_bits(1), "host".to_owned(), networks, files, address);
+    let tunnels =
+        Tunnels::open(TunnelsConfig::default(), "stack", files.root().join("tunnels")).expect("tunnels").into();
+    let host =
+        EngineHost::new(engine.clone(), tunnels, NodeId::from_bits(1), "host".to_owned(), networks, files, address);
     let outcome = tokio::spawn(async move { conformance(&host, &workload(&digest)).await }).await;
     for container in engine.list() {
         let options = RemoveOptions { force: true, volumes: true };

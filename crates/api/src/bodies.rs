@@ -17,6 +17,9 @@ pub struct InitRequest {
     /// Where other hosts reach this one; the configured address unless said otherwise.
     #[schema(value_type = Option<String>)]
     pub advertise: Option<SocketAddr>,
+    /// Networks are encrypted between hosts that do not say otherwise.
+    #[serde(default)]
+    pub encrypt_networks: bool,
 }
 
 /// `POST /v1/cluster/join` (local socket only).

@@ -42,7 +42,7 @@ use crate::routes::{self, Caller};
     crate::views::HostNetworksView,
     crate::views::NetworkServiceView,
     crate::views::NetworkGuestView,
-    NetworkTaskView,
+    crate::views::NetworkTaskView,
     crate::views::LogLine,
     crate::examination::ExamineRequest,
     crate::examination::HostExamination,

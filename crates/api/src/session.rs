@@ -42,6 +42,14 @@ pub struct HeartbeatRequest {
 pub struct HeartbeatResponse {
     /// Where the controllers listen now.
     pub controllers: Vec<SocketAddr>,
+    /// The announcement of the node's keys that everybody who sends to it has put into force; 0: not the last one yet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub keys_in_force: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// `GET /v1/node/assignment?node=ID&after=GENERATION`: answered when there is a newer one, or after 30 s with none.

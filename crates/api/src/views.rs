@@ -449,6 +449,8 @@ pub struct NetworkView {
     pub subnets: Vec<String>,
     /// No way out of it.
     pub internal: bool,
+    /// What it sends between hosts is encrypted.
+    pub encrypted: bool,
     /// Containers that are no tasks may be on it.
     pub attachable: bool,
     /// In bytes; `None`: what fits between the hosts.

@@ -122,6 +122,9 @@ pub enum ClusterCommand {
         /// Where other hosts reach this one
         #[arg(long, value_name = "ADDRESS:PORT")]
         advertise: Option<SocketAddr>,
+        /// Encrypt all networks between hosts, unless one says `encrypted: false`
+        #[arg(long)]
+        encrypt_networks: bool,
         /// How to print the result
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -535,6 +538,9 @@ pub enum NetworkCommand {
         /// No way leads out of it
         #[arg(long)]
         internal: bool,
+        /// Encrypt what it sends between hosts; `--encrypted=false`: do not, though the cluster does
+        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+        encrypted: Option<bool>,
         /// Containers that are no tasks may be on it
         #[arg(long)]
         attachable: bool,

@@ -102,7 +102,7 @@ async fn main() {
     let stop = CancellationToken::new();
     let mut directories: Vec<TempDir> = vec![tempfile::tempdir().unwrap()];
     let address = free_address().await;
-    let host = FirstHost { address, description: NodeDescription::default() };
+    let host = FirstHost { address, description: NodeDescription::default(), encrypts_networks: false };
     let identity = bootstrap(directories[0].path(), host, &Tuning::default()).await.unwrap();
     let mut controllers = vec![start(directories[0].path(), address, identity, &stop).await];
     let store = controllers[0].store().clone();

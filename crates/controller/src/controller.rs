@@ -142,6 +142,8 @@ pub struct FirstHost {
     pub address: SocketAddr,
     /// What it says of itself.
     pub description: NodeDescription,
+    /// The cluster encrypts networks that do not say otherwise.
+    pub encrypts_networks: bool,
 }
 
 /// Why no cluster was made.
@@ -218,6 +220,7 @@ pub async fn bootstrap(
             ca_key: Secret(authority_key.to_string()),
             worker_token: token(),
             controller_token: token(),
+            encrypts_networks: host.encrypts_networks,
         },
     };
     let member = Member { node, address: host.address };

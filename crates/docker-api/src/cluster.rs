@@ -29,6 +29,8 @@ pub struct ClusterNetwork {
     pub subnets: Vec<IpNet>,
     /// No way leads out of it.
     pub internal: bool,
+    /// What hosts send each other on it is encrypted.
+    pub encrypted: bool,
     /// Containers that belong to no stack may be on it.
     pub attachable: bool,
     /// In bytes; `None`: what fits between the hosts.
@@ -50,6 +52,8 @@ pub struct NewClusterNetwork {
     pub ipv6: bool,
     /// No way leads out of it.
     pub internal: bool,
+    /// Whether what hosts send each other on it is encrypted; `None`: as the cluster has it.
+    pub encrypted: Option<bool>,
     /// Containers that belong to no stack may be on it.
     pub attachable: bool,
     /// In bytes; `None`: what fits between the hosts.

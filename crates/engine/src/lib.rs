@@ -5,6 +5,7 @@ pub mod container;
 pub mod content;
 pub mod copying;
 pub mod dns;
+pub mod encryption;
 mod engine;
 pub mod events;
 pub mod image;

@@ -22,7 +22,7 @@ pub use network::{
     AssignedNetwork, Draining, EndpointState, GuestAnswer, GuestWishes, NetworkDocument, NetworkEndpoint, NetworkGuest,
     NetworkHost, NetworkService, Wish,
 };
-pub use node::{Availability, Node, NodeDescription, NodeRole, Readiness};
+pub use node::{Availability, Node, NodeDescription, NodeEncryption, NodeRole, Readiness, TunnelKey};
 pub use report::{Health, Report, TaskStatus};
 pub use spec::{ContainerSpec, ServiceSpec, StackSpec};
 pub use task::{Phase, Slot, Task, TaskSpec};

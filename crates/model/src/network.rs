@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, TaskId};
 use crate::name::ServiceKey;
+use crate::node::TunnelKey;
 use crate::spec::{EndpointMode, PublishedPort};
 use crate::task::Slot;
 use crate::time::{Milliseconds, Timestamp};
@@ -101,6 +102,9 @@ pub struct NetworkHost {
     pub underlay: IpAddr,
     /// Its own addresses on the network.
     pub addresses: Vec<IpAddr>,
+    /// By which keys to send to it, the first before the others. Only of an encrypted network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<TunnelKey>,
 }
 
 /// Whether a task is sent anything new.

@@ -77,6 +77,32 @@ pub struct NodeDescription {
     /// Labels from the host's own configuration file (`engine.labels.*`).
     #[serde(default)]
     pub engine_labels: BTreeMap<String, String>,
+    /// How it takes part in encrypted networks; `None`: it has not said so yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<NodeEncryption>,
+}
+
+/// How a host takes part in encrypted networks, as it says itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeEncryption {
+    /// Grows with every change of the keys.
+    pub announcement: u64,
+    /// The keys by which others may send to it, at most two: the first is the one to use. The other one is going, or coming.
+    pub keys: Vec<TunnelKey>,
+    /// Why it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unable: Option<String>,
+}
+
+/// A key by which others send to a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelKey {
+    /// Of WireGuard: 32 bytes in base64.
+    pub public_key: String,
+    /// The UDP port that it is listened for on.
+    pub port: u16,
 }
 
 /// One host of the cluster.
@@ -106,6 +132,9 @@ pub struct Node {
     /// The revision as of which everything that its networks' documents say is in force on it. Written by the agent.
     #[serde(default)]
     pub networks_applied: u64,
+    /// The revision at which it last announced keys for encrypted networks.
+    #[serde(default)]
+    pub encryption_since: u64,
     /// When it joined.
     pub joined_at: Timestamp,
     /// The user's request that last changed its availability.

@@ -728,9 +728,9 @@ pub struct NetworkSpec {
     /// Containers that are no tasks may be on it too.
     #[serde(default)]
     pub attachable: bool,
-    /// What leaves a host is encrypted.
-    #[serde(default)]
-    pub encrypted: bool,
+    /// Whether what leaves a host is encrypted; `None`: as the cluster does it where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<bool>,
     /// It has an IPv6 subnet beside its IPv4 one.
     #[serde(default)]
     pub ipv6: bool,

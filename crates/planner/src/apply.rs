@@ -80,14 +80,20 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
             add_node(state, id, role, address, description, raft_id)
         }
         Command::DescribeNode { id, address, description } => {
+            let revision = state.revision;
             let node = state.nodes.get_mut(&id).ok_or(Rejected::UnknownNode { node: id })?;
             if node.address == address && node.description == description {
                 return Ok(unchanged(state));
             }
             let moved = node.address.ip() != address.ip();
+            let announces = node.description.encryption != description.encryption;
             node.address = address;
             node.description = description;
-            if moved {
+            if announces {
+                node.encryption_since = revision;
+                networks::hosts_changed(state);
+            }
+            if moved || announces {
                 networks::host_changed(state, id);
             }
             Ok(changed(state))
@@ -518,6 +524,7 @@ fn add_node(
                 labels: BTreeMap::new(),
                 description,
                 networks_applied: 0,
+                encryption_since: 0,
                 joined_at: now,
                 request: None,
             };
@@ -758,7 +765,7 @@ fn start_task(state: &mut State, start: NewTask, instead_of: Option<TaskId>) -> 
     for task in state.tasks_on(start.node).filter(|task| task.holds_its_node()) {
         load.add(task.service == start.service, &task.spec);
     }
-    if schedule::refusal(node, &load, &service.spec, &service.task_spec).is_some() {
+    if schedule::refusal(state, node, &load, &service.spec, &service.task_spec).is_some() {
         return false;
     }
     let spec = Arc::clone(&service.task_spec);

@@ -39,6 +39,9 @@ pub struct ClusterIdentity {
     pub worker_token: Secret,
     /// Lets a host join as a controller.
     pub controller_token: Secret,
+    /// Networks are encrypted that do not say otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypts_networks: bool,
 }
 
 /// One entry of the replicated log.

@@ -12,6 +12,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use stack_model::{GuestAnswer, GuestWishes, NodeId, Wish};
 
+use crate::encryption;
 use crate::networks::{Network, changed, settle_hosts, sweep};
 use crate::rejected::Rejected;
 use crate::state::State;
@@ -47,6 +48,10 @@ fn refusal(state: &State, node: NodeId, name: &str, container: &str, wish: &Wish
     }
     if network.guests.get(container).is_some_and(|guest| guest.node != node) {
         return Some(format!("a container {container} of another host is on network {name}"));
+    }
+    let unable = state.nodes.get(&node).filter(|_| encryption::is_encrypted(network)).and_then(encryption::unable);
+    if let Some(reason) = unable {
+        return Some(format!("network {name} is encrypted, and this host cannot be on it: {reason}"));
     }
     let wanted = match wanted_number(network, wish) {
         Ok(wanted) => wanted,

@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod assignment;
 pub mod command;
+mod encryption;
 pub mod files;
 mod gates;
 mod guests;
@@ -22,6 +23,7 @@ pub mod status;
 pub use apply::{Applied, Entry, apply, is_news};
 pub use assignment::assignment;
 pub use command::{Change, ClusterIdentity, Command, NewTask, Plan, Secret};
+pub use encryption::acknowledged_announcement;
 pub use guests::{Guest, Said, are_as_declared, guest_answers};
 pub use networks::{Network, is_acknowledgement_awaited, network_document};
 pub use plan::{Ids, plan};

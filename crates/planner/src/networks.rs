@@ -18,10 +18,11 @@ use stack_model::spec::{
 };
 use stack_model::{
     AssignedNetwork, DesiredState, EndpointState, NetworkDocument, NetworkEndpoint, NetworkGuest, NetworkHost,
-    NetworkService, NodeId, Readiness, ServiceKey, StackName, Task, TaskId, TaskSpec,
+    NetworkService, Node, NodeId, Readiness, ServiceKey, StackName, Task, TaskId, TaskSpec,
 };
 
 use crate::apply::touch;
+use crate::encryption;
 use crate::guests::Guest;
 use crate::rejected::Rejected;
 use crate::schedule;
@@ -258,13 +259,17 @@ fn put(
     networks: &mut OrdMap<String, Network>,
     name: &str,
     stack: Option<StackName>,
-    spec: NetworkSpec,
+    mut spec: NetworkSpec,
 ) -> Result<(), Rejected> {
+    let usual = || state.identity.as_ref().is_some_and(|identity| identity.encrypts_networks);
+    spec.encrypted = Some(spec.encrypted.unwrap_or_else(usual));
     if let Some(present) = networks.get(name) {
         if *present.spec == spec {
             return Ok(());
         }
-        if present.spec.subnets == spec.subnets && present.spec.ipv6 == spec.ipv6 {
+        let is_encrypted = encryption::is_encrypted(present);
+        let same = present.spec.subnets == spec.subnets && present.spec.ipv6 == spec.ipv6;
+        if same && spec.encrypted == Some(is_encrypted) {
             let mut changed = present.clone();
             changed.spec = Arc::new(spec);
             changed.generation = state.revision;
@@ -503,7 +508,9 @@ pub(crate) fn settle_hosts(state: &mut State, name: &str) {
     let on_every_host = |port: &PublishedPort| port.mode == PublishMode::Ingress;
     let is_published = network.services.keys().any(|key| published(state, name, key).iter().any(on_every_host));
     let wanted: BTreeSet<NodeId> = if is_published {
-        state.nodes.keys().copied().collect()
+        // One that cannot be on it has no task of it, and publishes nothing of it either.
+        let may = |node: &&Node| !encryption::is_encrypted(network) || encryption::unable(node).is_none();
+        state.nodes.values().filter(may).map(|node| node.id).collect()
     } else {
         let of_tasks = network.tasks.keys().filter_map(|task| state.tasks.get(task)).map(|task| task.node);
         of_tasks.chain(network.guests.values().map(|guest| guest.node)).collect()
@@ -658,7 +665,7 @@ pub(crate) fn assigned(state: &State, node: NodeId) -> BTreeMap<String, Assigned
             vni: network.vni,
             addresses: network.addresses_with_length(*number),
             internal: network.spec.internal,
-            encrypted: network.spec.encrypted,
+            encrypted: encryption::is_encrypted(network),
             mtu: network.spec.mtu,
         };
         Some((name.clone(), assigned))
@@ -680,8 +687,14 @@ fn endpoint_state(state: &State, task: &Task) -> EndpointState {
 pub fn network_document(state: &State, name: &str) -> Option<NetworkDocument> {
     let network = state.networks.get(name)?;
     let host = |(node, number): (&NodeId, &u32)| {
-        let underlay = state.nodes.get(node)?.address.ip();
-        Some((*node, NetworkHost { underlay, addresses: network.addresses(*number) }))
+        let entry = state.nodes.get(node)?;
+        let announced = entry.description.encryption.as_ref().filter(|_| encryption::is_encrypted(network));
+        let host = NetworkHost {
+            underlay: entry.address.ip(),
+            addresses: network.addresses(*number),
+            keys: announced.map(|announced| announced.keys.clone()).unwrap_or_default(),
+        };
+        Some((*node, host))
     };
     let endpoint = |(id, number): (&TaskId, &u32)| {
         let task = state.tasks.get(id)?;
@@ -739,9 +752,10 @@ pub(crate) fn is_drained(state: &State, task: &Task) -> bool {
 #[must_use]
 pub fn is_acknowledgement_awaited(state: &State, node: NodeId, revision: u64) -> bool {
     let Some(applied) = state.nodes.get(&node).map(|node| node.networks_applied) else { return false };
-    state
+    let is_drained = state
         .draining()
-        .any(|task| task.draining.is_some_and(|draining| draining.revision > applied && draining.revision <= revision))
+        .any(|task| task.draining.is_some_and(|draining| draining.revision > applied && draining.revision <= revision));
+    is_drained || encryption::is_awaited(state, node, applied, revision)
 }
 
 /// Whether hosts may send the task something new, so that it can end only once they no longer do.

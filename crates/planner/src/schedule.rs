@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use stack_model::spec::{Constraint, PublishMode, PublishedPort, ServiceSpec, UpdateOrder, UpdatePolicy};
 use stack_model::{Availability, Node, NodeId, Readiness, ServiceKey, Task, TaskId, TaskSpec};
 
+use crate::encryption;
 use crate::state::State;
 
 /// What a node's tasks take of it.
@@ -48,6 +49,7 @@ pub(crate) enum Refusal {
     Memory(u64),
     Port(String),
     Replicas(u32),
+    Encryption(String),
     RejectedIt,
 }
 
@@ -65,6 +67,9 @@ impl Refusal {
             Self::Memory(bytes) => format!("{who} {} {} of free memory", verb("lacks", "lack"), Bytes(*bytes)),
             Self::Port(port) => format!("{who} {} port {port} taken", verb("has", "have")),
             Self::Replicas(limit) => format!("{who} already {} {limit} of its tasks", verb("runs", "run")),
+            Self::Encryption(reason) => {
+                format!("{who} cannot be on its encrypted networks ({reason})")
+            }
             Self::RejectedIt => format!("{who} could not run it and {} tried again later", verb("is", "are")),
         }
     }
@@ -167,7 +172,13 @@ fn attribute(node: &Node, attribute: &str) -> Option<String> {
 }
 
 /// The first reason why `node`, with `load` on it, cannot take a task; `None`: it can.
-pub(crate) fn refusal(node: &Node, load: &Load, service: &ServiceSpec, task: &TaskSpec) -> Option<Refusal> {
+pub(crate) fn refusal(
+    state: &State,
+    node: &Node,
+    load: &Load,
+    service: &ServiceSpec,
+    task: &TaskSpec,
+) -> Option<Refusal> {
     if node.readiness == Readiness::Down {
         return Some(Refusal::Down);
     }
@@ -201,6 +212,10 @@ pub(crate) fn refusal(node: &Node, load: &Load, service: &ServiceSpec, task: &Ta
         && load.of_service >= limit
     {
         return Some(Refusal::Replicas(limit));
+    }
+    let mut networks = task.networks.keys().filter_map(|name| state.networks.get(name));
+    if networks.any(encryption::is_encrypted) {
+        return encryption::unable(node).map(Refusal::Encryption);
     }
     None
 }
@@ -279,7 +294,7 @@ impl<'a> Board<'a> {
         let mut refusals: BTreeMap<Refusal, usize> = BTreeMap::new();
         let mut best: Option<(Vec<u32>, NodeId)> = None;
         for node in &candidates {
-            let refused = refusal(node, &loads[&node.id], service, task)
+            let refused = refusal(self.state, node, &loads[&node.id], service, task)
                 .or_else(|| avoid.contains(&node.id).then_some(Refusal::RejectedIt));
             if let Some(refused) = refused {
                 *refusals.entry(refused).or_default() += 1;

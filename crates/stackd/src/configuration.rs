@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
+use stack_agent::encryption::Rotation;
 use stack_agent::images::ImageCollection;
+use stack_engine::encryption::{Implementation, TunnelsConfig};
 
 /// Where the settings are unless told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/stack/stackd.toml";
@@ -68,6 +70,7 @@ struct File {
     labels: BTreeMap<String, String>,
     network: Network,
     images: Images,
+    encryption: Encryption,
     heartbeat: Option<String>,
     node_timeout: Option<String>,
 }
@@ -79,6 +82,16 @@ struct Images {
     collect_above_percent: Option<u8>,
     collect_down_to_percent: Option<u8>,
     collect_unused_for: Option<String>,
+}
+
+/// How this host takes part in encrypted networks.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Encryption {
+    port: Option<u16>,
+    program: Option<PathBuf>,
+    implementation: Option<Implementation>,
+    rotate_after: Option<String>,
 }
 
 /// The networks of this host.
@@ -114,6 +127,10 @@ pub struct Configuration {
     pub network: stack_engine::network::NetworkConfig,
     /// When images are removed that nothing uses.
     pub images: ImageCollection,
+    /// How tunnels to other hosts are made.
+    pub tunnels: TunnelsConfig,
+    /// When the keys for them are replaced.
+    pub rotation: Rotation,
     /// How the log is written.
     pub log_format: LogFormat,
     /// `engine.labels.*`.
@@ -156,6 +173,20 @@ pub enum ConfigurationError {
         above: u8,
         /// The second.
         down_to: u8,
+    },
+    /// A port is wrong.
+    #[error("{}: `encryption.port` is {port}: expected 1024 to 65534, as the next one is used, too", path.display())]
+    Port {
+        /// In which file.
+        path: PathBuf,
+        /// What it is.
+        port: u16,
+    },
+    /// A span of time is too short.
+    #[error("{}: `encryption.rotate_after` is shorter than 5 s", path.display())]
+    Rotation {
+        /// In which file.
+        path: PathBuf,
     },
     /// A span of time is wrong.
     #[error("{}: `{name}` is `{value}`: expected a time such as `500ms`", path.display())]
@@ -224,6 +255,20 @@ impl Configuration {
             down_to_percent: down_to,
             unused_for: unused_for.unwrap_or(defaults.unused_for),
         };
+        let defaults = TunnelsConfig::default();
+        let tunnels = TunnelsConfig {
+            port: file.encryption.port.unwrap_or(defaults.port),
+            program: file.encryption.program.unwrap_or_else(|| beside_this_program("stack-tunnel")),
+            implementation: file.encryption.implementation,
+        };
+        if !(1024..u16::MAX).contains(&tunnels.port) {
+            return Err(ConfigurationError::Port { path: path.to_owned(), port: tunnels.port });
+        }
+        let defaults = Rotation::default();
+        let after = time("encryption.rotate_after", file.encryption.rotate_after)?.unwrap_or(defaults.after);
+        if after < Duration::from_secs(5) {
+            return Err(ConfigurationError::Rotation { path: path.to_owned() });
+        }
         let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), stack_api::DEFAULT_PORT);
         Ok(Self {
             state_directory: arguments.state_dir.or(file.state_dir).unwrap_or_else(|| "/var/lib/stack".into()),
@@ -231,11 +276,13 @@ impl Configuration {
             listen: arguments.listen.or(file.listen).unwrap_or(anywhere),
             advertise: arguments.advertise.or(file.advertise),
             hostname: file.hostname,
-            shim: arguments.shim.or(file.shim).unwrap_or_else(beside_this_program),
+            shim: arguments.shim.or(file.shim).unwrap_or_else(|| beside_this_program("stack-shim")),
             cgroup_parent: file.cgroup_parent,
             registry,
             network,
             images,
+            tunnels,
+            rotation: Rotation { after, ..defaults },
             log_format: arguments.log_format.or(file.log_format).unwrap_or_default(),
             labels: file.labels,
             heartbeat: time("heartbeat", file.heartbeat)?,
@@ -244,11 +291,11 @@ impl Configuration {
     }
 }
 
-fn beside_this_program() -> PathBuf {
+fn beside_this_program(name: &str) -> PathBuf {
     std::env::current_exe()
         .ok()
-        .and_then(|program| Some(program.parent()?.join("stack-shim")))
-        .unwrap_or_else(|| PathBuf::from("/usr/local/bin/stack-shim"))
+        .and_then(|program| Some(program.parent()?.join(name)))
+        .unwrap_or_else(|| Path::new("/usr/local/bin").join(name))
 }
 
 #[cfg(test)]

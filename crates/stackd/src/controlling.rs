@@ -13,6 +13,7 @@ use stack_api::routes;
 use stack_controller::controller::{Controller, ControllerConfig, StartError};
 use stack_controller::http::guard;
 use stack_controller::identity::Credentials;
+use stack_engine::encryption::Tunnels;
 
 use crate::daemon::{Daemon, chain};
 use crate::membership;
@@ -38,6 +39,8 @@ pub struct Served {
     pub credentials: Arc<Credentials>,
     /// What is known of the networks between hosts, and what of it is done.
     pub networks: Networks,
+    /// By which encrypted networks send.
+    pub tunnels: Arc<Tunnels>,
 }
 
 impl Daemon {
@@ -49,6 +52,7 @@ impl Daemon {
         let patient = Patient {
             node: served.credentials.identity().node,
             state_directory: self.configuration.state_directory.clone(),
+            tunnels: Arc::clone(&served.tunnels),
         };
         for (route, part) in stack_agent::http::host_routes(self.engine.clone(), served.networks.clone(), patient) {
             router = router.merge(guard::protect(part, route.caller, store.clone()));

@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use prometheus_client::registry::Registry;
 use stack_agent::Networks;
+use stack_agent::encryption::KeyRing;
 use stack_agent::engine_host::EngineHost;
 use stack_agent::files::Files;
 use stack_agent::guests::Guests;
@@ -27,6 +28,8 @@ use stack_controller::http::listener;
 use stack_controller::identity::{Credentials, NodeIdentity, renewal};
 use stack_controller::tuning::Tuning;
 use stack_docker_api::DaemonInfo;
+use stack_engine::encryption::Tunnels;
+use stack_engine::overlay::OverlayConfig;
 use stack_engine::{ContainersConfig, Engine, EngineConfig};
 use stack_model::{Contents, Readiness};
 use tokio::net::{TcpListener, UnixListener};
@@ -260,11 +263,19 @@ impl Daemon {
         agent_metrics.register(&mut registry);
         let ledger = Ledger::open(&self.configuration.state_directory.join("agent"), node)?;
         let networks = Networks::new(ledger.networks().clone());
+        let tunnels = Tunnels::open(
+            self.configuration.tunnels.clone(),
+            &OverlayConfig::default().prefix,
+            self.configuration.run_directory.join("tunnels"),
+        )
+        .map(Arc::new)
+        .map_err(|error| format!("cannot open the host's network namespace: {error}"))?;
         let served = Served {
             network: Switch::default(),
             registry: Arc::new(registry),
             credentials: Arc::clone(&credentials),
             networks: networks.clone(),
+            tunnels: Arc::clone(&tunnels),
         };
         let (controller, controller_failure) = match identity.raft_id {
             None => (None, None),
@@ -291,7 +302,7 @@ impl Daemon {
                 let _ = fatal.send(chain(&error)).await;
             }
         });
-        self.start_agent(&identity, &credentials, agent_metrics, ledger, networks).await?;
+        self.start_agent(&identity, &credentials, agent_metrics, ledger, networks, tunnels).await?;
         let directory = self.configuration.state_directory.clone();
         self.tasks.spawn(renewal::keep_renewed(Arc::clone(&credentials), directory, self.stop.clone()));
         Ok(())
@@ -304,6 +315,7 @@ impl Daemon {
         metrics: AgentMetrics,
         ledger: Ledger,
         networks: Networks,
+        tunnels: Arc<Tunnels>,
     ) -> Result<(), Failure> {
         let node = identity.node;
         let files = Files::new(&self.configuration.run_directory);
@@ -325,8 +337,21 @@ impl Daemon {
             .or(identity.address)
             .or_else(|| description::advertised(&self.configuration, None))
             .ok_or("it cannot be found out where other hosts reach this one: set `advertise`")?;
+        let able = tunnels.implementation().await;
+        match &able {
+            Ok(by) => tracing::info!(?by, "this host can be on encrypted networks"),
+            Err(unable) => tracing::warn!("this host can be on no encrypted network: {unable}"),
+        }
+        let keys = KeyRing::open(
+            &self.configuration.state_directory,
+            self.configuration.rotation,
+            self.configuration.tunnels.port,
+            able.map(drop),
+        )
+        .map_err(|error| format!("the keys for encrypted networks: {error}"))?;
         let host = Arc::new(EngineHost::new(
             self.engine.clone(),
+            tunnels,
             node,
             description.hostname.clone(),
             networks.clone(),
@@ -338,6 +363,7 @@ impl Daemon {
             let (networks, host, stop) = (networks.clone(), Arc::clone(&host), self.stop.clone());
             self.tasks.spawn(async move { networks.run(host, stop).await });
         }
+        self.tasks.spawn(keys.clone().run(networks.clone(), self.stop.clone()));
         self.tasks.spawn(stack_agent::images::collect(
             self.engine.clone(),
             ledger.clone(),
@@ -378,7 +404,8 @@ impl Daemon {
         let guests = Guests::new(networks.clone());
         guests.begin_with(self.engine.guests());
         self.engine.set_between_hosts(Arc::new(guests.clone()));
-        let session = Session::new(config, ledger, contact, wake, report_receiver, networks, files, metrics, guests);
+        let session =
+            Session::new(config, ledger, contact, wake, report_receiver, networks, files, keys, metrics, guests);
         let session = Arc::new(session);
         if let Some(member) = self.member.lock().await.as_mut() {
             member.session = Some(Arc::clone(&session));

@@ -28,6 +28,7 @@ pub fn describe(configuration: &Configuration) -> NodeDescription {
         memory_bytes: memory().unwrap_or(0),
         routes: Vec::new(),
         engine_labels: configuration.labels.clone(),
+        encryption: None,
     }
 }
 

@@ -71,6 +71,7 @@ fn network(view: NetworkView) -> ClusterNetwork {
         vni: view.vni,
         subnets: view.subnets.iter().filter_map(|subnet| subnet.parse().ok()).collect(),
         internal: view.internal,
+        encrypted: view.encrypted,
         attachable: view.attachable,
         mtu: view.mtu,
         labels: view.labels,
@@ -97,8 +98,9 @@ impl Cluster for DockerCluster {
 
     fn make_network(&self, asked: NewClusterNetwork) -> BoxFuture<'_, Result<(), ClusterError>> {
         async move {
-            let NewClusterNetwork { name, subnets, ipv6, internal, attachable, mtu, labels } = asked;
-            let spec = NetworkSpec { subnets, ipv6, internal, attachable, mtu, labels, ..NetworkSpec::default() };
+            let NewClusterNetwork { name, subnets, ipv6, internal, encrypted, attachable, mtu, labels } = asked;
+            let spec =
+                NetworkSpec { subnets, ipv6, internal, encrypted, attachable, mtu, labels, ..NetworkSpec::default() };
             self.change(routes::PUT_NETWORK, &name, Some(&PutNetworkRequest { spec })).await
         }
         .boxed()

@@ -85,7 +85,8 @@ async fn init(
     if !description::is_own(address.ip()) {
         return Err(Failure::new(ErrorCode::BadRequest, format!("{} is no address of this host", address.ip())));
     }
-    let host = FirstHost { address, description: description::describe(&daemon.configuration) };
+    let description = description::describe(&daemon.configuration);
+    let host = FirstHost { address, description, encrypts_networks: request.encrypt_networks };
     let identity = bootstrap(&daemon.configuration.state_directory, host, &daemon.tuning())
         .await
         .map_err(|error| Failure::new(ErrorCode::Conflict, chain(&error)))?;

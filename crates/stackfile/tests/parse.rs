@@ -246,3 +246,21 @@ fn no_diagnostic_quotes_what_a_variable_holds() {
     let error = project(text).variable("S", "Hunter2 !secret").parse().unwrap_err();
     assert!(!error.to_lowercase().contains("hunter2"), "{error}");
 }
+
+#[test]
+fn a_network_is_encrypted_by_our_key_or_by_dockers_option() {
+    let spec = project(
+        "services: {a: {image: 'a:1', networks: [one, two, three, four, five, six]}}\nname: x\nnetworks:\n  one: {x-stack-encrypted: true}\n  two: {x-stack-encrypted: false}\n  three: {driver_opts: {encrypted: ''}}\n  four: {driver_opts: {encrypted: 1}}\n  five: {driver: overlay, driver_opts: {encrypted: 'true'}}\n  six: {}\n",
+    )
+    .spec();
+    let encrypted = |key: &str| spec["networks"][key]["encrypted"].clone();
+    let all: Vec<_> = ["one", "two", "three", "four", "five", "six"].map(encrypted).into();
+    assert_eq!(serde_json::Value::from(all), serde_json::json!([true, false, true, true, true, null]));
+    let refused = project(
+        "services: {a: {image: 'a:1', networks: [one, two]}}\nname: x\nnetworks:\n  one: {x-stack-encrypted: true, driver_opts: {encrypted: 'false'}}\n  two: {driver_opts: {encrypted: maybe}}\n",
+    );
+    let text = refused.parse().unwrap_err();
+    assert!(text.contains("networks.one.driver_opts.encrypted"), "{text}");
+    assert!(text.contains("keep one of the two"), "{text}");
+    assert!(text.contains("networks.two.driver_opts.encrypted"), "{text}");
+}

@@ -54,6 +54,7 @@ impl Cluster {
                 ca_key: secret(),
                 worker_token: secret(),
                 controller_token: secret(),
+                encrypts_networks: false,
             },
         });
         for number in 1..=count {

@@ -63,7 +63,7 @@ pub fn programs() -> PathBuf {
     }
     let test = std::env::current_exe().expect("the test has a path");
     let programs = test.parent().and_then(Path::parent).expect("target/debug/deps").to_owned();
-    for program in ["stack", "stackd", "stack-shim"] {
+    for program in ["stack", "stackd", "stack-shim", "stack-tunnel"] {
         assert!(
             programs.join(program).is_file(),
             "{} is not built: `cargo build --workspace --bins` first, as `make test` does",

@@ -6,6 +6,7 @@ mod commands;
 mod controllers;
 mod disk;
 mod doctor;
+mod encryption;
 mod files;
 mod guests;
 mod hosts;

@@ -95,7 +95,7 @@ impl Machine {
         let directory = tempfile::Builder::new().prefix("vm").tempdir_in(temporary).expect("a temporary directory");
         let content = directory.path().join("content");
         fs::create_dir_all(content.join("bin")).expect("made");
-        for program in ["stack", "stackd", "stack-shim"] {
+        for program in ["stack", "stackd", "stack-shim", "stack-tunnel"] {
             let to = content.join("bin").join(program);
             succeed(Command::new("strip").arg("-o").arg(to).arg(programs().join(program)))?;
         }

@@ -18,11 +18,10 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub async fn run(session: &Session, command: ClusterCommand) -> Result<ExitCode, Failure> {
     match command {
-        ClusterCommand::Init { advertise, format } => {
-            let member: MemberView = session
-                .local()?
-                .call(routes::CLUSTER_INIT, &[], None::<&()>, Some(&InitRequest { advertise }), JOIN_TIMEOUT)
-                .await?;
+        ClusterCommand::Init { advertise, encrypt_networks, format } => {
+            let request = InitRequest { advertise, encrypt_networks };
+            let member: MemberView =
+                session.local()?.call(routes::CLUSTER_INIT, &[], None::<&()>, Some(&request), JOIN_TIMEOUT).await?;
             print_member(&member, format)?;
             if format == Format::Table {
                 output::hint("`stack cluster token` shows how other hosts join");

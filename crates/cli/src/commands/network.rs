@@ -44,9 +44,10 @@ pub async fn run(session: &Session, command: NetworkCommand) -> Result<ExitCode,
             let network: NetworkView = client.get(routes::NETWORK, &[&name], QUICK).await?;
             output::json(&network)?;
         }
-        NetworkCommand::Create { name, subnets, ipv6, internal, attachable, mtu, labels } => {
+        NetworkCommand::Create { name, subnets, ipv6, internal, encrypted, attachable, mtu, labels } => {
             let labels = labels_of(labels);
-            let spec = NetworkSpec { labels, internal, attachable, ipv6, mtu, subnets, ..NetworkSpec::default() };
+            let spec =
+                NetworkSpec { labels, internal, encrypted, attachable, ipv6, mtu, subnets, ..NetworkSpec::default() };
             let request = PutNetworkRequest { spec };
             let _: Written = client.call(routes::PUT_NETWORK, &[&name], None::<&()>, Some(&request), QUICK).await?;
             output::story(&format!("network {name} is there; a stack uses it with `external: true`"));

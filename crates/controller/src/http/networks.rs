@@ -88,9 +88,6 @@ pub(super) async fn put(
         return Err(Failure::new(ErrorCode::BadRequest, message)
             .with_hint("1 to 128 letters, digits, `_`, `.` and `-`, a letter or digit first"));
     }
-    if body.spec.encrypted {
-        return Err(Failure::new(ErrorCode::Unprocessable, "encrypted networks are not supported yet"));
-    }
     if let Some(mtu) = body.spec.mtu.filter(|mtu| !(1280..=65_535).contains(mtu)) {
         return Err(Failure::new(ErrorCode::BadRequest, format!("an MTU of {mtu} bytes is not possible"))
             .with_hint("from 1280 to 65535"));
@@ -133,6 +130,7 @@ pub(super) fn view(state: &stack_planner::State, name: &str, network: &Network) 
         stack: network.stack.clone(),
         subnets: network.subnets.iter().map(ToString::to_string).collect(),
         internal: network.spec.internal,
+        encrypted: network.spec.encrypted.unwrap_or(false),
         attachable: network.spec.attachable,
         mtu: network.spec.mtu,
         labels: network.spec.labels.clone(),

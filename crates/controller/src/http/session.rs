@@ -15,7 +15,8 @@ use stack_api::{ErrorBody, ErrorCode};
 use stack_model::{NodeId, Report};
 use stack_planner::networks::networks_of;
 use stack_planner::{
-    Applied, Command, Said, are_as_declared, guest_answers, is_acknowledgement_awaited, network_document,
+    Applied, Command, Said, acknowledged_announcement, are_as_declared, guest_answers, is_acknowledgement_awaited,
+    network_document,
 };
 
 use super::extract::{Body, Query, RequestId};
@@ -75,7 +76,11 @@ pub(super) async fn heartbeat(
     only_itself(&peer, body.node, "/v1/node/heartbeat")?;
     only_the_leader(&context)?;
     context.control.heard(body.node);
-    Ok(Json(HeartbeatResponse { controllers: views::controller_addresses(&context.store.state()) }))
+    let state = context.store.state();
+    Ok(Json(HeartbeatResponse {
+        controllers: views::controller_addresses(&state),
+        keys_in_force: acknowledged_announcement(&state, body.node),
+    }))
 }
 
 pub(super) async fn assignment(

@@ -100,7 +100,7 @@ impl Host {
         }
         let directory = tempfile::tempdir().unwrap();
         let address = reserve().await;
-        let host = FirstHost { address, description: description("one") };
+        let host = FirstHost { address, description: description("one"), encrypts_networks: false };
         let identity = bootstrap(directory.path(), host, &tuning).await.unwrap();
         let mut host = Self { directory, address, identity, tuning, running: None };
         host.start().await;

@@ -62,6 +62,8 @@ fn between(request: NetworkCreateRequest) -> Result<NewClusterNetwork, ApiError>
                 let bytes = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
                 network.mtu = Some(bytes).filter(|&bytes| bytes > 0);
             }
+            // Docker's clients send it without a value.
+            "encrypted" => network.encrypted = Some(value.is_empty() || flag(&value)?),
             other => without(true, &format!("the option {other} of an overlay network"))?,
         }
     }
@@ -270,16 +272,17 @@ mod tests {
         };
         let made = between(serde_json::json!({
             "Name": "shared", "Driver": "overlay", "Scope": "swarm", "Attachable": true, "EnableIPv6": true,
-            "Options": {"com.docker.network.driver.mtu": "1300"}, "Labels": {"a": "b"},
+            "Options": {"com.docker.network.driver.mtu": "1300", "encrypted": ""}, "Labels": {"a": "b"},
             "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "fd00::/64"}]}
         }))
         .unwrap();
         assert_eq!((made.name.as_str(), made.attachable, made.ipv6, made.mtu), ("shared", true, true, Some(1300)));
+        assert_eq!(made.encrypted, Some(true));
         assert_eq!((made.subnets.len(), made.labels["a"].as_str()), (2, "b"));
         for (wrong, status, text) in [
             (serde_json::json!({"Name": "host", "Driver": "overlay"}), 403, "predefined host network"),
             (serde_json::json!({"Name": "a", "Driver": "overlay", "Scope": "local"}), 400, "scope `swarm`"),
-            (serde_json::json!({"Name": "a", "Driver": "overlay", "Options": {"encrypted": ""}}), 501, "encrypted"),
+            (serde_json::json!({"Name": "a", "Driver": "overlay", "Options": {"x": ""}}), 501, "the option x of"),
             (
                 serde_json::json!({"Name": "a", "Driver": "overlay", "IPAM": {"Config": [{"Gateway": "10.1.0.1"}]}}),
                 501,

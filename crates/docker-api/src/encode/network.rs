@@ -75,6 +75,7 @@ pub fn between(
     });
     let mut options =
         HashMap::from([("com.docker.network.driver.overlay.vxlanid_list".to_owned(), found.vni.to_string())]);
+    options.extend(found.encrypted.then(|| ("encrypted".to_owned(), String::new())));
     options.extend(found.mtu.map(|mtu| ("com.docker.network.driver.mtu".to_owned(), mtu.to_string())));
     let peers =
         found.peers.iter().map(|(name, address)| PeerInfo { name: Some(name.clone()), ip: Some(address.clone()) });

@@ -23,6 +23,9 @@ mod table;
 mod tests;
 
 pub use errors::{OverlayAttachError, OverlayFailure, OverlayFailures, OverlayOpenError, OverlaySetError};
+pub(crate) use kernel::prepare_interface;
+#[cfg(test)]
+pub(crate) use names::is_own as is_own_link;
 pub use overlay_networks::{Overlay, OverlayContainer, Reconciled};
 pub use request::{
     DEFAULT_PORT, Ingress, Neighbour, OVERHEAD_IPV4, OVERHEAD_IPV6, OverlayConfig, OverlayConfigError, OverlayEndpoint,

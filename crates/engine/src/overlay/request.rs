@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::encryption::{PREFIX, PREFIX_LENGTH};
 use crate::network::Protocol;
 
 /// The UDP port that hosts send each other the networks' packets to, unless configured otherwise. Not VXLAN's registered
@@ -17,6 +18,9 @@ pub const DEFAULT_PORT: u16 = 4792;
 pub const OVERHEAD_IPV4: u32 = 50;
 /// The same over IPv6.
 pub const OVERHEAD_IPV6: u32 = 70;
+
+/// The addresses that hosts have within tunnels.
+pub const TUNNELS: Ipv6Net = Ipv6Net::new_assert(PREFIX, PREFIX_LENGTH);
 
 /// How the overlay networks of one host are made. All hosts of a cluster have the same port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,8 +56,8 @@ pub enum OverlayConfigError {
         /// What was given.
         table: String,
     },
-    /// Zero is no port.
-    #[error("the port of the overlay networks is 0: name one from 1 to 65535, the same on every host")]
+    /// It is no port, or there is none after it.
+    #[error("the port of the overlay networks is not from 1 to 65534: name one, the same on every host")]
     Port,
 }
 
@@ -72,10 +76,17 @@ impl OverlayConfig {
         if self.table.len() > 32 || !starts_with_letter(&self.table) || !self.table.chars().all(in_table) {
             return Err(OverlayConfigError::Table { table: self.table.clone() });
         }
-        if self.port == 0 {
+        if self.port == 0 || self.port == u16::MAX {
             return Err(OverlayConfigError::Port);
         }
         Ok(())
+    }
+
+    /// The UDP port of encrypted networks, within tunnels: nobody else's packets reach it. Were it that of the others, who
+    /// can send to a host could send to its encrypted networks.
+    #[must_use]
+    pub const fn encrypted_port(&self) -> u16 {
+        self.port.saturating_add(1)
     }
 }
 
@@ -100,6 +111,9 @@ pub struct OverlayNetwork {
     pub mtu: u32,
     /// No way out of it, and no published ports.
     pub internal: bool,
+    /// Between hosts it is only by tunnels: `underlay` is `::`, and the other hosts are at addresses within tunnels.
+    #[serde(default)]
+    pub encrypted: bool,
     /// This host's address between hosts.
     pub underlay: IpAddr,
     /// This host's own addresses on the network with the subnets' lengths, at most one of each family: the bridge's, and
@@ -269,6 +283,12 @@ pub enum OverlayErrorReason {
         /// This host's.
         underlay: IpAddr,
     },
+    /// An encrypted network's host that is not at an address within tunnels.
+    #[error("{host} is no address within tunnels: what goes there would not be encrypted")]
+    Unprotected {
+        /// The other host's.
+        host: IpAddr,
+    },
     /// A published port of an internal network.
     #[error("port {port}/{protocol} cannot be published: the network is internal")]
     IngressOfInternal {
@@ -351,6 +371,9 @@ impl OverlayNetwork {
             if mac[0] & 1 == 1 || mac == [0; 6] {
                 return Err(OverlayErrorReason::Group { address });
             }
+            if self.encrypted && !is_within_tunnels(host) {
+                return Err(OverlayErrorReason::Unprotected { host });
+            }
             if host.is_ipv4() != self.underlay.is_ipv4() {
                 return Err(OverlayErrorReason::Underlay { host, underlay: self.underlay });
             }
@@ -390,6 +413,11 @@ impl OverlayNetwork {
     pub fn has_ipv6(&self) -> bool {
         self.addresses.iter().any(|address| address.addr().is_ipv6())
     }
+}
+
+/// Whether an address is one that a host has within tunnels.
+fn is_within_tunnels(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if TUNNELS.contains(&address))
 }
 
 /// The link-layer address of the interface that has these addresses: a function of its first IPv4 address or, without one,

@@ -13,16 +13,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::names;
-use super::request::{Ingress, OverlayConfig, OverlayNetwork, Overlays};
+use super::request::{Ingress, OverlayConfig, OverlayNetwork, Overlays, TUNNELS};
 use super::services::{STICKY_SLOTS, sticky_backend};
 use super::table::{
     Action, AddressFamily, Chain, Choice, Condition, Hook, Key, Map, Part, PartType, Rule, Table, Value, ValueType,
 };
 
+use crate::encryption::Slot;
+
 /// The bridges.
 const BRIDGES: &str = "bridges";
 /// The bridges of internal networks.
 const INTERNAL: &str = "internal";
+/// The tunnels between hosts.
+const TUNNEL_LINKS: &str = "tunnels";
 /// Each bridge with itself.
 const WITHIN: &str = "within";
 /// The other hosts, by family.
@@ -58,31 +62,34 @@ pub fn host_table(config: &OverlayConfig, overlays: &Overlays) -> Option<Table> 
         overlays.networks.values().map(|network| (names::bridge(&config.prefix, network.vni), network)).collect();
     let base = |name: &str, hook, rules| Chain { name: name.to_owned(), hook: Some(hook), rules };
     let mut chains = published.chains();
-    chains.push(base("arriving", Hook::RawPrerouting, arriving_rules(config.port, &networks)));
-    chains.push(base(
-        "leaving",
-        Hook::RawOutput,
-        vec![rule([Condition::UdpDestination(config.port)], Action::Untracked)],
-    ));
+    chains.push(base("arriving", Hook::RawPrerouting, arriving_rules(config, &networks)));
+    chains.push(base("leaving", Hook::RawOutput, leaving_rules(config, &networks)));
     chains.push(base("prerouting", Hook::TranslatePrerouting, published_rules()));
     chains.push(base("output", Hook::TranslateOutput, published_rules()));
     chains.push(base("postrouting", Hook::TranslatePostrouting, masquerade_rules(&networks)));
     chains.push(base("forward", Hook::FilterForward, forward_rules()));
-    Some(Table { name: config.table.clone(), maps: maps(overlays, &networks, published), chains })
+    Some(Table { name: config.table.clone(), maps: maps(config, overlays, &networks, published), chains })
 }
 
 fn rule(conditions: impl Into<Vec<Condition>>, action: Action) -> Rule {
     Rule { conditions: conditions.into(), action }
 }
 
-fn maps(overlays: &Overlays, networks: &[(String, &OverlayNetwork)], published: Published) -> Vec<Map> {
+fn maps(
+    config: &OverlayConfig,
+    overlays: &Overlays,
+    networks: &[(String, &OverlayNetwork)],
+    published: Published,
+) -> Vec<Map> {
     let members = |keys: Vec<Key>| keys.into_iter().map(|key| (key, Value::Member)).collect::<BTreeMap<_, _>>();
     let bridges = |chosen: &dyn Fn(&OverlayNetwork) -> bool, times: usize| {
         let chosen = networks.iter().filter(|(_, network)| chosen(network));
         members(chosen.map(|(bridge, _)| vec![Part::Interface(bridge.clone()); times]).collect())
     };
+    // Those of encrypted networks come by tunnels.
+    let plain = overlays.networks.values().filter(|network| !network.encrypted);
     let peers: BTreeSet<IpAddr> =
-        overlays.networks.values().flat_map(|network| &network.neighbours).map(|neighbour| neighbour.host).collect();
+        plain.flat_map(|network| &network.neighbours).map(|neighbour| neighbour.host).collect();
     let peers = |family| {
         let of_family = peers.iter().filter(|peer| AddressFamily::of(**peer) == family);
         members(of_family.map(|&peer| vec![Part::from(peer)]).collect())
@@ -99,7 +106,7 @@ fn maps(overlays: &Overlays, networks: &[(String, &OverlayNetwork)], published: 
     let port: &[PartType] = &[PartType::Protocol, PartType::Port];
     let numbered: &[PartType] = &[PartType::Protocol, PartType::Port, PartType::Number];
     let set = ValueType::Nothing;
-    vec![
+    let mut maps = vec![
         map(BRIDGES, &[PartType::Interface], set.clone(), bridges(&|_| true, 1)),
         map(INTERNAL, &[PartType::Interface], set.clone(), bridges(&|network| network.internal, 1)),
         map(WITHIN, &[PartType::Interface, PartType::Interface], set.clone(), bridges(&|_| true, 2)),
@@ -109,12 +116,17 @@ fn maps(overlays: &Overlays, networks: &[(String, &OverlayNetwork)], published: 
         map(LOCAL[1], &[PartType::Ipv6], set.clone(), local6),
         map(RESTRICTED, port, set.clone(), restricted),
         map(ALLOWED[0], &[PartType::Protocol, PartType::Port, PartType::Ipv4], set.clone(), allowed4),
-        map(ALLOWED[1], &[PartType::Protocol, PartType::Port, PartType::Ipv6], set, allowed6),
+        map(ALLOWED[1], &[PartType::Protocol, PartType::Port, PartType::Ipv6], set.clone(), allowed6),
         map(PUBLISHED[0], port, ValueType::Chain, ports4),
         map(PUBLISHED[1], port, ValueType::Chain, ports6),
         map(TASKS[0], numbered, ValueType::Data(&[PartType::Ipv4, PartType::Port]), tasks4),
         map(TASKS[1], numbered, ValueType::Data(&[PartType::Ipv6, PartType::Port]), tasks6),
-    ]
+    ];
+    if is_any_encrypted(networks) {
+        let links = Slot::BOTH.map(|slot| vec![Part::Interface(slot.link(&config.prefix))]);
+        maps.push(map(TUNNEL_LINKS, &[PartType::Interface], set, members(links.into())));
+    }
+    maps
 }
 
 #[derive(Default)]
@@ -185,9 +197,25 @@ fn chain_name(count: u32) -> String {
     format!("among-{count}")
 }
 
-fn arriving_rules(port: u16, networks: &[(String, &OverlayNetwork)]) -> Vec<Rule> {
-    let tunnelled = || vec![Condition::DestinationIsLocal, Condition::UdpDestination(port)];
+fn is_any_encrypted(networks: &[(String, &OverlayNetwork)]) -> bool {
+    networks.iter().any(|(_, network)| network.encrypted)
+}
+
+fn arriving_rules(config: &OverlayConfig, networks: &[(String, &OverlayNetwork)]) -> Vec<Rule> {
+    let tunnelled = || vec![Condition::DestinationIsLocal, Condition::UdpDestination(config.port)];
     let mut rules = Vec::new();
+    if is_any_encrypted(networks) {
+        // By a tunnel comes who has proved who he is: to the encrypted networks, and to nothing else of this host. And what
+        // is for them or for an address within tunnels comes by a tunnel.
+        let protected = Condition::UdpDestination(config.encrypted_port());
+        let within = Condition::Destination(TUNNELS.into());
+        let by_tunnel = [Condition::InputIn(TUNNEL_LINKS), within.clone(), protected.clone()];
+        rules.push(rule(by_tunnel.clone(), Action::Untracked));
+        rules.push(rule(by_tunnel, Action::Accept));
+        rules.push(rule([Condition::InputIn(TUNNEL_LINKS)], Action::Drop));
+        rules.push(rule([Condition::DestinationIsLocal, protected], Action::Drop));
+        rules.push(rule([within], Action::Drop));
+    }
     for family in AddressFamily::BOTH {
         let mut conditions = tunnelled();
         conditions.push(Condition::SourceIn(family, PEERS[family as usize]));
@@ -200,6 +228,18 @@ fn arriving_rules(port: u16, networks: &[(String, &OverlayNetwork)]) -> Vec<Rule
         for loopback in [Condition::Destination(LOOPBACK), Condition::Source(LOOPBACK)] {
             rules.push(rule([Condition::InputIn(BRIDGES), loopback], Action::Drop));
         }
+    }
+    rules
+}
+
+fn leaving_rules(config: &OverlayConfig, networks: &[(String, &OverlayNetwork)]) -> Vec<Rule> {
+    let mut rules = vec![rule([Condition::UdpDestination(config.port)], Action::Untracked)];
+    if is_any_encrypted(networks) {
+        // To an address within tunnels nothing goes by another way, whatever becomes of the tunnels.
+        let by_tunnel = [Condition::Destination(TUNNELS.into()), Condition::OutputIn(TUNNEL_LINKS)];
+        rules.push(rule(by_tunnel.clone(), Action::Untracked));
+        rules.push(rule(by_tunnel, Action::Accept));
+        rules.push(rule([Condition::Destination(TUNNELS.into())], Action::Drop));
     }
     rules
 }

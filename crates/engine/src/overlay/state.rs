@@ -124,7 +124,7 @@ pub fn kernel_state<'a>(
         let tunnel = Tunnel {
             vni: network.vni,
             local: network.underlay,
-            port: config.port,
+            port: if network.encrypted { config.encrypted_port() } else { config.port },
             mtu: network.mtu,
             learning: false,
             proxy: true,

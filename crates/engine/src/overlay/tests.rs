@@ -15,6 +15,7 @@ use super::rules::host_table;
 use super::services::{Forgotten, STICKY_SLOTS, forgotten, service_table};
 use super::state::{KernelState, kernel_state};
 use super::table::{Change, Key, Table, Value, difference as table_difference};
+use crate::encryption::PublicKey;
 use crate::network::Protocol;
 
 fn ip(text: &str) -> IpAddr {
@@ -38,6 +39,7 @@ fn front() -> OverlayNetwork {
         vni: 0x1001,
         mtu: 1450,
         internal: false,
+        encrypted: false,
         underlay: ip("192.0.2.1"),
         addresses: vec![net("10.0.1.1/24"), net("fd00:1::1/64")],
         neighbours: neighbours(&[ip("10.0.1.2"), ip("fd00:1::2")], other)
@@ -85,6 +87,7 @@ fn back() -> OverlayNetwork {
         vni: 0x1002,
         mtu: 1450,
         internal: true,
+        encrypted: false,
         underlay: ip("192.0.2.1"),
         addresses: vec![net("10.0.2.1/24")],
         neighbours: neighbours(&[ip("10.0.2.2")], ip("192.0.2.2")).collect(),
@@ -127,6 +130,41 @@ fn what_the_kernel_should_have_for_two_networks() {
 fn the_table_of_a_host() {
     insta::assert_snapshot!(host_table(&OverlayConfig::default(), &overlays([front(), back()])).unwrap());
     assert_eq!(host_table(&OverlayConfig::default(), &overlays([])), None);
+}
+
+/// `back` by tunnels.
+fn sealed() -> OverlayNetwork {
+    let host = IpAddr::V6(PublicKey::from_bytes([7; 32]).address());
+    OverlayNetwork {
+        encrypted: true,
+        underlay: Ipv6Addr::UNSPECIFIED.into(),
+        mtu: 1370,
+        neighbours: neighbours(&[ip("10.0.2.2")], host).collect(),
+        ..back()
+    }
+}
+
+#[test]
+fn what_is_encrypted_passes_by_tunnels_alone() {
+    let value = overlays([front(), sealed()]);
+    value.check().unwrap();
+    let config = OverlayConfig::default();
+    let state = kernel_state(&config, &value, []);
+    let ports: Vec<u16> = state.tunnels.values().map(|tunnel| tunnel.port).collect();
+    assert_eq!(
+        ports,
+        [config.port, config.encrypted_port()],
+        "an encrypted network has a port that others cannot reach"
+    );
+    let table = host_table(&config, &value).unwrap();
+    let peers: Vec<_> = table.map("peers6").unwrap().elements.keys().collect();
+    assert!(peers.is_empty(), "by the port of the others nothing of it is taken: {peers:?}");
+    insta::assert_snapshot!(table);
+    // A host that is not within tunnels would be sent it in the clear.
+    let mut wrong = sealed();
+    wrong.neighbours[0].host = ip("2001:db8::2");
+    let error = overlays([wrong]).check().unwrap_err();
+    assert_eq!(error.reason, OverlayErrorReason::Unprotected { host: ip("2001:db8::2") });
 }
 
 #[test]
@@ -242,6 +280,7 @@ fn any_network(number: u8) -> impl Strategy<Value = OverlayNetwork> {
         };
         let all = |tasks: &BTreeSet<u8>| tasks.iter().flat_map(|task| addresses(*task)).collect::<Vec<_>>();
         OverlayNetwork {
+            encrypted: false,
             name: format!("net{number}"),
             vni: u32::from(number) + 1,
             mtu: 1450,

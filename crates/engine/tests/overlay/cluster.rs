@@ -131,6 +131,7 @@ impl Cluster {
             vni: 0x1000 + u32::from(decided.number),
             mtu: if self.ipv6_underlay { 1430 } else { 1450 },
             internal: decided.internal,
+            encrypted: false,
             underlay: self.underlay(host),
             addresses: decided.addresses(own(host)).into_iter().map(Decided::with_length).collect(),
             neighbours,

@@ -121,6 +121,11 @@ fn shared_ports(
 /// The option that Docker's drivers take for the size of packets.
 const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 
+/// The option by which Docker's overlay networks are encrypted.
+const ENCRYPTED_OPTION: &str = "encrypted";
+/// The same as a key of the network.
+const ENCRYPTED_KEY: &str = "x-stack-encrypted";
+
 fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {
     match fields.text("driver", journal).as_deref() {
         None | Some("" | "bridge" | "overlay" | "default") => {}
@@ -155,28 +160,54 @@ fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {
         external,
         internal: fields.boolean("internal", journal).unwrap_or(false),
         attachable: fields.boolean("attachable", journal).unwrap_or(false),
-        encrypted: false,
+        encrypted: encryption(fields, journal),
         ipv6: fields.boolean("enable_ipv6", journal).unwrap_or(false),
         mtu: network_options(fields, journal),
         subnets: subnets(fields, journal),
     }
 }
 
-/// The size of its packets is the only option that means something to a network between hosts.
+/// Whether what is sent between hosts is encrypted: by our own key, or by the option of Docker's overlay networks, for which
+/// it is enough to be there. `None`: as the cluster does it.
+fn encryption(fields: &Fields<'_>, journal: &mut Journal) -> Option<bool> {
+    let own = fields.boolean(ENCRYPTED_KEY, journal);
+    let options = fields.fields("driver_opts");
+    let Some(node) = options.node(ENCRYPTED_OPTION) else { return own };
+    let option = match node.as_text() {
+        Some("") => Some(true),
+        _ => options.boolean(ENCRYPTED_OPTION, journal),
+    };
+    if let (Some(own), Some(option)) = (own, option)
+        && own != option
+    {
+        let path = options.path.key(ENCRYPTED_OPTION);
+        journal.push(
+            Problem::new(
+                Code::Conflict,
+                node.place,
+                &path,
+                format!("`{path}` says `{option}` where `{ENCRYPTED_KEY}` says `{own}`"),
+            )
+            .hint("keep one of the two"),
+        );
+    }
+    own.or(option)
+}
+
+/// The size of its packets: beside encryption the only option that means something to a network between hosts.
 fn network_options(fields: &Fields<'_>, journal: &mut Journal) -> Option<u32> {
     let options = fields.fields("driver_opts");
-    for (key, entry) in options.mapping.into_iter().flatten().filter(|(key, _)| *key != MTU_OPTION) {
+    let known = |key: &str| key == MTU_OPTION || key == ENCRYPTED_OPTION;
+    for (key, entry) in options.mapping.into_iter().flatten().filter(|(key, _)| !known(key)) {
         let problem = Problem::new(
             Code::NotSupportedYet,
             entry.key_place,
             &options.path.key(key),
             format!("the network option `{key}` is not supported yet"),
         );
-        journal.push(match did_you_mean(key, [MTU_OPTION]) {
+        journal.push(match did_you_mean(key, [MTU_OPTION, ENCRYPTED_OPTION]) {
             Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
-            None if key == "encrypted" => problem
-                .hint("leave it out, and keep what must not be read on a network of the hosts that nobody else is on"),
-            None => problem.hint(format!("leave it out; `{MTU_OPTION}` is the only one")),
+            None => problem.hint(format!("leave it out; there are `{MTU_OPTION}` and `{ENCRYPTED_OPTION}`")),
         });
     }
     let mtu: Option<u32> = options.parsed(MTU_OPTION, "a number of bytes such as `1450`", journal);

@@ -86,7 +86,13 @@ static NETWORK: Object = Object {
             "driver_opts",
             DRIVER_OPTIONS,
             Applied,
-            "`com.docker.network.driver.mtu`: the size of its packets, in bytes",
+            "`com.docker.network.driver.mtu`: the size of its packets, in bytes; `encrypted`: as `x-stack-encrypted`",
+        ),
+        field(
+            "x-stack-encrypted",
+            Boolean,
+            Applied,
+            "Whether what it sends between hosts is encrypted (WireGuard); left out: as `stack cluster init` was told",
         ),
         field("ipam", Mapping(&IPAM), Applied, "Which addresses it has"),
         field(

@@ -35,6 +35,7 @@ impl World {
                 ca_key: secret(),
                 worker_token: secret(),
                 controller_token: secret(),
+                encrypts_networks: false,
             },
         })?;
         let count = self.dice.between(2, 5);

@@ -15,6 +15,6 @@ pub use connections::forget;
 pub use links::Links;
 pub use observe::{observe, other_routes};
 pub use ports::{make_port, remove_port};
-pub use settings::pass_on;
+pub use settings::{pass_on, prepare_interface};
 pub use tables::{Applied, apply_table, differs, remove_table};
 pub use underlay::mtu_of;

@@ -98,7 +98,8 @@ fn bridge(link: &LinkMessage) -> Bridge {
 fn tunnel(link: &LinkMessage, bridge: Option<String>) -> Tunnel {
     let mut tunnel = Tunnel {
         vni: 0,
-        local: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        // Not told by a device that has none: one of an encrypted network, which is within IPv6.
+        local: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         port: 0,
         mtu: link.mtu().unwrap_or_default(),
         learning: false,
