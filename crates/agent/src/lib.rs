@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod encryption;
 pub mod engine_host;
 pub mod files;
+pub mod guests;
 pub mod hooks;
 pub mod host;
 pub mod host_end;

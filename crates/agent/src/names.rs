@@ -2,7 +2,7 @@
 
 use stack_engine::dns::{EndpointNames, Member, NetworkNames, ServiceNames, ServicePort};
 use stack_model::spec::EndpointMode;
-use stack_model::{NetworkEndpoint, NetworkService, NodeId, ServiceKey, Slot, TaskId};
+use stack_model::{NetworkEndpoint, NetworkGuest, NetworkService, NodeId, ServiceKey, Slot, TaskId};
 
 use crate::networks::HostNetworks;
 use crate::overlay::{Serving, protocol};
@@ -23,6 +23,7 @@ pub fn names(node: NodeId, networks: &HostNetworks) -> Vec<NetworkNames> {
                 .endpoints
                 .iter()
                 .map(|(id, endpoint)| endpoint_names(*id, endpoint, &serving))
+                .chain(document.guests.values().map(guest_names))
                 .collect(),
             services: document.services.iter().map(|(key, service)| service_names(key, service)).collect(),
         })
@@ -41,6 +42,10 @@ fn endpoint_names(id: TaskId, endpoint: &NetworkEndpoint, serving: &Serving<'_>)
     let member =
         Member { service: service.to_string(), stack: Some(stack.to_string()), serving: serving.serves(id, endpoint) };
     EndpointNames { names, addresses: endpoint.addresses.clone(), member: Some(member) }
+}
+
+fn guest_names(guest: &NetworkGuest) -> EndpointNames {
+    EndpointNames { names: guest.names.clone(), addresses: guest.addresses.clone(), member: None }
 }
 
 fn service_names(key: &ServiceKey, service: &NetworkService) -> ServiceNames {

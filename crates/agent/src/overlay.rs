@@ -71,8 +71,9 @@ pub fn overlays(node: NodeId, networks: &HostNetworks, underlay: Underlay) -> Ov
 fn neighbours(node: NodeId, document: &NetworkDocument, encrypted: bool) -> Vec<Neighbour> {
     let hosts = document.hosts.iter().map(|(host, entry)| (*host, &entry.addresses));
     let tasks = document.endpoints.values().map(|endpoint| (endpoint.node, &endpoint.addresses));
+    let guests = document.guests.values().map(|guest| (guest.node, &guest.addresses));
     let mut neighbours = Vec::new();
-    for (host, addresses) in hosts.chain(tasks).filter(|(host, _)| *host != node) {
+    for (host, addresses) in hosts.chain(tasks).chain(guests).filter(|(host, _)| *host != node) {
         // A host without a key cannot be sent anything that is encrypted.
         let Some(host) = document.hosts.get(&host).and_then(|entry| place(entry, encrypted)) else { continue };
         let mac = link_address(addresses.iter().copied());
@@ -223,6 +224,7 @@ mod tests {
             ]),
             endpoints: BTreeMap::new(),
             services: BTreeMap::new(),
+            guests: BTreeMap::new(),
         };
         let assigned = AssignedNetwork {
             id: 1,

@@ -281,6 +281,7 @@ fn port_binding(port: &spec::PublishedPort) -> PortBinding {
     PortBinding {
         host_ip: port.host_ip,
         host_port: port.published.unwrap_or(0),
+        host_port_last: None,
         container_port: port.target,
         protocol: match port.protocol {
             spec::Protocol::Tcp => Protocol::Tcp,

@@ -1,6 +1,6 @@
 //! The node's side of its session with the leader: register, heartbeat, watch the assignment, send reports.
 //!
-//! Five loops share one idea of who leads. None of them decides anything about tasks: what comes goes into the ledger,
+//! Six loops share one idea of who leads. None of them decides anything about tasks: what comes goes into the ledger,
 //! what goes is the last report.
 
 use std::collections::BTreeMap;
@@ -12,9 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stack_api::routes::{self, Route};
 use stack_api::session::{
-    AssignmentQuery, AssignmentResponse, HeartbeatRequest, HeartbeatResponse, NetworksRequest, NetworksResponse,
-    RegisterRequest, RegisterResponse,
+    AllNetworksQuery, AssignmentQuery, AssignmentResponse, GuestsRequest, GuestsResponse, HeartbeatRequest,
+    HeartbeatResponse, NetworksRequest, NetworksResponse, RegisterRequest, RegisterResponse,
 };
+use stack_api::views::NetworkView;
 use stack_api::{Client, ClientError, ErrorCode};
 use stack_model::{NodeDescription, NodeId, Report};
 use tokio::sync::{Notify, watch};
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::encryption::KeyRing;
 use crate::files::Files;
+use crate::guests::Guests;
 use crate::ledger::{Ledger, LedgerError, SharedLedger};
 use crate::metrics::AgentMetrics;
 use crate::networks::Networks;
@@ -78,6 +80,7 @@ pub struct Session {
     files: Files,
     keys: KeyRing,
     metrics: AgentMetrics,
+    guests: Guests,
 }
 
 impl Session {
@@ -94,23 +97,26 @@ impl Session {
         files: Files,
         keys: KeyRing,
         metrics: AgentMetrics,
+        guests: Guests,
     ) -> Self {
         let known = Mutex::new(Known { controllers: config.controllers.clone(), current: None });
-        Self { config, known, ledger, contact, wake, reports, networks, files, keys, metrics }
+        Self { config, known, ledger, contact, wake, reports, networks, files, keys, metrics, guests }
     }
 
     /// Runs until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
-        let session = Arc::new(self);
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let session = self;
         let heartbeat = Arc::clone(&session);
         let assignment = Arc::clone(&session);
         let networks = Arc::clone(&session);
+        let guests = Arc::clone(&session);
         tokio::select! {
             () = stop.cancelled() => {}
             () = async { tokio::join!(
                 heartbeat.register_and_beat(),
                 assignment.watch_assignment(),
                 networks.watch_networks(),
+                guests.declare_guests(),
                 session.send_reports(),
             ); } => {}
         }
@@ -268,6 +274,47 @@ impl Session {
             let done = in_force.wait_for(|state| state.revision >= news.revision);
             let _ = tokio::time::timeout(LONGEST_PAUSE, done).await;
         }
+    }
+
+    /// Which containers outside of stacks are on networks between hosts: said whenever it changes, and again from time to
+    /// time, so that a word that got lost or came late does no harm for long.
+    async fn declare_guests(&self) {
+        let life = rand::random();
+        let mut wanted = self.guests.watch();
+        let mut pause = Pause::default();
+        loop {
+            let now = wanted.borrow_and_update().clone();
+            if now.is_known {
+                let request =
+                    GuestsRequest { node: self.config.node, life, sequence: now.sequence, guests: now.guests };
+                let answer: Result<GuestsResponse, _> =
+                    self.call(routes::NODE_GUESTS, None::<&()>, Some(&request), CALL_TIMEOUT).await;
+                match answer {
+                    Ok(answer) => {
+                        pause.reset();
+                        self.guests.hear(now.sequence, answer.guests);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot say which containers are on networks between hosts");
+                        self.guests.fail(stack_api::error::full_text(&error));
+                        pause.wait().await;
+                        wanted.mark_changed();
+                    }
+                }
+            }
+            if let Ok(Err(_closed)) = tokio::time::timeout(REPORT_AGAIN, wanted.changed()).await {
+                return;
+            }
+        }
+    }
+
+    /// The networks between hosts, as the leader has them.
+    ///
+    /// # Errors
+    /// The leader cannot be asked.
+    pub async fn all_networks(&self) -> Result<Vec<NetworkView>, ClientError> {
+        let query = AllNetworksQuery { node: self.config.node };
+        self.call(routes::NODE_ALL_NETWORKS, Some(&query), None::<&()>, CALL_TIMEOUT).await
     }
 
     async fn send_reports(&self) {

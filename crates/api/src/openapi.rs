@@ -41,6 +41,7 @@ use crate::routes::{self, Caller};
     crate::views::NetworkHostView,
     crate::views::HostNetworksView,
     crate::views::NetworkServiceView,
+    crate::views::NetworkGuestView,
     crate::views::NetworkTaskView,
     crate::views::LogLine,
     crate::examination::ExamineRequest,

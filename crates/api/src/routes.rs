@@ -109,6 +109,8 @@ routes! {
     NODE_HEARTBEAT = "POST" "/v1/node/heartbeat" Node None => None, "A node is alive";
     NODE_ASSIGNMENT = "GET" "/v1/node/assignment" Node None => None, "What a node shall do, when it is news";
     NODE_NETWORKS = "POST" "/v1/node/networks" Node None => None, "Who is on a node's networks, when it is news";
+    NODE_GUESTS = "POST" "/v1/node/guests" Node None => None, "Which of a node's containers outside of stacks are on networks";
+    NODE_ALL_NETWORKS = "GET" "/v1/node/all-networks" Node None => None, "The networks between hosts, for who uses a node";
     NODE_REPORT = "POST" "/v1/node/report" Node None => None, "What a node saw";
     HOST_IMAGES = "GET" "/v1/host/images" Controller None => Some("ImageView[]"), "The images of this host";
     HOST_IMAGE = "GET" "/v1/host/image" Controller None => Some("ImageView"), "One image of this host, by name";

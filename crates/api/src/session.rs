@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
-use stack_model::{Assignment, NetworkDocument, NodeDescription, NodeId};
+use stack_model::{Assignment, GuestAnswer, GuestWishes, NetworkDocument, NodeDescription, NodeId};
 
 /// `POST /v1/node/register`: a member says what and where it is now. Repeated after every start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,37 @@ pub struct NetworksRequest {
     pub known: BTreeMap<String, u64>,
     /// The revision as of which everything that it was told is in force on it; 0: nothing yet.
     pub applied: u64,
+}
+
+/// `POST /v1/node/guests`: which of its containers that belong to no stack are, or shall be, on networks between hosts. Always
+/// all of them: whoever is not named any more gives its addresses back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestsRequest {
+    /// Checked against the certificate.
+    pub node: NodeId,
+    /// Drawn by each start of the node's daemon.
+    pub life: u64,
+    /// Grows with each word of that life: an older one that comes late is not listened to.
+    pub sequence: u64,
+    /// By network and container.
+    pub guests: GuestWishes,
+}
+
+/// The answer to a guests request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestsResponse {
+    /// By network and container, for each that was named.
+    pub guests: BTreeMap<String, BTreeMap<String, GuestAnswer>>,
+}
+
+/// `GET /v1/node/all-networks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllNetworksQuery {
+    /// Checked against the certificate.
+    pub node: NodeId,
 }
 
 /// The answer to a networks request.

@@ -437,6 +437,9 @@ pub struct FileView {
 pub struct NetworkView {
     /// Its full name.
     pub name: String,
+    /// The revision that made it: one that was removed and made again under the same name has another.
+    #[serde(default)]
+    pub id: u64,
     /// The VXLAN network identifier.
     pub vni: u32,
     /// Whose it is; `None`: made by hand.
@@ -462,6 +465,22 @@ pub struct NetworkView {
     pub services: Vec<NetworkServiceView>,
     /// The tasks on it.
     pub tasks: Vec<NetworkTaskView>,
+    /// The containers on it that belong to no stack.
+    #[serde(default)]
+    pub guests: Vec<NetworkGuestView>,
+}
+
+/// A container on a network that belongs to no stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkGuestView {
+    /// The id that its host gave it.
+    pub container: String,
+    /// Where it runs.
+    pub node: String,
+    /// Its addresses there.
+    pub addresses: Vec<String>,
+    /// Its names there.
+    pub names: Vec<String>,
 }
 
 /// A host on a network.
@@ -469,6 +488,9 @@ pub struct NetworkView {
 pub struct NetworkHostView {
     /// Its name.
     pub node: String,
+    /// Where it is between hosts.
+    #[serde(default)]
+    pub underlay: String,
     /// Its own addresses there: its containers' gateways.
     pub addresses: Vec<String>,
     /// Whether it does what was decided. Only where one network is asked for: the host itself is asked.

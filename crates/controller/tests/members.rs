@@ -12,9 +12,10 @@ use std::time::Duration;
 use stack_api::bodies::JoinRequest;
 use stack_api::routes::{self, Caller, Route};
 use stack_api::session::{
-    AssignmentQuery, AssignmentResponse, HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
+    AllNetworksQuery, AssignmentQuery, AssignmentResponse, GuestsRequest, GuestsResponse, HeartbeatRequest,
+    HeartbeatResponse, RegisterRequest, RegisterResponse,
 };
-use stack_api::views::{DeployResponse, NodeView, StackStatus, TokensView, Written};
+use stack_api::views::{DeployResponse, NetworkView, NodeView, StackStatus, TokensView, Written};
 use stack_api::{Client, ClientError, Endpoint, ErrorCode, Identity};
 use stack_controller::identity::authority::{Authority, Subject, new_key};
 use stack_controller::identity::join::{Candidate, join};
@@ -230,6 +231,16 @@ async fn a_node_speaks_for_itself_alone() {
     let report = Report { node: two.identity.node, generation: 1, tasks: [].into() };
     let refused = post::<_, serde_json::Value>(&client, routes::NODE_REPORT, &[], &report).await.unwrap_err();
     assert_eq!(code(&refused), ErrorCode::Forbidden);
+
+    let guests = GuestsRequest { node: two.identity.node, life: 1, sequence: 1, guests: [].into() };
+    let refused = post::<_, GuestsResponse>(&client, routes::NODE_GUESTS, &[], &guests).await.unwrap_err();
+    assert_eq!(code(&refused), ErrorCode::Forbidden);
+    let query = AllNetworksQuery { node: two.identity.node };
+    let asked = client.call::<_, (), Vec<NetworkView>>(routes::NODE_ALL_NETWORKS, &[], Some(&query), None, CALL).await;
+    assert_eq!(code(&asked.unwrap_err()), ErrorCode::Forbidden);
+    let own = GuestsRequest { node: one.identity.node, ..guests };
+    let answer: GuestsResponse = post(&client, routes::NODE_GUESTS, &[], &own).await.unwrap();
+    assert!(answer.guests.is_empty());
 
     let refused = client.get::<Vec<NodeView>>(routes::NODES, &[], CALL).await.unwrap_err();
     assert_eq!(code(&refused), ErrorCode::Forbidden, "a worker is no operator");

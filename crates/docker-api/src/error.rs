@@ -20,6 +20,7 @@ use stack_engine::image::{
 use stack_engine::network::{self, NetworkError};
 use stack_engine::volume::VolumeError;
 
+use crate::cluster::ClusterError;
 use crate::decode::DecodeError;
 use crate::decode::create::CreationError;
 use crate::decode::image::ImageRequestError;
@@ -43,6 +44,22 @@ pub enum ApiError {
         "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."
     )]
     NoManager,
+    /// A change of the cluster, asked of a host that only runs what it is told.
+    #[error(
+        "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager."
+    )]
+    WorkerNode,
+    /// A network between hosts that is for stacks alone.
+    #[error(
+        "Could not attach to network {name}: rpc error: code = PermissionDenied desc = network {name} not manually attachable"
+    )]
+    NotAttachable {
+        /// Which.
+        name: String,
+    },
+    /// The cluster refused, or could not be asked.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The version of the path.
     #[error(transparent)]
     Version(#[from] VersionError),
@@ -368,7 +385,14 @@ impl ApiError {
             Self::Changes(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::PageNotFound | Self::NoSuchContainer { .. } | Self::NoSuchImage { .. } => StatusCode::NOT_FOUND,
             Self::NotSupported { .. } | Self::LogNotReadable => StatusCode::NOT_IMPLEMENTED,
-            Self::NoManager => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoManager | Self::WorkerNode => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotAttachable { .. } => StatusCode::FORBIDDEN,
+            Self::Cluster(error) => match error {
+                ClusterError::NotFound(_) => StatusCode::NOT_FOUND,
+                ClusterError::Invalid(_) => StatusCode::BAD_REQUEST,
+                ClusterError::Conflict(_) => StatusCode::FORBIDDEN,
+                ClusterError::Unreachable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            },
             Self::Version(_) | Self::Decode(_) | Self::AmbiguousContainer { .. } => StatusCode::BAD_REQUEST,
             Self::NotRunning { .. } => StatusCode::CONFLICT,
             Self::NoSuchPath { .. } => StatusCode::NOT_FOUND,
@@ -457,6 +481,10 @@ impl ApiError {
                 StartError::Spec { .. } | StartError::MountSource { .. } | StartError::Device { .. } => {
                     StatusCode::BAD_REQUEST
                 }
+                // A network that was there when the container was made.
+                StartError::Network { source: network::AttachError::Network(NetworkError::Missing { .. }), .. } => {
+                    StatusCode::NOT_FOUND
+                }
                 // The program is not there or cannot be run.
                 StartError::Container { .. } if matches!(error.exit_code(), 126 | 127) => StatusCode::BAD_REQUEST,
                 StartError::Container { .. }
@@ -464,6 +492,7 @@ impl ApiError {
                 | StartError::Filter { .. }
                 | StartError::Cgroup { .. }
                 | StartError::Network { .. }
+                | StartError::Between { .. }
                 | StartError::Overlay { .. }
                 | StartError::Names { .. }
                 | StartError::Logging { .. }
@@ -503,7 +532,8 @@ impl ApiError {
                 ConnectError::Host | ConnectError::Private | ConnectError::Shared => StatusCode::BAD_REQUEST,
                 ConnectError::Connected { .. } | ConnectError::NotConnected { .. } => StatusCode::FORBIDDEN,
                 ConnectError::Network(error) => endpoint_status(error),
-                ConnectError::Left(_)
+                ConnectError::Between(_)
+                | ConnectError::Left(_)
                 | ConnectError::Record { .. }
                 | ConnectError::Names(_)
                 | ConnectError::System { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -548,6 +578,7 @@ fn network_status(error: &NetworkError) -> StatusCode {
         NetworkError::Exists { .. } => StatusCode::CONFLICT,
         NetworkError::Missing { .. } => StatusCode::NOT_FOUND,
         NetworkError::NoSubnet { .. }
+        | NetworkError::NoSubnet6 { .. }
         | NetworkError::BridgeTaken { .. }
         | NetworkError::Overlap { .. }
         | NetworkError::InUse { .. } => StatusCode::FORBIDDEN,
@@ -560,9 +591,10 @@ fn network_status(error: &NetworkError) -> StatusCode {
 fn endpoint_status(error: &network::AttachError) -> StatusCode {
     use network::AttachError;
     match error {
-        AttachError::Id { .. } | AttachError::NetworkTwice { .. } | AttachError::OutsideSubnet { .. } => {
-            StatusCode::BAD_REQUEST
-        }
+        AttachError::Id { .. }
+        | AttachError::NetworkTwice { .. }
+        | AttachError::OutsideSubnet { .. }
+        | AttachError::NoIpv6 { .. } => StatusCode::BAD_REQUEST,
         AttachError::AddressTaken { .. } | AttachError::Connected { .. } | AttachError::NotConnected { .. } => {
             StatusCode::FORBIDDEN
         }
@@ -600,7 +632,7 @@ pub fn full_text(error: &dyn Error) -> String {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, message) = (self.status(), self.full_text());
-        if status.is_server_error() && !matches!(self, Self::NotSupported { .. } | Self::NoManager) {
+        if status.is_server_error() && !matches!(self, Self::NotSupported { .. } | Self::NoManager | Self::WorkerNode) {
             tracing::warn!(%status, message, "a request of a Docker client failed");
         }
         (status, Json(ErrorResponse { message })).into_response()

@@ -4,6 +4,7 @@
 //! what they decided, and `error` says every refusal. `surface` knows the routes that Docker has and this daemon has not, so
 //! that no client takes a missing part for an empty answer.
 
+mod cluster;
 mod decode;
 mod detach;
 mod encode;
@@ -27,6 +28,7 @@ use axum::response::{IntoResponse, Response};
 use stack_engine::Engine;
 use tower::ServiceExt as _;
 
+pub use crate::cluster::{Cluster, ClusterError, ClusterNetwork, NewClusterNetwork, NoCluster, Part};
 use crate::error::ApiError;
 
 /// What the daemon says about itself.
@@ -50,13 +52,14 @@ const MANAGED: &str = "stack.task";
 struct Daemon {
     engine: Engine,
     info: Arc<DaemonInfo>,
+    cluster: Arc<dyn Cluster>,
 }
 
 /// The API over an engine, for a local socket that only administrators may open: whoever can speak to it commands the host.
-pub fn router(engine: Engine, daemon: DaemonInfo) -> Router {
+pub fn router(engine: Engine, daemon: DaemonInfo, cluster: Arc<dyn Cluster>) -> Router {
     let server = HeaderValue::from_str(&format!("stack/{} (linux)", daemon.version))
         .unwrap_or_else(|_| HeaderValue::from_static("stack (linux)"));
-    let routes = routes::routes().with_state(Daemon { engine, info: Arc::new(daemon) });
+    let routes = routes::routes().with_state(Daemon { engine, info: Arc::new(daemon), cluster });
     Router::new().fallback(move |request: Request| {
         let (routes, server) = (routes.clone(), server.clone());
         async move {

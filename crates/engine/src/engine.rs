@@ -247,7 +247,18 @@ impl Engine {
         let loaded = records.load()?;
         let filters = config.root.join("seccomp");
         crate::seccomp::sweep(&filters).map_err(|source| OpenError::Directory { path: filters.clone(), source })?;
-        let launcher = Launcher { program, hierarchies, networks, overlay, names, volumes, records, run, filters };
+        let launcher = Launcher {
+            between: Arc::default(),
+            program,
+            hierarchies,
+            networks,
+            overlay,
+            names,
+            volumes,
+            records,
+            run,
+            filters,
+        };
         let inner = Inner {
             launcher,
             images,
@@ -742,8 +753,9 @@ impl Engine {
             addresses: attachment
                 .endpoints
                 .iter()
-                .map(|endpoint| endpoint.address.addr())
+                .flat_map(crate::network::Endpoint::addresses)
                 .chain(record.config.overlays.iter().flat_map(OverlayEndpoint::own_addresses))
+                .chain(attachment.between.iter().flat_map(OverlayEndpoint::own_addresses))
                 .collect(),
             ports: attachment.ports,
             starts: record.starts,

@@ -337,6 +337,7 @@ fn the_hosts_namespaces_where_asked_for_and_networks() {
             assert!(output.contains(own.to_str().unwrap()), "{output}");
         }
         assert!(output.contains("Seccomp:\t0"));
+        host.engine.networks().create_network("default").await.unwrap();
         let config = ContainerConfig {
             network_mode: stack_engine::container::NetworkMode::Networks,
             networks: vec![NetworkEndpoint {

@@ -19,7 +19,8 @@ pub use files::{Content, ContentId, Contents, FileContents, FileKind, FileRefere
 pub use id::{Digest, NodeId, ParseIdError, TaskId};
 pub use name::{NameError, RequestId, ServiceKey, ServiceName, StackName};
 pub use network::{
-    AssignedNetwork, Draining, EndpointState, NetworkDocument, NetworkEndpoint, NetworkHost, NetworkService,
+    AssignedNetwork, Draining, EndpointState, GuestAnswer, GuestWishes, NetworkDocument, NetworkEndpoint, NetworkGuest,
+    NetworkHost, NetworkService, Wish,
 };
 pub use node::{Availability, Node, NodeDescription, NodeEncryption, NodeRole, Readiness, TunnelKey};
 pub use report::{Health, Report, TaskStatus};

@@ -1,7 +1,7 @@
 //! Pure. The networks between hosts: what a host must know to be on one, and what it must know of everybody there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,49 @@ pub struct NetworkDocument {
     pub endpoints: BTreeMap<TaskId, NetworkEndpoint>,
     /// The services on it.
     pub services: BTreeMap<ServiceKey, NetworkService>,
+    /// The containers on it that belong to no stack, by the id that their host gave them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub guests: BTreeMap<String, NetworkGuest>,
+}
+
+/// A container on a network that belongs to no stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkGuest {
+    /// Where it runs.
+    pub node: NodeId,
+    /// Its addresses there, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// What it is called there; the first is what its addresses are called.
+    pub names: Vec<String>,
+}
+
+/// What a host wants for one of its containers on a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wish {
+    /// What it is to be called there.
+    pub names: Vec<String>,
+    /// Its address; `None`: a free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address; `None`: the one that goes with the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Addr>,
+}
+
+/// All containers of a host that belong to no stack and are, or shall be, on networks between hosts: by network and
+/// container.
+pub type GuestWishes = BTreeMap<String, BTreeMap<String, Wish>>;
+
+/// What a host hears of one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestAnswer {
+    /// It has these, IPv4 first.
+    Addresses(Vec<IpAddr>),
+    /// It cannot be there: why.
+    Refused(String),
 }
 
 /// One host on a network.

@@ -12,6 +12,7 @@ use stack_model::{
 
 use crate::command::{Change, Command, NewTask};
 use crate::files;
+use crate::guests;
 use crate::networks;
 use crate::ports;
 use crate::rejected::Rejected;
@@ -138,6 +139,10 @@ pub fn apply(state: &mut State, entry: Entry, command: Command) -> Result<Applie
             let node = state.nodes.get_mut(&node).ok_or(Rejected::UnknownNode { node })?;
             let is_news = node.networks_applied < revision;
             node.networks_applied = node.networks_applied.max(revision);
+            Ok(if is_news { changed(state) } else { unchanged(state) })
+        }
+        Command::DeclareGuests { node, said, guests } => {
+            let is_news = guests::declare(state, node, said, &guests)?;
             Ok(if is_news { changed(state) } else { unchanged(state) })
         }
         Command::PutNetwork { name, spec } => {
@@ -543,6 +548,7 @@ fn remove_node(state: &mut State, id: NodeId, force: bool) -> Result<Applied, Re
     }
     state.nodes.remove(&id);
     state.controllers.remove(&id);
+    guests::forget_node(state, id);
     networks::hosts_changed(state);
     state.generations.remove(&id);
     Ok(changed(state))

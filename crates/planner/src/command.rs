@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use stack_model::spec::{NetworkSpec, StackSpec};
 use stack_model::{
-    Availability, Content, ContentId, Contents, FileKind, NodeDescription, NodeId, NodeRole, Readiness,
+    Availability, Content, ContentId, Contents, FileKind, GuestWishes, NodeDescription, NodeId, NodeRole, Readiness,
     RegistryCredential, Report, ServiceKey, Slot, StackName, TaskId, Timestamp,
 };
 
+use crate::guests::Said;
 use crate::state::{Unplaced, Update};
 
 /// A text that `Debug` does not print.
@@ -134,6 +135,15 @@ pub enum Command {
         /// As of which revision.
         revision: u64,
     },
+    /// Which containers of a host that belong to no stack are on networks between hosts: all of them.
+    DeclareGuests {
+        /// Whose they are.
+        node: NodeId,
+        /// Which word of the host's this is.
+        said: Said,
+        /// The containers, by network.
+        guests: GuestWishes,
+    },
     /// A network is made by hand, or changed.
     PutNetwork {
         /// Its name.
@@ -197,6 +207,7 @@ impl Command {
             Self::RemoveNode { .. } => "remove_node",
             Self::Report { .. } => "report",
             Self::AcknowledgeNetworks { .. } => "acknowledge_networks",
+            Self::DeclareGuests { .. } => "declare_guests",
             Self::PutNetwork { .. } => "put_network",
             Self::RemoveNetwork { .. } => "remove_network",
             Self::CreateFile { .. } => "create_file",

@@ -17,12 +17,13 @@ use stack_model::spec::{
     NetworkAttachment, NetworkMode, NetworkSpec, PublishMode, PublishedPort, ServiceMode, StackSpec,
 };
 use stack_model::{
-    AssignedNetwork, DesiredState, EndpointState, NetworkDocument, NetworkEndpoint, NetworkHost, NetworkService, Node,
-    NodeId, Readiness, ServiceKey, StackName, Task, TaskId, TaskSpec,
+    AssignedNetwork, DesiredState, EndpointState, NetworkDocument, NetworkEndpoint, NetworkGuest, NetworkHost,
+    NetworkService, Node, NodeId, Readiness, ServiceKey, StackName, Task, TaskId, TaskSpec,
 };
 
 use crate::apply::touch;
 use crate::encryption;
+use crate::guests::Guest;
 use crate::rejected::Rejected;
 use crate::schedule;
 use crate::state::State;
@@ -58,6 +59,9 @@ pub struct Network {
     pub services: OrdMap<ServiceKey, u32>,
     /// The tasks on it, and their numbers.
     pub tasks: OrdMap<TaskId, u32>,
+    /// The containers on it that belong to no stack, by the id that their host gave them.
+    #[serde(default)]
+    pub guests: OrdMap<String, Guest>,
     /// Numbers that the user gave to the only task of a service.
     #[serde(default)]
     pub fixed: OrdMap<ServiceKey, u32>,
@@ -90,10 +94,25 @@ impl Network {
             .chain(self.tasks.values())
             .chain(self.fixed.values())
             .copied()
+            .chain(self.guests.values().map(|guest| guest.number))
             .collect();
     }
 
-    fn take(&mut self) -> Option<u32> {
+    /// Whether somebody has these addresses.
+    pub(crate) fn is_used(&self, number: u32) -> bool {
+        self.used.contains(&number)
+    }
+
+    /// Takes this number, unless somebody has it.
+    pub(crate) fn take_number(&mut self, number: u32) -> Option<u32> {
+        let is_free = (1..=self.capacity()).contains(&number) && !self.used.contains(&number);
+        is_free.then(|| {
+            self.used.insert(number);
+            number
+        })
+    }
+
+    pub(crate) fn take(&mut self) -> Option<u32> {
         let capacity = self.capacity();
         let mut number = self.last;
         for _ in 0..capacity {
@@ -116,7 +135,7 @@ impl Network {
         }
     }
 
-    fn give_back(&mut self, number: u32) {
+    pub(crate) fn give_back(&mut self, number: u32) {
         if !self.fixed.values().any(|fixed| *fixed == number) {
             self.used.remove(&number);
         }
@@ -134,7 +153,7 @@ impl Network {
     }
 
     /// The number of an address of its subnets that can be given to somebody.
-    fn number_of(&self, address: IpAddr) -> Option<u32> {
+    pub(crate) fn number_of(&self, address: IpAddr) -> Option<u32> {
         let subnet = self.subnets.iter().find(|subnet| subnet.contains(&address))?;
         let number = match (subnet.network(), address) {
             (IpAddr::V4(first), IpAddr::V4(address)) => address.to_bits() - first.to_bits(),
@@ -260,6 +279,9 @@ fn put(
         if !present.tasks.is_empty() {
             return Err(Rejected::NetworkInUse { network: name.to_owned(), tasks: present.tasks.len() });
         }
+        if !present.guests.is_empty() {
+            return Err(Rejected::NetworkHasGuests { network: name.to_owned(), guests: present.guests.len() });
+        }
     }
     let others = || networks.iter().filter(|(other, _)| *other != name);
     let mut subnets = Vec::new();
@@ -306,6 +328,7 @@ fn put(
         hosts: OrdMap::new(),
         services: OrdMap::new(),
         tasks: OrdMap::new(),
+        guests: OrdMap::new(),
         fixed: OrdMap::new(),
         last: 0,
         used: OrdSet::new(),
@@ -489,7 +512,8 @@ pub(crate) fn settle_hosts(state: &mut State, name: &str) {
         let may = |node: &&Node| !encryption::is_encrypted(network) || encryption::unable(node).is_none();
         state.nodes.values().filter(may).map(|node| node.id).collect()
     } else {
-        network.tasks.keys().filter_map(|task| state.tasks.get(task)).map(|task| task.node).collect()
+        let of_tasks = network.tasks.keys().filter_map(|task| state.tasks.get(task)).map(|task| task.node);
+        of_tasks.chain(network.guests.values().map(|guest| guest.node)).collect()
     };
     let present: BTreeSet<NodeId> = network.hosts.keys().copied().collect();
     if wanted == present {
@@ -582,7 +606,10 @@ pub(crate) fn sweep(state: &mut State) {
     let gone: Vec<String> = state
         .networks
         .iter()
-        .filter(|(name, network)| network.stack.is_some() && network.tasks.is_empty() && !asked_for.contains(*name))
+        .filter(|(name, network)| {
+            let is_empty = network.tasks.is_empty() && network.guests.is_empty();
+            network.stack.is_some() && is_empty && !asked_for.contains(*name)
+        })
         .map(|(name, _)| name.clone())
         .collect();
     for name in gone {
@@ -621,6 +648,9 @@ pub(crate) fn remove_by_hand(state: &mut State, name: &str) -> Result<(), Reject
     }
     if !network.tasks.is_empty() || !network.services.is_empty() {
         return Err(Rejected::NetworkInUse { network: name.to_owned(), tasks: network.tasks.len() });
+    }
+    if !network.guests.is_empty() {
+        return Err(Rejected::NetworkHasGuests { network: name.to_owned(), guests: network.guests.len() });
     }
     remove(state, name);
     Ok(())
@@ -678,6 +708,10 @@ pub fn network_document(state: &State, name: &str) -> Option<NetworkDocument> {
         };
         Some((*id, endpoint))
     };
+    let guest = |(id, guest): (&String, &Guest)| {
+        let (node, addresses) = (guest.node, network.addresses(guest.number));
+        (id.clone(), NetworkGuest { node, addresses, names: guest.names.clone() })
+    };
     let service = |(key, number): (&ServiceKey, &u32)| {
         let service = state.services.get(key)?;
         let attachment = service.task_spec.networks.get(name)?;
@@ -697,6 +731,7 @@ pub fn network_document(state: &State, name: &str) -> Option<NetworkDocument> {
         hosts: network.hosts.iter().filter_map(host).collect(),
         endpoints: network.tasks.iter().filter_map(endpoint).collect(),
         services: network.services.iter().filter_map(service).collect(),
+        guests: network.guests.iter().map(guest).collect(),
     })
 }
 

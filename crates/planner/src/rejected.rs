@@ -96,6 +96,14 @@ pub enum Rejected {
         /// How many.
         tasks: usize,
     },
+    /// Containers that belong to no stack are on it.
+    #[error("network `{network}` has active endpoints: {guests} containers that belong to no stack; remove them first")]
+    NetworkHasGuests {
+        /// Its full name.
+        network: String,
+        /// How many.
+        guests: usize,
+    },
     /// The subnet that the user gave meets another one.
     #[error("network `{network}`: subnet {subnet} meets {whose}: choose another")]
     SubnetTaken {

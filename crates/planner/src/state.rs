@@ -13,6 +13,7 @@ use stack_model::{
 };
 
 use crate::command::ClusterIdentity;
+use crate::guests::Said;
 use crate::networks::Network;
 
 /// All that the controllers agree on.
@@ -47,6 +48,8 @@ pub struct State {
     pub secrets: OrdMap<String, StoredFile>,
     /// The configs that were made by hand, by name.
     pub configs: OrdMap<String, StoredFile>,
+    /// The last word of each host about its guests on networks between hosts.
+    pub said: OrdMap<NodeId, Said>,
     /// The highest VXLAN network identifier of a network that was removed: it is not given to another one soon.
     pub last_vni: u32,
     /// Index over `tasks`.
@@ -266,6 +269,8 @@ struct StoredState {
     #[serde(default)]
     configs: OrdMap<String, StoredFile>,
     #[serde(default)]
+    said: OrdMap<NodeId, Said>,
+    #[serde(default)]
     last_vni: u32,
 }
 
@@ -292,6 +297,7 @@ impl From<StoredState> for State {
             contents: stored.contents,
             secrets: stored.secrets,
             configs: stored.configs,
+            said: stored.said,
             last_vni: stored.last_vni,
             ..Self::default()
         };
@@ -325,6 +331,7 @@ impl From<State> for StoredState {
             contents: state.contents,
             secrets: state.secrets,
             configs: state.configs,
+            said: state.said,
             last_vni: state.last_vni,
         }
     }

@@ -16,6 +16,7 @@ use stack_agent::Networks;
 use stack_agent::encryption::KeyRing;
 use stack_agent::engine_host::EngineHost;
 use stack_agent::files::Files;
+use stack_agent::guests::Guests;
 use stack_agent::ledger::{Ledger, SharedLedger};
 use stack_agent::metrics::AgentMetrics;
 use stack_agent::reconcile::{Contact, Reconciler};
@@ -39,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use crate::configuration::Configuration;
 use crate::controlling::Served;
 use crate::description;
+use crate::docker_cluster::DockerCluster;
 use crate::host_end;
 use crate::membership;
 use crate::switch::Switch;
@@ -70,6 +72,8 @@ struct Member {
     controller: Option<Arc<Controller>>,
     /// Why a host that is a controller has none now.
     controller_failure: Option<String>,
+    /// Once the agent has begun.
+    session: Option<Arc<Session>>,
 }
 
 /// Runs the daemon until it is told to end.
@@ -199,14 +203,20 @@ impl Daemon {
         Ok(())
     }
 
-    fn serve_docker_socket(&self) -> Result<(), Failure> {
+    /// The agent's session with the leader, where this host is a member.
+    pub async fn session(&self) -> Option<Arc<Session>> {
+        self.member.lock().await.as_ref().and_then(|member| member.session.clone())
+    }
+
+    fn serve_docker_socket(self: &Arc<Self>) -> Result<(), Failure> {
         let listener = bind_socket(&self.configuration.run_directory.join("docker.sock"))?;
         let info = DaemonInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             root: self.configuration.state_directory.clone(),
             ..DaemonInfo::default()
         };
-        let (router, stop) = (stack_docker_api::router(self.engine.clone(), info), self.stop.clone());
+        let cluster = Arc::new(DockerCluster::new(Arc::downgrade(self)));
+        let (router, stop) = (stack_docker_api::router(self.engine.clone(), info, cluster), self.stop.clone());
         let fatal = self.fatal.clone();
         self.tasks.spawn(async move {
             let ended = stop.clone().cancelled_owned();
@@ -281,7 +291,7 @@ impl Daemon {
         let router = served.network.router();
         let keeping = (controller.clone(), controller_failure.clone());
         *self.member.lock().await =
-            Some(Member { credentials: Arc::clone(&credentials), controller, controller_failure });
+            Some(Member { credentials: Arc::clone(&credentials), controller, controller_failure, session: None });
         if identity.raft_id.is_some() {
             let (controller, failure) = keeping;
             self.tasks.spawn(Arc::clone(self).keep_controller(served, controller, failure));
@@ -395,7 +405,15 @@ impl Daemon {
                 }
             }),
         };
-        let session = Session::new(config, ledger, contact, wake, report_receiver, networks, files, keys, metrics);
+        let guests = Guests::new(networks.clone());
+        guests.begin_with(self.engine.guests());
+        self.engine.set_between_hosts(Arc::new(guests.clone()));
+        let session =
+            Session::new(config, ledger, contact, wake, report_receiver, networks, files, keys, metrics, guests);
+        let session = Arc::new(session);
+        if let Some(member) = self.member.lock().await.as_mut() {
+            member.session = Some(Arc::clone(&session));
+        }
         self.tasks.spawn(session.run(self.stop.clone()));
         Ok(())
     }

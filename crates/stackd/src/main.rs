@@ -5,6 +5,7 @@ mod configuration;
 mod controlling;
 mod daemon;
 mod description;
+mod docker_cluster;
 mod host_end;
 mod membership;
 mod metrics;

@@ -8,6 +8,7 @@ mod disk;
 mod doctor;
 mod encryption;
 mod files;
+mod guests;
 mod hosts;
 mod identities;
 mod lifecycle;

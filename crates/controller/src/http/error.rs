@@ -44,6 +44,7 @@ const fn code_of(rejected: &Rejected) -> ErrorCode {
         | Rejected::NodeInUse { .. }
         | Rejected::NetworkTaken { .. }
         | Rejected::NetworkInUse { .. }
+        | Rejected::NetworkHasGuests { .. }
         | Rejected::FileExists { .. }
         | Rejected::FileInUse { .. } => ErrorCode::Conflict,
         Rejected::UnknownStack { .. }

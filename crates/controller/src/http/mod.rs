@@ -95,6 +95,8 @@ pub(crate) fn router(context: Context) -> Router {
     mount(routes::NODE_HEARTBEAT, post(session::heartbeat));
     mount(routes::NODE_ASSIGNMENT, get(session::assignment));
     mount(routes::NODE_NETWORKS, post(session::networks));
+    mount(routes::NODE_GUESTS, post(session::guests));
+    mount(routes::NODE_ALL_NETWORKS, get(session::all_networks));
     mount(routes::NODE_REPORT, post(session::report).layer(DefaultBodyLimit::max(64 * 1024 * 1024)));
     mount(routes::OPENAPI, get(cluster::openapi));
     let internal = Router::new()

@@ -9,7 +9,8 @@ use futures::future::join_all;
 use stack_api::bodies::PutNetworkRequest;
 use stack_api::error::full_text;
 use stack_api::views::{
-    Convergence, HostNetworksView, NetworkHostView, NetworkServiceView, NetworkTaskView, NetworkView, Written,
+    Convergence, HostNetworksView, NetworkGuestView, NetworkHostView, NetworkServiceView, NetworkTaskView, NetworkView,
+    Written,
 };
 use stack_api::{ErrorCode, routes};
 use stack_model::{EndpointState, NetworkDocument, Node, Readiness};
@@ -108,21 +109,23 @@ pub(super) async fn remove(
     Ok(written(context.store.propose_as(&Command::RemoveNetwork { name }, &request).await?))
 }
 
-fn view(state: &stack_planner::State, name: &str, network: &Network) -> NetworkView {
+pub(super) fn view(state: &stack_planner::State, name: &str, network: &Network) -> NetworkView {
     let texts = |addresses: &[std::net::IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
     let document = network_document(state, name);
-    let NetworkDocument { hosts, endpoints, services, .. } = document.unwrap_or_else(|| NetworkDocument {
+    let NetworkDocument { hosts, endpoints, services, guests, .. } = document.unwrap_or_else(|| NetworkDocument {
         name: name.to_owned(),
         id: network.id,
         generation: network.generation,
         hosts: Default::default(),
         endpoints: Default::default(),
         services: Default::default(),
+        guests: Default::default(),
     });
     let node_name =
         |node: stack_model::NodeId| state.nodes.get(&node).map_or_else(|| node.to_string(), |node| node.name.clone());
     NetworkView {
         name: name.to_owned(),
+        id: network.id,
         vni: network.vni,
         stack: network.stack.clone(),
         subnets: network.subnets.iter().map(ToString::to_string).collect(),
@@ -136,6 +139,7 @@ fn view(state: &stack_planner::State, name: &str, network: &Network) -> NetworkV
             .iter()
             .map(|(node, host)| NetworkHostView {
                 node: node_name(*node),
+                underlay: host.underlay.to_string(),
                 addresses: texts(&host.addresses),
                 convergence: None,
             })
@@ -146,6 +150,15 @@ fn view(state: &stack_planner::State, name: &str, network: &Network) -> NetworkV
                 service: key.to_string(),
                 addresses: texts(&service.addresses),
                 names: service.names.iter().cloned().collect(),
+            })
+            .collect(),
+        guests: guests
+            .iter()
+            .map(|(container, guest)| NetworkGuestView {
+                container: container.clone(),
+                node: node_name(guest.node),
+                addresses: texts(&guest.addresses),
+                names: guest.names.clone(),
             })
             .collect(),
         tasks: endpoints

@@ -7,13 +7,17 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use stack_api::session::{
-    AssignmentQuery, AssignmentResponse, HeartbeatRequest, HeartbeatResponse, NetworksNews, NetworksRequest,
-    NetworksResponse, RegisterRequest, RegisterResponse,
+    AllNetworksQuery, AssignmentQuery, AssignmentResponse, GuestsRequest, GuestsResponse, HeartbeatRequest,
+    HeartbeatResponse, NetworksNews, NetworksRequest, NetworksResponse, RegisterRequest, RegisterResponse,
 };
+use stack_api::views::NetworkView;
 use stack_api::{ErrorBody, ErrorCode};
 use stack_model::{NodeId, Report};
 use stack_planner::networks::networks_of;
-use stack_planner::{Applied, Command, acknowledged_announcement, is_acknowledgement_awaited, network_document};
+use stack_planner::{
+    Applied, Command, Said, acknowledged_announcement, are_as_declared, guest_answers, is_acknowledgement_awaited,
+    network_document,
+};
 
 use super::extract::{Body, Query, RequestId};
 use super::{Context, Failure, guard, views};
@@ -151,6 +155,35 @@ pub(super) async fn networks(
         .filter_map(|(name, _)| network_document(&state, name))
         .collect();
     Ok(Json(NetworksResponse { news: Some(NetworksNews { revision: state.revision, networks, documents }) }))
+}
+
+pub(super) async fn guests(
+    State(context): State<Context>,
+    peer: Peer,
+    Body(body): Body<GuestsRequest>,
+) -> Result<Json<GuestsResponse>, Failure> {
+    only_itself(&peer, body.node, "/v1/node/guests")?;
+    only_the_leader(&context)?;
+    context.store.read_barrier().await?;
+    context.control.heard(body.node);
+    if !are_as_declared(&context.store.state(), body.node, &body.guests) {
+        let said = Said { life: body.life, sequence: body.sequence };
+        let command = Command::DeclareGuests { node: body.node, said, guests: body.guests.clone() };
+        context.store.propose(&command).await?;
+    }
+    Ok(Json(GuestsResponse { guests: guest_answers(&context.store.state(), body.node, &body.guests) }))
+}
+
+pub(super) async fn all_networks(
+    State(context): State<Context>,
+    peer: Peer,
+    Query(query): Query<AllNetworksQuery>,
+) -> Result<Json<Vec<NetworkView>>, Failure> {
+    only_itself(&peer, query.node, "/v1/node/all-networks")?;
+    only_the_leader(&context)?;
+    context.store.read_barrier().await?;
+    let state = context.store.state();
+    Ok(Json(state.networks.iter().map(|(name, network)| super::networks::view(&state, name, network)).collect()))
 }
 
 pub(super) async fn report(

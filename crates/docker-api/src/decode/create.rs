@@ -19,7 +19,7 @@ use stack_engine::container::{
 };
 use stack_engine::network::NetworkRecord;
 
-pub use self::networking::endpoint;
+pub use self::networking::{endpoint, endpoint_between};
 use crate::error::ApiError;
 
 /// Why a container cannot be made as it is asked for.
@@ -103,6 +103,20 @@ pub struct KnownNetwork {
     pub name: String,
     /// 64 hexadecimal digits.
     pub id: String,
+    /// Whether it is one of this host, or between hosts.
+    pub reach: Reach,
+}
+
+/// How far a network reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// This host alone.
+    Host,
+    /// All hosts of the cluster.
+    Cluster {
+        /// Containers that belong to no stack may be on it.
+        attachable: bool,
+    },
 }
 
 /// What there is on the host that a container may refer to.

@@ -9,7 +9,7 @@ fn world() -> World {
         bridges: Vec::new(),
         containers: vec![sample("aa11", "db", running())],
         image_volumes: BTreeMap::from([("aa11".parse().unwrap(), vec!["/var/lib/db".to_owned()])]),
-        networks: vec![KnownNetwork { name: "front".to_owned(), id: "f".repeat(64) }],
+        networks: vec![KnownNetwork { name: "front".to_owned(), id: "f".repeat(64), reach: Reach::Host }],
         image_ports: vec!["80/tcp".to_owned()],
         processors: 4,
     }
@@ -239,7 +239,9 @@ fn networks_and_ports() {
     let host = |host: Value| refused(json!({"HostConfig": host}));
     assert_eq!(host(json!({"NetworkMode": "nowhere"})), (404, "network nowhere not found".to_owned()));
     assert_eq!(host(json!({"NetworkMode": "container:nobody"})).0, 404);
-    assert_eq!(host(json!({"PortBindings": {"80/tcp": [{"HostPort": "1-5"}]}})).0, 501);
+    for wrong in ["5-1", "0-5", "1-x", "1-70000", "-"] {
+        assert_eq!(host(json!({"PortBindings": {"80/tcp": [{"HostPort": wrong}]}})).0, 400, "{wrong}");
+    }
     assert_eq!(host(json!({"PortBindings": {"80/icmp": [{"HostPort": "1"}]}})).0, 400);
     assert_eq!(host(json!({"PortBindings": {"0/tcp": [{"HostPort": "1"}]}})).0, 400);
     assert_eq!(host(json!({"ExtraHosts": ["a:b"]})).0, 400);

@@ -1,22 +1,93 @@
 //! Pure. The body of `POST /networks/create` as the engine's settings: every field is applied, or refused with its name.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use bollard_stubs::models::NetworkCreateRequest;
-use ipnet::Ipv4Net;
-use stack_engine::network::{NetworkSettings, USUAL_NETWORK};
+use bollard_stubs::models::{IpamConfig, NetworkCreateRequest};
+use ipnet::IpNet;
+use stack_engine::network::{GatewayMode, NetworkSettings, USUAL_NETWORK};
 
 use super::create::{CreationError, invalid, without};
+use crate::cluster::NewClusterNetwork;
 use crate::error::ApiError;
 
 /// Networks that are there whatever happens.
 pub const PREDEFINED: [&str; 4] = [USUAL_NETWORK, "host", "none", "default"];
 
-/// What a network shall be, and its name.
-pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), ApiError> {
-    let name = request.name;
-    if PREDEFINED.contains(&name.as_str()) {
-        return Err(ApiError::PredefinedNetwork { name });
+/// A network that is to be made.
+#[derive(Debug)]
+pub enum NewNetwork {
+    /// Of this host: its name and settings.
+    Bridge(String, NetworkSettings),
+    /// Between hosts.
+    Between(NewClusterNetwork),
+}
+
+/// What a network shall be.
+pub fn decode(request: NetworkCreateRequest) -> Result<NewNetwork, ApiError> {
+    let driver = request.driver.as_deref().unwrap_or_default();
+    let scope = request.scope.as_deref().unwrap_or_default();
+    if driver == "overlay" {
+        return between(request).map(NewNetwork::Between);
+    }
+    if !["", "local"].contains(&scope) {
+        return Err(
+            CreationError::NotSupported { field: format!("a {scope} network of another driver than overlay") }.into()
+        );
+    }
+    settings(request).map(|(name, settings)| NewNetwork::Bridge(name, settings))
+}
+
+/// A network between hosts. What such networks cannot be is refused with its name.
+fn between(request: NetworkCreateRequest) -> Result<NewClusterNetwork, ApiError> {
+    check_name(&request.name)?;
+    if request.scope.as_deref().is_some_and(|scope| !["", "swarm"].contains(&scope)) {
+        return Err(
+            invalid("scope", request.scope.unwrap_or_default(), "an overlay network has the scope `swarm`").into()
+        );
+    }
+    without(request.ingress.unwrap_or(false), "Ingress")?;
+    without(request.config_only.unwrap_or(false), "ConfigOnly")?;
+    without(request.enable_ipv4 == Some(false), "a network without IPv4")?;
+    let mut network = NewClusterNetwork {
+        name: request.name,
+        ipv6: request.enable_ipv6.unwrap_or(false),
+        internal: request.internal.unwrap_or(false),
+        attachable: request.attachable.unwrap_or(false),
+        labels: request.labels.unwrap_or_default().into_iter().collect(),
+        ..NewClusterNetwork::default()
+    };
+    for (key, value) in request.options.unwrap_or_default() {
+        match key.as_str() {
+            "com.docker.network.driver.mtu" => {
+                let bytes = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
+                network.mtu = Some(bytes).filter(|&bytes| bytes > 0);
+            }
+            // Docker's clients send it without a value.
+            "encrypted" => network.encrypted = Some(value.is_empty() || flag(&value)?),
+            other => without(true, &format!("the option {other} of an overlay network"))?,
+        }
+    }
+    let addresses = request.ipam.unwrap_or_default();
+    without(addresses.driver.is_some_and(|driver| !["", "default"].contains(&driver.as_str())), "an IPAM driver")?;
+    for pool in addresses.config.unwrap_or_default() {
+        let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        without(given(&pool.ip_range), "an ip-range of an overlay network")?;
+        // Every host has an address of its own there, which is its containers' gateway.
+        without(given(&pool.gateway), "a gateway of an overlay network")?;
+        let auxiliary = pool.auxiliary_addresses.is_some_and(|all| !all.is_empty());
+        without(auxiliary, "an auxiliary address of an overlay network")?;
+        network.subnets.extend(net("subnet", pool.subnet.as_deref())?);
+    }
+    for (is_ipv6, family) in [(false, "IPv4"), (true, "IPv6")] {
+        let count = network.subnets.iter().filter(|net| matches!(net, IpNet::V6(_)) == is_ipv6).count();
+        without(count > 1, &format!("more than one {family} subnet of an overlay network"))?;
+    }
+    Ok(network)
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    if PREDEFINED.contains(&name) {
+        return Err(ApiError::PredefinedNetwork { name: name.to_owned() });
     }
     let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
     if name.is_empty() || name.len() > 128 || !name.chars().all(plain) || name.starts_with(['-', '_', '.']) {
@@ -27,12 +98,18 @@ pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSetting
         )
         .into());
     }
+    Ok(())
+}
+
+/// What a network of this host shall be, and its name.
+fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), ApiError> {
+    check_name(&request.name)?;
+    let name = request.name;
     match request.driver.as_deref().unwrap_or_default() {
         "" | "bridge" => {}
         "host" | "null" | "none" => {
             return Err(ApiError::PredefinedNetwork { name: request.driver.unwrap_or_default() });
         }
-        "overlay" => return Err(ApiError::NoManager),
         other @ ("macvlan" | "ipvlan") => return Err(not_yet(format!("the network driver {other}"))),
         other => return Err(ApiError::NoSuchPlugin { name: other.chars().take(80).collect() }),
     }
@@ -40,14 +117,11 @@ pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSetting
     without(request.config_only.unwrap_or(false), "ConfigOnly")?;
     let from = request.config_from.and_then(|from| from.network).is_some_and(|network| !network.is_empty());
     without(from, "ConfigFrom")?;
-    without(request.enable_ipv6.unwrap_or(false), "EnableIPv6")?;
     without(request.enable_ipv4 == Some(false), "a network without IPv4")?;
-    if request.scope.as_deref().is_some_and(|scope| !["", "local"].contains(&scope)) {
-        return Err(ApiError::NoManager);
-    }
     let mut settings = NetworkSettings {
         internal: request.internal.unwrap_or(false),
         attachable: request.attachable.unwrap_or(false),
+        ipv6: request.enable_ipv6.unwrap_or(false),
         labels: request.labels.unwrap_or_default().into_iter().collect(),
         options: request.options.unwrap_or_default().into_iter().collect(),
         ..NetworkSettings::default()
@@ -58,40 +132,86 @@ pub fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSetting
         return Err(not_yet("an IPAM driver other than `default`".to_owned()));
     }
     without(addresses.options.is_some_and(|options| !options.is_empty()), "IPAM.Options")?;
-    let pools = addresses.config.unwrap_or_default();
-    if pools.len() > 1 {
-        return Err(not_yet("more than one subnet in a bridge network".to_owned()));
-    }
-    for pool in pools {
-        settings.subnet = subnet("subnet", pool.subnet.as_deref())?;
-        settings.range = subnet("ip-range", pool.ip_range.as_deref())?;
-        settings.gateway = address("gateway", pool.gateway.as_deref())?;
-        for (name, text) in pool.auxiliary_addresses.unwrap_or_default() {
-            if let Some(found) = address("auxiliary address", Some(&text))? {
-                settings.auxiliary.insert(name, found);
-            }
-        }
+    for pool in addresses.config.unwrap_or_default() {
+        apply_pool(&mut settings, pool)?;
     }
     Ok((name, settings))
+}
+
+/// One subnet of a network; Docker's bridges have one for each family at most.
+fn apply_pool(settings: &mut NetworkSettings, pool: IpamConfig) -> Result<(), ApiError> {
+    let subnet = net("subnet", pool.subnet.as_deref())?;
+    let range = net("ip-range", pool.ip_range.as_deref())?;
+    let gateway = address("gateway", pool.gateway.as_deref())?;
+    let twice = || ApiError::from(CreationError::Rule("bridge driver doesn't support multiple subnets"));
+    let mixed = || {
+        invalid(
+            "ip-range or gateway",
+            subnet.map(|net| net.to_string()).unwrap_or_default(),
+            "expected one of the family of its subnet",
+        )
+    };
+    let is_ipv6 = match (subnet, gateway) {
+        (Some(net), _) => matches!(net, IpNet::V6(_)),
+        (None, Some(gateway)) => gateway.is_ipv6(),
+        (None, None) => false,
+    };
+    if is_ipv6 {
+        if settings.subnet6.is_some() {
+            return Err(twice());
+        }
+        match (subnet, range, gateway) {
+            (None | Some(IpNet::V6(_)), None | Some(IpNet::V6(_)), None | Some(IpAddr::V6(_))) => {}
+            _ => return Err(mixed().into()),
+        }
+        settings.subnet6 = subnet.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None });
+        settings.range6 = range.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None });
+        settings.gateway6 = gateway.and_then(|at| if let IpAddr::V6(at) = at { Some(at) } else { None });
+    } else {
+        if settings.subnet.is_some() {
+            return Err(twice());
+        }
+        match (subnet, range, gateway) {
+            (None | Some(IpNet::V4(_)), None | Some(IpNet::V4(_)), None | Some(IpAddr::V4(_))) => {}
+            _ => return Err(mixed().into()),
+        }
+        settings.subnet = subnet.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None });
+        settings.range = range.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None });
+        settings.gateway = gateway.and_then(|at| if let IpAddr::V4(at) = at { Some(at) } else { None });
+    }
+    for (name, text) in pool.auxiliary_addresses.unwrap_or_default() {
+        if let Some(found) = address("auxiliary address", Some(&text))? {
+            settings.auxiliary.insert(name, found);
+        }
+    }
+    Ok(())
 }
 
 fn not_yet(field: String) -> ApiError {
     CreationError::NotSupported { field }.into()
 }
 
-fn subnet(what: &'static str, text: Option<&str>) -> Result<Option<Ipv4Net>, CreationError> {
+fn net(what: &'static str, text: Option<&str>) -> Result<Option<IpNet>, CreationError> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    if text.contains(':') {
-        return Err(CreationError::NotSupported { field: format!("the IPv6 {what} {text}") });
-    }
     text.parse().map(Some).map_err(|_| invalid(what, text, "invalid CIDR block notation"))
 }
 
-fn address(what: &'static str, text: Option<&str>) -> Result<Option<Ipv4Addr>, CreationError> {
+fn address(what: &'static str, text: Option<&str>) -> Result<Option<IpAddr>, CreationError> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     // Docker takes a gateway with the length of its subnet, too.
     let plain = text.split_once('/').map_or(text, |(address, _)| address);
     plain.parse().map(Some).map_err(|_| invalid(what, text, "invalid address"))
+}
+
+/// How a family leads in and out.
+fn mode(value: &str) -> Result<GatewayMode, CreationError> {
+    match value {
+        "" | "nat" => Ok(GatewayMode::Nat),
+        "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
+        "routed" => Ok(GatewayMode::Routed),
+        "isolated" => Ok(GatewayMode::Isolated),
+        other => Err(invalid("gateway mode", other, "expected nat, nat-unprotected, routed or isolated")),
+    }
 }
 
 /// The driver's options that mean something to it; the others are passed over, as Docker does.
@@ -102,17 +222,22 @@ fn apply_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
             "com.docker.network.bridge.enable_icc" => settings.isolated = !flag(&value)?,
             "com.docker.network.bridge.enable_ip_masquerade" => settings.keeps_source = !flag(&value)?,
             "com.docker.network.bridge.host_binding_ipv4" => {
-                let found = address("host binding address", Some(&value))?;
-                settings.published_at = found.filter(|address| !address.is_unspecified());
+                settings.published_at = match address("host binding address", Some(&value))? {
+                    Some(IpAddr::V6(_)) => {
+                        return Err(invalid("host binding address", value, "expected an IPv4 address"));
+                    }
+                    Some(IpAddr::V4(found)) => Some(found).filter(|address| !address.is_unspecified()),
+                    None => None,
+                };
             }
             "com.docker.network.driver.mtu" => {
                 let found = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
                 // Zero is Docker's word for the usual one.
                 settings.mtu = Some(found).filter(|&bytes| bytes > 0);
             }
-            "com.docker.network.bridge.gateway_mode_ipv4" if value != "nat" && !value.is_empty() => {
-                return Err(CreationError::NotSupported { field: format!("the gateway mode {value}") });
-            }
+            "com.docker.network.bridge.gateway_mode_ipv4" => settings.gateway_mode4 = mode(&value)?,
+            // Without IPv6 there is nothing that it could say something of.
+            "com.docker.network.bridge.gateway_mode_ipv6" if settings.ipv6 => settings.gateway_mode6 = mode(&value)?,
             _ => {}
         }
     }
@@ -131,13 +256,47 @@ fn flag(value: &str) -> Result<bool, CreationError> {
 mod tests {
     use super::*;
 
-    fn decode(document: serde_json::Value) -> Result<(String, NetworkSettings), ApiError> {
-        settings(serde_json::from_value(document).unwrap())
+    fn bridge(document: serde_json::Value) -> Result<(String, NetworkSettings), ApiError> {
+        match super::decode(serde_json::from_value(document).unwrap())? {
+            NewNetwork::Bridge(name, settings) => Ok((name, settings)),
+            NewNetwork::Between(network) => panic!("{network:?}"),
+        }
+    }
+
+    #[test]
+    fn a_network_between_hosts() {
+        let between = |document: serde_json::Value| match decode(serde_json::from_value(document).unwrap()) {
+            Ok(NewNetwork::Between(network)) => Ok(network),
+            Ok(NewNetwork::Bridge(name, _)) => panic!("{name}"),
+            Err(error) => Err((error.status().as_u16(), error.to_string())),
+        };
+        let made = between(serde_json::json!({
+            "Name": "shared", "Driver": "overlay", "Scope": "swarm", "Attachable": true, "EnableIPv6": true,
+            "Options": {"com.docker.network.driver.mtu": "1300", "encrypted": ""}, "Labels": {"a": "b"},
+            "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "fd00::/64"}]}
+        }))
+        .unwrap();
+        assert_eq!((made.name.as_str(), made.attachable, made.ipv6, made.mtu), ("shared", true, true, Some(1300)));
+        assert_eq!(made.encrypted, Some(true));
+        assert_eq!((made.subnets.len(), made.labels["a"].as_str()), (2, "b"));
+        for (wrong, status, text) in [
+            (serde_json::json!({"Name": "host", "Driver": "overlay"}), 403, "predefined host network"),
+            (serde_json::json!({"Name": "a", "Driver": "overlay", "Scope": "local"}), 400, "scope `swarm`"),
+            (serde_json::json!({"Name": "a", "Driver": "overlay", "Options": {"x": ""}}), 501, "the option x of"),
+            (
+                serde_json::json!({"Name": "a", "Driver": "overlay", "IPAM": {"Config": [{"Gateway": "10.1.0.1"}]}}),
+                501,
+                "a gateway of an overlay network",
+            ),
+        ] {
+            let refusal = between(wrong).unwrap_err();
+            assert!(refusal.0 == status && refusal.1.contains(text), "{refusal:?}");
+        }
     }
 
     #[test]
     fn every_field_is_applied_or_refused() {
-        let (name, found) = decode(serde_json::json!({
+        let (name, found) = bridge(serde_json::json!({
             "Name": "front", "Driver": "bridge", "Internal": true, "Attachable": true, "Labels": {"a": "b"},
             "Options": {
                 "com.docker.network.bridge.name": "br7", "com.docker.network.bridge.enable_icc": "false",
@@ -152,16 +311,49 @@ mod tests {
         assert_eq!(name, "front");
         assert_eq!((found.internal, found.attachable, found.isolated, found.keeps_source), (true, true, true, true));
         assert_eq!((found.bridge.as_deref(), found.mtu), (Some("br7"), Some(1400)));
-        assert_eq!(found.published_at, Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(found.published_at, Some([127, 0, 0, 1].into()));
         assert_eq!(found.range, Some("10.1.2.0/24".parse().unwrap()));
-        assert_eq!((found.gateway, found.auxiliary["x"]), (Some([10, 1, 0, 9].into()), [10, 1, 2, 3].into()));
+        assert_eq!((found.gateway, found.auxiliary["x"]), (Some([10, 1, 0, 9].into()), IpAddr::from([10, 1, 2, 3])));
         assert_eq!((found.labels["a"].as_str(), found.options["other"].as_str()), ("b", "x"));
+        let (_, six) = bridge(serde_json::json!({
+            "Name": "six", "EnableIPv6": true,
+            "Options": {"com.docker.network.bridge.gateway_mode_ipv6": "routed"},
+            "IPAM": {"Config": [
+                {"Subnet": "fd00:1::/64", "IPRange": "fd00:1::/80", "Gateway": "fd00:1::9", "AuxiliaryAddresses": {"y": "fd00:1::8"}},
+                {"Subnet": "10.1.0.0/16"}
+            ]}
+        }))
+        .unwrap();
+        assert_eq!((six.ipv6, six.gateway_mode6, six.gateway_mode4), (true, GatewayMode::Routed, GatewayMode::Nat));
+        assert_eq!(
+            (six.subnet6.unwrap().to_string(), six.subnet.unwrap().to_string()),
+            ("fd00:1::/64".into(), "10.1.0.0/16".into())
+        );
+        assert_eq!(
+            (six.gateway6.unwrap().to_string(), six.range6.unwrap().to_string()),
+            ("fd00:1::9".into(), "fd00:1::/80".into())
+        );
+        assert_eq!(six.auxiliary["y"].to_string(), "fd00:1::8");
         for (wrong, status, text) in [
             (serde_json::json!({"Name": "bridge"}), 403, "operation is not permitted on predefined bridge network"),
             (serde_json::json!({"Name": ""}), 400, "network name"),
             (serde_json::json!({"Name": "a", "Driver": "weave"}), 404, "plugin \"weave\" not found"),
             (serde_json::json!({"Name": "a", "Driver": "macvlan"}), 501, "macvlan"),
-            (serde_json::json!({"Name": "a", "EnableIPv6": true}), 501, "EnableIPv6"),
+            (
+                serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}}),
+                400,
+                "bridge driver doesn't support multiple subnets",
+            ),
+            (
+                serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24", "Gateway": "fd00::1"}]}}),
+                400,
+                "family of its subnet",
+            ),
+            (
+                serde_json::json!({"Name": "a", "Options": {"com.docker.network.bridge.gateway_mode_ipv4": "x"}}),
+                400,
+                "nat-unprotected, routed",
+            ),
             (
                 serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "x"}]}}),
                 400,
@@ -173,7 +365,7 @@ mod tests {
                 "maybe",
             ),
         ] {
-            let refusal = decode(wrong).unwrap_err();
+            let refusal = bridge(wrong).unwrap_err();
             assert!(refusal.status() == status && refusal.to_string().contains(text), "{} {refusal}", refusal.status());
         }
     }

@@ -16,6 +16,7 @@ use stack_engine::container::{
     Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice, volumes,
 };
 use stack_engine::network::{Attachment, Endpoint, Protocol};
+use stack_engine::overlay::OverlayEndpoint;
 
 use super::text::{NEVER, identifier, milliseconds, nanoseconds, seconds, signed, span};
 
@@ -104,7 +105,12 @@ impl Subject {
                 let aliases = |name: &str| {
                     config.networks.iter().find(|network| network.name == name).map(|network| network.aliases.clone())
                 };
-                let attached = self.attachment.endpoints.iter();
+                // Without the one that only publishes ports of a container that is on networks between hosts alone.
+                let was_asked = |name: &str| {
+                    config.networks.iter().all(|network| !network.between_hosts)
+                        || config.networks.iter().any(|network| network.name == name)
+                };
+                let attached = self.attachment.endpoints.iter().filter(|found| was_asked(&found.network));
                 let mut all: HashMap<_, _> = attached
                     .map(|found| {
                         (
@@ -113,6 +119,10 @@ impl Subject {
                         )
                     })
                     .collect();
+                for found in &self.attachment.between {
+                    let settings = endpoint_between(found, self.network_id(&found.network), aliases(&found.network));
+                    all.insert(found.network.clone(), settings);
+                }
                 // It has them though it does not run.
                 for network in &config.networks {
                     all.entry(network.name.clone()).or_insert_with(|| EndpointSettings {
@@ -190,6 +200,29 @@ fn endpoint(found: &Endpoint, network_id: String, aliases: Option<Vec<String>>) 
         gateway: Some(found.gateway.to_string()),
         ip_address: Some(found.address.addr().to_string()),
         ip_prefix_len: Some(i64::from(found.address.prefix_len())),
+        ipv6_gateway: found.ipv6.map(|part| part.gateway.to_string()),
+        global_ipv6_address: found.ipv6.map(|part| part.net.addr().to_string()),
+        global_ipv6_prefix_len: found.ipv6.map(|part| i64::from(part.net.prefix_len())),
+        gw_priority: Some(found.priority),
+        aliases,
+        ..EndpointSettings::default()
+    }
+}
+
+fn endpoint_between(found: &OverlayEndpoint, network_id: String, aliases: Option<Vec<String>>) -> EndpointSettings {
+    let mac = found.mac.map(|byte| format!("{byte:02x}")).join(":");
+    let address = |is_ipv6: bool| found.addresses.iter().find(|net| net.addr().is_ipv6() == is_ipv6);
+    let gateway = |is_ipv6: bool| found.gateways.iter().find(|gateway| gateway.is_ipv6() == is_ipv6);
+    EndpointSettings {
+        network_id: Some(network_id),
+        endpoint_id: Some(identifier("endpoint", &mac)),
+        mac_address: Some(mac),
+        gateway: Some(gateway(false).map(ToString::to_string).unwrap_or_default()),
+        ip_address: address(false).map(|net| net.addr().to_string()),
+        ip_prefix_len: address(false).map(|net| i64::from(net.prefix_len())),
+        ipv6_gateway: gateway(true).map(ToString::to_string),
+        global_ipv6_address: address(true).map(|net| net.addr().to_string()),
+        global_ipv6_prefix_len: address(true).map(|net| i64::from(net.prefix_len())),
         aliases,
         ..EndpointSettings::default()
     }
@@ -203,14 +236,21 @@ fn protocol(protocol: Protocol) -> (PortSummaryTypeEnum, &'static str) {
     }
 }
 
-fn port_map(ports: &[stack_engine::network::PortBinding]) -> PortMap {
+/// The ports that were asked for, or those that a container got.
+fn port_map(ports: &[stack_engine::network::PortBinding], asked: bool) -> PortMap {
     let mut map = PortMap::new();
     for port in ports {
         let key = format!("{}/{}", port.container_port, protocol(port.protocol).1);
-        map.entry(key).or_default().get_or_insert_default().push(PortBinding {
-            host_ip: Some(port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |address| address.to_string())),
-            host_port: Some(port.host_port.to_string()),
-        });
+        let number = match (port.host_port, port.host_port_last) {
+            // One that is asked for anyhow, or one that the network's routes lead to without the host's.
+            (0, _) => String::new(),
+            (first, Some(last)) => format!("{first}-{last}"),
+            (number, None) => number.to_string(),
+        };
+        let usual = if asked { "" } else { "0.0.0.0" };
+        let address = port.host_ip.map_or_else(|| usual.to_owned(), |address| address.to_string());
+        let all = map.entry(key).or_default().get_or_insert_default();
+        all.push(PortBinding { host_ip: Some(address), host_port: Some(number) });
     }
     map
 }
@@ -251,9 +291,10 @@ pub fn summary(subject: &Subject, now: u64) -> ContainerSummary {
         ContainerState::Removing => ContainerSummaryStateEnum::REMOVING,
     };
     let ports = container.ports.iter().map(|port| PortSummary {
-        ip: Some(port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |address| address.to_string())),
+        ip: (port.host_port != 0)
+            .then(|| port.host_ip.map_or_else(|| "0.0.0.0".to_owned(), |address| address.to_string())),
         private_port: port.container_port,
-        public_port: Some(port.host_port),
+        public_port: Some(port.host_port).filter(|number| *number != 0),
         typ: Some(protocol(port.protocol).0),
     });
     let health = container.health.as_ref().map(|state| ContainerSummaryHealth {
@@ -307,7 +348,7 @@ pub fn inspect(subject: &Subject) -> ContainerInspectResponse {
         exec_ids: Some(subject.execs.clone()).filter(|execs| !execs.is_empty()),
         config: Some(config(subject)),
         network_settings: Some(NetworkSettings {
-            ports: Some(port_map(&container.ports)),
+            ports: Some(port_map(&container.ports, false)),
             networks: Some(subject.networks()),
             ..NetworkSettings::default()
         }),
@@ -463,7 +504,7 @@ fn host_config(subject: &Subject) -> HostConfig {
     let swap = |limit: u64| if limit == u64::MAX { -1 } else { signed(limit) };
     HostConfig {
         network_mode: Some(subject.network_mode()),
-        port_bindings: Some(port_map(&config.ports)),
+        port_bindings: Some(port_map(&config.ports, true)),
         log_config: Some(HostConfigLogConfig {
             typ: Some(config.logging.driver.clone().unwrap_or_else(|| "json-file".to_owned())),
             config: Some(config.logging.options.clone().into_iter().collect()),
@@ -641,6 +682,7 @@ mod tests {
             container_port: 80,
             protocol: Protocol::Tcp,
             shared: false,
+            ..Default::default()
         }];
         let document = serde_json::to_value(inspect(&subject)).unwrap();
         assert_eq!(document["State"]["Status"], "exited");

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use bollard_stubs::models::{
-    ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkInspect, Volume, VolumeScopeEnum,
+    ConfigReference, EndpointResource, Ipam, IpamConfig, NetworkInspect, PeerInfo, Volume, VolumeScopeEnum,
 };
+use ipnet::IpNet;
 use stack_engine::container::{Container, ContainerState, NetworkMode};
-use stack_engine::network::{NetworkStatus, USUAL_NETWORK};
+use stack_engine::network::{Attachment, NetworkStatus, USUAL_NETWORK};
 
 use super::text::{NEVER, identifier, milliseconds};
+use crate::cluster::ClusterNetwork;
 
 /// The documents of all networks: the bridges, and the kinds of attachment that every host has.
 pub fn networks(bridges: &[NetworkStatus], containers: &[Container]) -> Vec<NetworkInspect> {
@@ -34,6 +36,62 @@ pub fn networks(bridges: &[NetworkStatus], containers: &[Container]) -> Vec<Netw
         all.push(NetworkInspect { containers: Some(users.collect()), ..network(name, driver) });
     }
     all
+}
+
+/// The identifier of a network between hosts.
+pub fn between_id(name: &str) -> String {
+    identifier("network", name)
+}
+
+/// The document of a network between hosts, with the containers of this host that are on it, tasks of stacks among them.
+pub fn between(
+    found: &ClusterNetwork,
+    containers: &[Container],
+    attachment: impl Fn(&str) -> Attachment,
+) -> NetworkInspect {
+    let has_ipv6 = found.subnets.iter().any(|subnet| matches!(subnet, IpNet::V6(_)));
+    let pools =
+        found.subnets.iter().map(|subnet| IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() });
+    let users = containers.iter().filter_map(|container| {
+        if !matches!(container.state, ContainerState::Running { .. }) {
+            return None;
+        }
+        let guests = attachment(container.id.as_str()).between;
+        let all = container.config.overlays.iter().chain(&guests);
+        let endpoint = all.into_iter().find(|endpoint| endpoint.network == found.name)?;
+        let of_family = |is_ipv6: bool| {
+            let address = endpoint.addresses.iter().find(|net| matches!(net, IpNet::V6(_)) == is_ipv6);
+            Some(address.map(ToString::to_string).unwrap_or_default())
+        };
+        let mac = endpoint.mac.map(|byte| format!("{byte:02x}")).join(":");
+        let user = EndpointResource {
+            name: Some(container.name.clone()),
+            endpoint_id: Some(identifier("endpoint", &mac)),
+            mac_address: Some(mac),
+            ipv4_address: of_family(false),
+            ipv6_address: of_family(true),
+        };
+        Some((container.id.to_string(), user))
+    });
+    let mut options =
+        HashMap::from([("com.docker.network.driver.overlay.vxlanid_list".to_owned(), found.vni.to_string())]);
+    options.extend(found.encrypted.then(|| ("encrypted".to_owned(), String::new())));
+    options.extend(found.mtu.map(|mtu| ("com.docker.network.driver.mtu".to_owned(), mtu.to_string())));
+    let peers =
+        found.peers.iter().map(|(name, address)| PeerInfo { name: Some(name.clone()), ip: Some(address.clone()) });
+    NetworkInspect {
+        id: Some(between_id(&found.name)),
+        scope: Some("swarm".to_owned()),
+        enable_ipv6: Some(has_ipv6),
+        ipam: Some(Ipam { driver: Some("default".to_owned()), config: Some(pools.collect()), options: None }),
+        internal: Some(found.internal),
+        attachable: Some(found.attachable),
+        options: Some(options),
+        labels: Some(found.labels.clone().into_iter().collect()),
+        containers: Some(users.collect()),
+        peers: Some(peers.collect()),
+        ..network(&found.name, "overlay")
+    }
 }
 
 fn network(name: &str, driver: &str) -> NetworkInspect {
@@ -62,14 +120,24 @@ fn network(name: &str, driver: &str) -> NetworkInspect {
 fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
     let record = &status.network;
     let settings = &record.settings;
-    let auxiliary: HashMap<String, String> =
-        settings.auxiliary.iter().map(|(name, address)| (name.clone(), address.to_string())).collect();
-    let subnet = IpamConfig {
+    let auxiliary = |is_ipv6: bool| {
+        let of_family = settings.auxiliary.iter().filter(|(_, address)| address.is_ipv6() == is_ipv6);
+        let all: HashMap<String, String> =
+            of_family.map(|(name, address)| (name.clone(), address.to_string())).collect();
+        Some(all).filter(|all| !all.is_empty())
+    };
+    let ipv4 = IpamConfig {
         subnet: Some(record.subnet.to_string()),
         ip_range: settings.range.map(|range| range.to_string()),
         gateway: Some(record.gateway.to_string()),
-        auxiliary_addresses: Some(auxiliary).filter(|all| !all.is_empty()),
+        auxiliary_addresses: auxiliary(false),
     };
+    let ipv6 = record.ipv6.map(|part| IpamConfig {
+        subnet: Some(part.net.to_string()),
+        ip_range: settings.range6.map(|range| range.to_string()),
+        gateway: Some(part.gateway.to_string()),
+        auxiliary_addresses: auxiliary(true),
+    });
     let users = status.containers.iter().filter_map(|user| {
         let endpoint = user.attachment.endpoints.iter().find(|endpoint| endpoint.network == record.name)?;
         let name = containers.iter().find(|container| container.id.as_str() == user.id).map(|found| found.name.clone());
@@ -78,7 +146,7 @@ fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
             endpoint_id: Some(identifier("endpoint", &endpoint.mac)),
             mac_address: Some(endpoint.mac.clone()),
             ipv4_address: Some(endpoint.address.to_string()),
-            ipv6_address: Some(String::new()),
+            ipv6_address: Some(endpoint.ipv6.map(|part| part.net.to_string()).unwrap_or_default()),
         };
         Some((user.id.clone(), resource))
     });
@@ -92,9 +160,10 @@ fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
         created: Some(if record.created_at == 0 { NEVER.to_owned() } else { milliseconds(record.created_at) }),
         ipam: Some(Ipam {
             driver: Some("default".to_owned()),
-            config: Some(vec![subnet]),
+            config: Some([ipv4].into_iter().chain(ipv6).collect()),
             options: Some(HashMap::new()).filter(|_| record.name != USUAL_NETWORK),
         }),
+        enable_ipv6: Some(record.ipv6.is_some()),
         internal: Some(settings.internal),
         attachable: Some(settings.attachable),
         options: Some(options),

@@ -11,10 +11,11 @@ use stack_engine::image::Image;
 
 use super::exec::bytes;
 use crate::Daemon;
-use crate::decode::create::{CreateRequest, Creation, KnownNetwork, World};
+use crate::cluster::ClusterNetwork;
+use crate::decode::create::{CreateRequest, Creation, KnownNetwork, Reach, World};
 use crate::decode::{DecodeError, Parameters};
 use crate::encode::image::Configuration;
-use crate::encode::network::networks;
+use crate::encode::network::{between_id, networks};
 use crate::error::ApiError;
 use crate::{names, select};
 
@@ -35,9 +36,10 @@ pub async fn create(
     };
     let asked = CreateRequest::read(&bytes(&mut request).await?)?;
     let platform = parameters.text("platform").map(str::to_owned);
+    let between = daemon.networks_between_hosts().await;
     let creation = {
         let daemon = daemon.clone();
-        let work = move || daemon.decide(asked, platform.as_deref());
+        let work = move || daemon.decide(asked, platform.as_deref(), &between);
         tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Interrupted)??
     };
     let id = daemon.make(name, &creation).await?;
@@ -55,12 +57,17 @@ pub(super) fn container_name(text: &str) -> Result<String, DecodeError> {
 
 impl Daemon {
     /// What a request means on this host. Reads the disk, and makes the volumes that it names.
-    fn decide(&self, asked: CreateRequest, platform: Option<&str>) -> Result<Creation, ApiError> {
+    fn decide(
+        &self,
+        asked: CreateRequest,
+        platform: Option<&str>,
+        between: &[ClusterNetwork],
+    ) -> Result<Creation, ApiError> {
         let image = self.engine.images().get(asked.image()?)?;
         if let Some(wanted) = platform {
             check_platform(&image, asked.image()?, wanted)?;
         }
-        let creation = asked.clone().translate(&self.world(&asked, &image))?;
+        let creation = asked.clone().translate(&self.world(&asked, &image, between))?;
         for volume in &creation.volumes {
             self.engine.volumes().ensure(&volume.name, &volume.labels, None)?;
         }
@@ -68,7 +75,7 @@ impl Daemon {
     }
 
     /// What a request may refer to.
-    fn world(&self, asked: &CreateRequest, image: &Image) -> World {
+    fn world(&self, asked: &CreateRequest, image: &Image, between: &[ClusterNetwork]) -> World {
         let containers = self.engine.list();
         let declared = |digest: &str| -> Vec<String> {
             let image = self.engine.images().get(digest).ok();
@@ -84,11 +91,17 @@ impl Daemon {
         }
         let known = self.engine.networks().list();
         let networks = networks(&known, &[]).into_iter();
-        let networks = networks.filter_map(|network| Some(KnownNetwork { name: network.name?, id: network.id? }));
+        let networks = networks
+            .filter_map(|network| Some(KnownNetwork { name: network.name?, id: network.id?, reach: Reach::Host }));
+        let between = between.iter().map(|network| KnownNetwork {
+            name: network.name.clone(),
+            id: between_id(&network.name),
+            reach: Reach::Cluster { attachable: network.attachable },
+        });
         let ports = Configuration::read(image).ok().and_then(|found| found.config?.exposed_ports);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         World {
-            networks: networks.collect(),
+            networks: networks.chain(between).collect(),
             bridges: known.into_iter().map(|status| status.network).collect(),
             containers,
             image_volumes,

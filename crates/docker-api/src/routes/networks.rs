@@ -14,8 +14,9 @@ use stack_engine::network::{NetworkError, NetworkStatus};
 use super::Name;
 use super::exec::bytes;
 use super::images::{only, switch};
-use crate::decode::create::endpoint;
-use crate::decode::network::{PREDEFINED, settings};
+use crate::cluster::{ClusterNetwork, Part};
+use crate::decode::create::{endpoint, endpoint_between};
+use crate::decode::network::{NewNetwork, PREDEFINED, decode};
 use crate::decode::{Filters, Parameters};
 use crate::encode::network as encode;
 use crate::error::ApiError;
@@ -30,23 +31,51 @@ async fn body<T: DeserializeOwned>(request: &mut Request) -> Result<T, ApiError>
 struct Found {
     document: NetworkInspect,
     status: Option<NetworkStatus>,
+    between: Option<ClusterNetwork>,
 }
 
 impl Daemon {
-    fn networks(&self, with_containers: bool) -> Vec<Found> {
+    /// The networks between hosts. Where the cluster cannot be asked there are none: what is of this host is shown all the same.
+    pub(super) async fn networks_between_hosts(&self) -> Vec<ClusterNetwork> {
+        if self.cluster.part().await == Part::None {
+            return Vec::new();
+        }
+        self.cluster.networks().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the networks between hosts are not known now");
+            Vec::new()
+        })
+    }
+
+    /// A change of the cluster is only made where the cluster is decided on.
+    async fn as_controller(&self) -> Result<(), ApiError> {
+        match self.cluster.part().await {
+            Part::None => Err(ApiError::NoManager),
+            Part::Worker => Err(ApiError::WorkerNode),
+            Part::Controller => Ok(()),
+        }
+    }
+
+    async fn networks(&self, with_containers: bool) -> Vec<Found> {
         let known = self.engine.networks().list();
         let containers = if with_containers { self.engine.list() } else { Vec::new() };
         let documents = encode::networks(&known, &containers);
         let status = |name: Option<&str>| known.iter().find(|status| Some(status.network.name.as_str()) == name);
         documents
             .into_iter()
-            .map(|document| Found { status: status(document.name.as_deref()).cloned(), document })
+            .map(|document| Found { status: status(document.name.as_deref()).cloned(), document, between: None })
+            .chain(self.networks_between_hosts().await.into_iter().map(|network| Found {
+                document: encode::between(&network, &containers, |id| {
+                    self.engine.networks().attachment(id).unwrap_or_default()
+                }),
+                status: None,
+                between: Some(network),
+            }))
             .collect()
     }
 
     /// By id, then by name, then by how its id begins.
-    fn network(&self, wanted: &str, with_containers: bool) -> Result<Found, ApiError> {
-        let mut all = self.networks(with_containers);
+    async fn network(&self, wanted: &str, with_containers: bool) -> Result<Found, ApiError> {
+        let mut all = self.networks(with_containers).await;
         let id = |found: &Found| found.document.id.clone().unwrap_or_default();
         let position = |matches: &dyn Fn(&Found) -> bool| all.iter().position(matches);
         let exact = position(&|found| id(found) == wanted)
@@ -82,7 +111,7 @@ fn wants(filters: &Filters, found: &Found, dangling: Option<bool>) -> bool {
     any("name", &|wanted| name.contains(wanted))
         && any("id", &|wanted| document.id.as_deref().unwrap_or_default().contains(wanted))
         && any("driver", &|wanted| document.driver.as_deref() == Some(wanted))
-        && any("scope", &|wanted| wanted == "local")
+        && any("scope", &|wanted| document.scope.as_deref() == Some(wanted))
         && any("type", &|wanted| (wanted == "custom") == is_custom)
         && filters.match_labels(|key| labels.and_then(|labels| labels.get(key)).map(String::as_str))
         && dangling
@@ -97,7 +126,7 @@ pub async fn list(State(daemon): State<Daemon>, parameters: Parameters) -> Resul
     if let Some(wrong) = filters.values("type").iter().find(|value| !["custom", "builtin"].contains(&value.as_str())) {
         return Err(crate::decode::DecodeError::FilterValue { name: "type", value: wrong.clone() }.into());
     }
-    let mut rows = daemon.networks(true);
+    let mut rows = daemon.networks(true).await;
     rows.retain(|row| wants(&filters, row, dangling));
     // A list has no containers; they are asked for one by one.
     let plain = rows.into_iter().map(|row| NetworkInspect { containers: Some([].into()), ..row.document });
@@ -110,10 +139,11 @@ pub async fn inspect(
     Name(name): Name,
     parameters: Parameters,
 ) -> Result<Json<NetworkInspect>, ApiError> {
-    if parameters.text("scope").is_some_and(|scope| scope != "local") {
+    let found = daemon.network(&name, true).await?;
+    if parameters.text("scope").is_some_and(|scope| found.document.scope.as_deref() != Some(scope)) {
         return Err(ApiError::NoSuchNetwork { name });
     }
-    Ok(Json(daemon.network(&name, true)?.document))
+    Ok(Json(found.document))
 }
 
 /// `POST /networks/create`.
@@ -121,7 +151,22 @@ pub async fn create(
     State(daemon): State<Daemon>,
     mut request: Request,
 ) -> Result<(StatusCode, Json<NetworkCreateResponse>), ApiError> {
-    let (name, settings) = settings(body::<NetworkCreateRequest>(&mut request).await?)?;
+    let (name, settings) = match decode(body::<NetworkCreateRequest>(&mut request).await?)? {
+        NewNetwork::Bridge(name, settings) => (name, settings),
+        NewNetwork::Between(network) => {
+            daemon.as_controller().await?;
+            let name = network.name.clone();
+            if daemon.networks(false).await.iter().any(|found| found.document.name.as_ref() == Some(&name)) {
+                return Err(NetworkError::Exists { name }.into());
+            }
+            daemon.cluster.make_network(network).await?;
+            let id = encode::between_id(&name);
+            return Ok((StatusCode::CREATED, Json(NetworkCreateResponse { id, warning: String::new() })));
+        }
+    };
+    if daemon.networks_between_hosts().await.iter().any(|network| network.name == name) {
+        return Err(NetworkError::Exists { name }.into());
+    }
     let engine = daemon.engine.clone();
     // On a task of its own: a client that goes away must not leave it half done.
     let made = tokio::spawn(async move { engine.networks().make_network(&name, &settings).await });
@@ -131,7 +176,7 @@ pub async fn create(
 
 /// `DELETE /networks/{id}`.
 pub async fn remove(State(daemon): State<Daemon>, Name(name): Name) -> Result<StatusCode, ApiError> {
-    let found = daemon.network(&name, true)?;
+    let found = daemon.network(&name, true).await?;
     let name = found.document.name.unwrap_or_default();
     if PREDEFINED.contains(&name.as_str()) {
         return Err(ApiError::NetworkStays { name });
@@ -148,6 +193,11 @@ pub async fn remove(State(daemon): State<Daemon>, Name(name): Name) -> Result<St
         texts.sort();
         return Err(ApiError::NetworkInUse { name, users: texts.join(", ") });
     }
+    if found.between.is_some() {
+        daemon.as_controller().await?;
+        daemon.cluster.remove_network(name).await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
     let engine = daemon.engine.clone();
     let removed = tokio::spawn(async move { engine.networks().remove_network(&name).await });
     removed.await.map_err(|_| ApiError::Interrupted)??;
@@ -163,7 +213,7 @@ pub async fn prune(
     only(&filters, &["label", "label!", "until"])?;
     let until = filters.until()?;
     let mut removed = Vec::new();
-    for status in daemon.networks(false).into_iter().filter_map(|found| found.status) {
+    for status in daemon.networks(false).await.into_iter().filter_map(|found| found.status) {
         let network = status.network;
         let label = |key: &str| network.settings.labels.get(key).map(String::as_str);
         let created = i64::try_from(network.created_at / 1000).unwrap_or(i64::MAX);
@@ -193,14 +243,17 @@ pub async fn connect(
     mut request: Request,
 ) -> Result<StatusCode, ApiError> {
     let asked: NetworkConnectRequest = body(&mut request).await?;
-    let found = daemon.network(&name, false)?;
+    let found = daemon.network(&name, false).await?;
     let container = select::container(daemon.engine.list(), &asked.container)?;
     let network = found.document.name.unwrap_or_default();
     let settings = asked.endpoint_config.unwrap_or_default();
     let wanted = match network.as_str() {
         "host" => return Err(stack_engine::ConnectError::Host.into()),
         "none" => return Err(stack_engine::ConnectError::Private.into()),
-        _ => endpoint(&network, &settings, found.status.as_ref().map(|status| &status.network))?,
+        _ => match &found.between {
+            Some(between) => endpoint_between(&network, &settings, between.attachable)?,
+            None => endpoint(&network, &settings, found.status.as_ref().map(|status| &status.network))?,
+        },
     };
     daemon.engine.connect(&container.id, wanted).await?;
     Ok(StatusCode::OK)
@@ -213,7 +266,7 @@ pub async fn disconnect(
     mut request: Request,
 ) -> Result<StatusCode, ApiError> {
     let asked: NetworkDisconnectRequest = body(&mut request).await?;
-    let network = daemon.network(&name, false)?.document.name.unwrap_or_default();
+    let network = daemon.network(&name, false).await?.document.name.unwrap_or_default();
     let container = match select::container(daemon.engine.list(), &asked.container) {
         Ok(container) => container,
         // What is not there is not on the network, which is all that force asks for.

@@ -165,12 +165,14 @@ fn what_is_on_the_host() {
             ports: vec![PortBinding {
                 host_ip: None,
                 host_port: 0,
+                host_port_last: None,
                 container_port: 80,
                 protocol: Protocol::Tcp,
                 shared: false,
             }],
             ..shell("while :; do sleep 0.05; done")
         };
+        served.engine.networks().create_network("front").await.unwrap();
         let id = served.engine.create(Some(WEB.parse().unwrap()), config).await.unwrap();
         served.engine.start(&id).await.unwrap();
         let networks = served.get("/networks").await;

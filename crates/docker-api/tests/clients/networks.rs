@@ -203,3 +203,67 @@ fn containers_find_each_other_join_and_leave() {
         run(&served, &["network", "rm", "front", "back"]).await;
     });
 }
+
+#[test]
+fn networks_with_ipv6_ranges_of_ports_and_a_network_that_is_gone() {
+    served("docker-api-networks-ipv6", async |served| {
+        let create = ["network", "create", "--ipv6", "--subnet", "fd00:213::/64", "--subnet", "10.214.0.0/24", "six"];
+        run(&served, &create).await;
+        let document = inspect(&served, "six").await;
+        assert_eq!(document["EnableIPv6"], true);
+        let pools = document["IPAM"]["Config"].as_array().unwrap();
+        let subnets: Vec<&str> = pools.iter().map(|pool| pool["Subnet"].as_str().unwrap()).collect();
+        assert_eq!(subnets, ["10.214.0.0/24", "fd00:213::/64"]);
+        assert_eq!(pools[1]["Gateway"], "fd00:213::1");
+        let web = ["run", "-d", "--name", "web", "--network", "six", "--ip6", "fd00:213::50", "-p", "18000-18001:80"];
+        let loop_ = ["made:1", "sleep", "300"];
+        run(&served, &[&web[..], &loop_[..]].concat()).await;
+        run(
+            &served,
+            &["run", "-d", "--name", "next", "--network", "six", "-p", "18000-18001:80", "made:1", "sleep", "300"],
+        )
+        .await;
+        let exec = async |container: &str, line: &str| run(&served, &["exec", container, "sh", "-c", line]).await;
+        let seen = exec("web", "ip -6 -o addr show eth0; ip -6 route; cat /etc/hosts").await;
+        assert!(seen.contains("fd00:213::50/64") && seen.contains("default via fd00:213::1"), "{seen}");
+        assert!(seen.contains("fd00:213::50\t"), "{seen}");
+        assert!(exec("next", "nslookup -type=aaaa web").await.contains("fd00:213::50"));
+        assert!(exec("next", "nslookup fd00:213::50").await.contains("web.six"));
+        assert!(exec("next", "ping -6 -c1 -w5 web").await.contains("1 packets received"));
+        let format = "{{(index .NetworkSettings.Networks \"six\").GlobalIPv6Address}}";
+        assert_eq!(run(&served, &["inspect", "--format", format, "web"]).await.trim(), "fd00:213::50");
+        let ports: String = run(&served, &["port", "web"]).await;
+        assert_eq!(ports.lines().collect::<Vec<_>>(), ["80/tcp -> 0.0.0.0:18000", "80/tcp -> [::]:18000"]);
+        assert!(run(&served, &["port", "next"]).await.contains("[::]:18001"));
+        let asked = run(&served, &["inspect", "--format", "{{json .HostConfig.PortBindings}}", "web"]).await;
+        assert!(asked.contains("18000-18001"), "{asked}");
+        let third = ["run", "-d", "--name", "third", "-p", "18000-18001:80", "made:1", "sleep", "300"];
+        let refusal = fails(&served, &third).await;
+        assert!(refusal.contains("18000-18001 failed: all ports are allocated"), "{refusal}");
+        run(&served, &["rm", "-f", "third"]).await;
+        let refusal =
+            fails(&served, &["network", "create", "--subnet", "10.1.0.0/24", "--subnet", "10.2.0.0/24", "n"]).await;
+        assert!(refusal.contains("bridge driver doesn't support multiple subnets"), "{refusal}");
+
+        run(&served, &["network", "create", "-o", "com.docker.network.bridge.gateway_mode_ipv4=routed", "routed"])
+            .await;
+        run(
+            &served,
+            &["run", "-d", "--name", "routed", "--network", "routed", "-p", "8080:80", "made:1", "sleep", "300"],
+        )
+        .await;
+        let bound = run(&served, &["inspect", "--format", "{{json .NetworkSettings.Ports}}", "routed"]).await;
+        assert!(!bound.contains("8080"), "{bound}");
+
+        // A network that was removed while a container of it was stopped.
+        run(&served, &["network", "create", "passing"]).await;
+        run(&served, &["create", "--name", "left", "--network", "passing", "made:1", "sleep", "300"]).await;
+        run(&served, &["network", "rm", "passing"]).await;
+        let refusal = fails(&served, &["start", "left"]).await;
+        assert!(refusal.contains("network passing not found"), "{refusal}");
+        for name in ["web", "next", "routed", "left"] {
+            run(&served, &["rm", "-f", name]).await;
+        }
+        run(&served, &["network", "rm", "six", "routed"]).await;
+    });
+}

@@ -84,7 +84,7 @@ impl Served {
             commit: "abcdef".to_owned(),
             root: root.clone(),
         };
-        let routes = router(engine.clone(), info);
+        let routes = router(engine.clone(), info, std::sync::Arc::new(stack_docker_api::NoCluster));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Self { engine, socket, root: host.root.clone() }
     }

@@ -97,7 +97,7 @@ impl Served {
     pub fn serve(engine: Engine, socket: PathBuf, root: PathBuf) -> Self {
         let listener = UnixListener::bind(&socket).unwrap();
         let info = DaemonInfo { version: "0.1.0".to_owned(), root: root.clone(), ..DaemonInfo::default() };
-        let routes = router(engine.clone(), info);
+        let routes = router(engine.clone(), info, std::sync::Arc::new(stack_docker_api::NoCluster));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Self { engine, socket, root }
     }

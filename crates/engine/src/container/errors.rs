@@ -216,6 +216,14 @@ pub enum StartError {
         /// Why.
         source: network::AttachError,
     },
+    /// A network between hosts, for a container that belongs to no stack.
+    #[error("container {id} did not get its networks")]
+    Between {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: network::PlaceError,
+    },
     /// A network between hosts.
     #[error("container {id} did not get its networks")]
     Overlay {
@@ -285,6 +293,7 @@ impl StartError {
             Self::Filter { source, .. } => matches!(source, FilterError::Keep { .. }),
             Self::Cgroup { source, .. } => !source.is_refused_value(),
             Self::Network { .. }
+            | Self::Between { .. }
             | Self::Overlay { .. }
             | Self::Names { .. }
             | Self::Logging { .. }

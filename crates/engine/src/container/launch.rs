@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch, Root};
 use stack_shim::protocol::{Request, Response, State};
@@ -28,8 +28,10 @@ use crate::dns::{
     Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
     container_resolver_file,
 };
-use crate::network::{NetworkRequest, Networks, USUAL_NETWORK};
-use crate::overlay::{Overlay, OverlayEndpoint};
+use crate::network::{
+    BetweenHosts, Endpoint, NetworkEndpoint, NetworkRequest, Networks, Place, PlaceError, USUAL_NETWORK,
+};
+use crate::overlay::{Overlay, OverlayEndpoint, link_address};
 use crate::seccomp;
 use crate::volume::Volumes;
 
@@ -40,6 +42,8 @@ pub(crate) struct Launcher {
     pub hierarchies: Arc<Hierarchies>,
     pub networks: Arc<Networks>,
     pub overlay: Arc<Overlay>,
+    /// Who gives addresses on networks between hosts, once this host is a member of a cluster.
+    pub between: Arc<OnceLock<Arc<dyn BetweenHosts>>>,
     pub names: Arc<NameServers>,
     pub volumes: Volumes,
     pub records: Records,
@@ -249,6 +253,16 @@ impl Launcher {
             NetworkMode::None => Vec::new(),
             NetworkMode::Networks => config.networks.clone(),
         };
+        let (between, mut networks): (Vec<NetworkEndpoint>, Vec<NetworkEndpoint>) =
+            networks.into_iter().partition(|endpoint| endpoint.between_hosts);
+        if networks.is_empty() && !between.is_empty() && !config.ports.is_empty() {
+            // Ports of the host lead to networks of the host.
+            networks.push(NetworkEndpoint { name: USUAL_NETWORK.to_owned(), ..NetworkEndpoint::default() });
+        }
+        let guests = self
+            .guests(record, &between, &networks)
+            .await
+            .map_err(|source| StartError::Between { id: id.clone(), source })?;
         let netns = File::open(format!("/proc/{pid}/ns/net")).map_err(|source| StartError::Shim {
             id: id.clone(),
             what: "open its network namespace",
@@ -265,6 +279,7 @@ impl Launcher {
             networks,
             ports,
             held_only,
+            between: guests.clone(),
             hostname: spec::hostname(id, config),
             name: config.name.clone().unwrap_or_else(|| id.to_string()),
         };
@@ -273,7 +288,8 @@ impl Launcher {
             .attach(id.as_str(), &netns, &request)
             .await
             .map_err(|source| StartError::Network { id: id.clone(), source })?;
-        for endpoint in overlays {
+        let overlays: Vec<&OverlayEndpoint> = overlays.iter().chain(&guests).collect();
+        for endpoint in &overlays {
             self.overlay
                 .attach(id.as_str(), &netns, endpoint)
                 .await
@@ -289,12 +305,85 @@ impl Launcher {
             name_servers.push(NAME_SERVER.into());
         }
         let gateways = attachment.leading().into_iter().map(|endpoint| endpoint.gateway);
-        let own = attachment.endpoints.iter().map(|endpoint| endpoint.address.addr());
+        let own = attachment.endpoints.iter().flat_map(Endpoint::addresses);
         Ok(Surroundings {
-            addresses: own.chain(overlays.iter().flat_map(OverlayEndpoint::own_addresses)).collect(),
+            addresses: own.chain(overlays.iter().flat_map(|endpoint| endpoint.own_addresses())).collect(),
             gateway: gateways.chain(overlays.iter().flat_map(|endpoint| endpoint.gateways.iter().copied())).next(),
             name_servers,
         })
+    }
+
+    /// The interfaces of a container on networks between hosts, beside those that it has on networks of this host. One of
+    /// these has the default route where it can; else the network between hosts that comes first.
+    async fn guests(
+        &self,
+        record: &Record,
+        between: &[NetworkEndpoint],
+        beside: &[NetworkEndpoint],
+    ) -> Result<Vec<OverlayEndpoint>, PlaceError> {
+        if between.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places = self.places(record, between).await?;
+        let leads_outside = beside.iter().any(|endpoint| !self.networks.is_internal(&endpoint.name));
+        let leading = leading_place(&places, between).filter(|_| !leads_outside).map(|place| place.network.clone());
+        let numbered = places.into_iter().zip(beside.len()..);
+        let made = numbered.map(|(place, number)| {
+            let leads = leading.as_deref() == Some(place.network.as_str());
+            overlay_endpoint(place, format!("eth{number}"), leads)
+        });
+        Ok(made.collect())
+    }
+
+    async fn places(&self, record: &Record, between: &[NetworkEndpoint]) -> Result<Vec<Place>, PlaceError> {
+        let Some(asked) = self.between.get() else {
+            let names: Vec<&str> = between.iter().map(|endpoint| endpoint.name.as_str()).collect();
+            let names = names.join(", ");
+            return Err(PlaceError::new(format!("network {names} not found: this host is in no cluster")));
+        };
+        asked.join(record.id.as_str(), &guest_names(record), between).await
+    }
+
+    /// Puts a container that runs onto a network between hosts.
+    pub async fn join_between(
+        &self,
+        record: &Record,
+        netns: &File,
+        endpoint: &NetworkEndpoint,
+    ) -> Result<Vec<IpAddr>, PlaceError> {
+        let id = record.id.as_str();
+        let failed = |error: &dyn std::error::Error| PlaceError::new(full_text(error));
+        let attached = self.networks.attachment(id).unwrap_or_default();
+        let used = |name: &String| {
+            attached.endpoints.iter().any(|endpoint| endpoint.interface == *name)
+                || attached.between.iter().any(|endpoint| endpoint.interface == *name)
+        };
+        let interface = (0_u32..).map(|number| format!("eth{number}")).find(|name| !used(name));
+        let leads = attached.leading().is_none() && attached.between.iter().all(|other| other.gateways.is_empty());
+        let place = self.places(record, std::slice::from_ref(endpoint)).await?.into_iter().next();
+        let place = place.ok_or_else(|| PlaceError::new(format!("network {} has no address", endpoint.name)))?;
+        let leads = leads && !place.internal;
+        let made = overlay_endpoint(place, interface.unwrap_or_else(|| "eth0".to_owned()), leads);
+        self.networks.note_between(id, |between| between.push(made.clone())).map_err(|error| failed(&error))?;
+        self.overlay.attach(id, netns, &made).await.map_err(|error| failed(&error))?;
+        Ok(made.own_addresses().collect())
+    }
+
+    /// Takes a container off a network between hosts; the addresses that it had there.
+    pub async fn leave_between(&self, id: &ContainerId, network: &str) -> Result<Vec<IpAddr>, PlaceError> {
+        let attached = self.networks.attachment(id.as_str()).unwrap_or_default();
+        let gone = attached.between.iter().filter(|endpoint| endpoint.network == network);
+        let addresses = gone.flat_map(OverlayEndpoint::own_addresses).collect();
+        let taken_off = self.overlay.detach(id.as_str(), network).await;
+        let noted = self.networks.note_between(id.as_str(), |between| {
+            between.retain(|endpoint| endpoint.network != network);
+        });
+        if let Some(asked) = self.between.get() {
+            asked.leave(id.as_str(), Some(network));
+        }
+        taken_off.map_err(|error| PlaceError::new(full_text(&error)))?;
+        noted.map_err(|error| PlaceError::new(full_text(&error)))?;
+        Ok(addresses)
     }
 
     /// Serves a container's names on new sockets, which its shim holds too: so that questions wait, and are not refused, while
@@ -335,7 +424,8 @@ impl Launcher {
         let mut linked = config.clone();
         for (other, name) in &config.links {
             let addresses = self.networks.attachment(other.as_str()).unwrap_or_default().endpoints;
-            let lines = addresses.iter().map(|endpoint| (name.clone(), endpoint.address.addr().to_string()));
+            let addresses = addresses.iter().flat_map(Endpoint::addresses);
+            let lines = addresses.map(|address| (name.clone(), address.to_string()));
             linked.extra_hosts.extend(lines);
         }
         fs::write(state.join("hosts"), files::hosts(&hostname, &linked, around))?;
@@ -348,23 +438,31 @@ impl Launcher {
         fs::write(state.join("resolv.conf"), resolver_file)
     }
 
-    /// The network files of a container that runs and has got one more address, and perhaps its first name server. What the
+    /// The network files of a container that runs and has got more addresses, and perhaps its first name server. What the
     /// container itself wrote into them stays.
-    pub fn fill_joined(&self, record: &Record, address: IpAddr, newly_served: bool) -> io::Result<()> {
+    pub fn fill_joined(&self, record: &Record, addresses: &[IpAddr], newly_served: bool) -> io::Result<()> {
         let state = self.records.directory(&record.id);
         let path = state.join("hosts");
         let hostname = spec::hostname(&record.id, &record.config);
-        fs::write(&path, files::hosts_with(&fs::read_to_string(&path)?, &hostname, &record.config, address))?;
+        let mut hosts = fs::read_to_string(&path)?;
+        for &address in addresses {
+            hosts = files::hosts_with(&hosts, &hostname, &record.config, address);
+        }
+        fs::write(&path, hosts)?;
         if newly_served {
             fs::write(state.join("resolv.conf"), served_resolver_file(&record.config))?;
         }
         Ok(())
     }
 
-    /// Takes an address that a container has no more out of its hosts file.
-    pub fn forget_address(&self, id: &ContainerId, address: IpAddr) -> io::Result<()> {
+    /// Takes the addresses that a container has no more out of its hosts file.
+    pub fn forget_addresses(&self, id: &ContainerId, addresses: &[IpAddr]) -> io::Result<()> {
         let path = self.records.directory(id).join("hosts");
-        fs::write(&path, files::hosts_without(&fs::read_to_string(&path)?, address))
+        let mut hosts = fs::read_to_string(&path)?;
+        for &address in addresses {
+            hosts = files::hosts_without(&hosts, address);
+        }
+        fs::write(&path, hosts)
     }
 
     /// Takes away what a start made on the host, running or not. Everything is tried; every failure is told.
@@ -389,6 +487,10 @@ impl Launcher {
         self.names.stop(id.as_str());
         if let Err(error) = self.overlay.detach_all(id.as_str()).await {
             failures.push(full_text(&error));
+        }
+        // Nobody else gets its addresses before they are gone from here.
+        if let Some(asked) = self.between.get() {
+            asked.leave(id.as_str(), None);
         }
         failures.extend(self.volumes.leave(id.as_str()));
         crash_point!("clear.volumes");
@@ -431,6 +533,35 @@ pub(crate) fn name_client(config: &ContainerConfig) -> Option<Client> {
         stack: config.name_scope.clone(),
         upstream,
     })
+}
+
+/// So many characters of an id are its short form.
+const SHORT_ID: usize = 12;
+
+/// What a container is called on networks between hosts, beside its aliases there.
+pub(crate) fn guest_names(record: &Record) -> Vec<String> {
+    let short: String = record.id.as_str().chars().take(SHORT_ID).collect();
+    vec![record.config.name.clone().unwrap_or_else(|| record.id.to_string()), short]
+}
+
+fn overlay_endpoint(place: Place, interface: String, leads: bool) -> OverlayEndpoint {
+    OverlayEndpoint {
+        mac: link_address(place.addresses.iter().map(ipnet::IpNet::addr)),
+        network: place.network,
+        interface,
+        addresses: place.addresses,
+        gateways: if leads { place.gateways } else { Vec::new() },
+    }
+}
+
+/// Of the networks that lead outside the one with the highest priority, among equals the first by name.
+fn leading_place<'a>(places: &'a [Place], asked: &[NetworkEndpoint]) -> Option<&'a Place> {
+    let priority = |place: &Place| {
+        let endpoint = asked.iter().find(|endpoint| endpoint.name == place.network);
+        endpoint.map_or(0, |endpoint| endpoint.priority)
+    };
+    let outside = places.iter().filter(|place| !place.internal);
+    outside.min_by(|one, other| (priority(other), &one.network).cmp(&(priority(one), &other.network)))
 }
 
 /// The filter of a container's system calls, before it is compiled.

@@ -39,7 +39,7 @@ pub use execute::{ExecCommand, ExecOutcome};
 pub(crate) use execute::{request as exec_request, run as run_command, started};
 pub use health::{Health, HealthState, ProbeOutcome};
 pub(crate) use image_roots::ImageRoots;
-pub(crate) use launch::{Launched, Launcher, full_text as text_of, name_client};
+pub(crate) use launch::{Launched, Launcher, full_text as text_of, guest_names, name_client};
 pub(crate) use phases::Phases;
 pub(crate) use probe::Prober;
 pub(crate) use record::{Record, RecordedState, Records, exit_status, is_own_want};

@@ -110,7 +110,8 @@ impl Engine {
             tracing::warn!(error = text_of(&error), "not everything about the networks could be adopted");
         }
         let on_overlays = live.iter().filter_map(|(record, _, pid, _)| {
-            let endpoints = record.config.overlays.clone();
+            let mut endpoints = record.config.overlays.clone();
+            endpoints.extend(self.networks().attachment(record.id.as_str()).unwrap_or_default().between);
             if endpoints.is_empty() {
                 return None;
             }

@@ -99,6 +99,7 @@ impl Engine {
             return Err(RenameError::Record { id: id.clone(), source });
         }
         crash_point!("rename.recorded");
+        self.tell_guest_names(id, &locked(&slot.data).record.clone());
         if let Err(error) = self.networks().rename(id.as_str(), name) {
             tracing::warn!(container = %id, error = crate::container::text_of(&error), "its networks know its former name");
         }

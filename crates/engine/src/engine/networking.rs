@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Engine, locked};
-use crate::container::{ContainerId, ContainerState, NetworkMode, RecordError, Shim, name_client};
+use crate::container::{ContainerId, ContainerState, NetworkMode, RecordError, Shim, guest_names, name_client};
 use crate::crash_point::crash_point;
 use crate::dns::ServeError;
-use crate::network::{AttachError, Failures, NetworkEndpoint};
+use crate::network::{AttachError, BetweenHosts, Failures, NetworkEndpoint, PlaceError, USUAL_NETWORK};
 
 /// Why a container cannot join a network or leave it.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,9 @@ pub enum ConnectError {
         /// The network.
         network: String,
     },
+    /// A network between hosts.
+    #[error(transparent)]
+    Between(#[from] PlaceError),
     /// The network refused.
     #[error(transparent)]
     Network(#[from] AttachError),
@@ -112,7 +116,11 @@ impl Engine {
         if let Some(netns) = self.namespace(id, &slot.current())? {
             let joined = self.join(&record, &netns, &endpoint).await;
             if let Err(error) = joined {
-                if let Err(left) = self.networks().disconnect(id.as_str(), Some(&netns), &endpoint.name).await {
+                if endpoint.between_hosts {
+                    if let Err(left) = self.inner.launcher.leave_between(id, &endpoint.name).await {
+                        tracing::warn!(container = %id, %left, "an attempt to connect it left something behind");
+                    }
+                } else if let Err(left) = self.networks().disconnect(id.as_str(), Some(&netns), &endpoint.name).await {
                     tracing::warn!(container = %id, %left, "an attempt to connect it left something behind");
                 }
                 self.save(&before).await.map_err(failed)?;
@@ -133,7 +141,11 @@ impl Engine {
     ) -> Result<(), ConnectError> {
         let id = &record.id;
         let launcher = &self.inner.launcher;
-        let made = launcher.networks.connect(id.as_str(), netns, endpoint).await?;
+        let addresses: Vec<IpAddr> = if endpoint.between_hosts {
+            launcher.join_between(record, netns, endpoint).await?
+        } else {
+            launcher.networks.connect(id.as_str(), netns, endpoint).await?.addresses().collect()
+        };
         crash_point!("connect.linked");
         let mut newly_served = false;
         if let Some(client) = name_client(&record.config)
@@ -147,7 +159,7 @@ impl Engine {
             launcher.serve_names(id, netns, client, &mut shim).await?;
             newly_served = true;
         }
-        launcher.fill_joined(record, made.address.addr(), newly_served).map_err(|source| ConnectError::System {
+        launcher.fill_joined(record, &addresses, newly_served).map_err(|source| ConnectError::System {
             id: id.clone(),
             what: "write its network files",
             source,
@@ -175,6 +187,7 @@ impl Engine {
             (NetworkMode::Networks, _) => {}
             (NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_), _) => return Err(not_connected()),
         }
+        let between = record.config.networks.iter().any(|endpoint| endpoint.name == network && endpoint.between_hosts);
         let count = record.config.networks.len();
         record.config.networks.retain(|endpoint| endpoint.name != network);
         if record.config.networks.len() == count {
@@ -187,13 +200,18 @@ impl Engine {
         let launcher = &self.inner.launcher;
         let attached = launcher.networks.attachment(id.as_str()).unwrap_or_default();
         let gone = attached.endpoints.iter().find(|endpoint| endpoint.network == network).cloned();
-        launcher.networks.disconnect(id.as_str(), Some(&netns), network).await?;
+        let gone: Option<Vec<IpAddr>> = if between {
+            Some(launcher.leave_between(id, network).await?)
+        } else {
+            launcher.networks.disconnect(id.as_str(), Some(&netns), network).await?;
+            gone.map(|endpoint| endpoint.addresses().collect())
+        };
         crash_point!("disconnect.left");
         // One that is on no network with names any more keeps its server, which then knows none.
         launcher.names.update(id.as_str(), name_client(&record.config).unwrap_or_default());
         let Some(gone) = gone else { return Ok(()) };
         self.tell_network(network, id, false);
-        launcher.forget_address(id, gone.address.addr()).map_err(|source| ConnectError::System {
+        launcher.forget_addresses(id, &gone).map_err(|source| ConnectError::System {
             id: id.clone(),
             what: "write its network files",
             source,
@@ -212,7 +230,11 @@ impl Engine {
         // Records of older engines have no names, and a crash may have come in the middle of a renaming.
         let renamed = networks.rename(id, config.name.as_deref().unwrap_or(id));
         failures.extend(renamed.err().map(|error| crate::container::text_of(&error)));
-        let wanted = |name: &str| config.networks.iter().any(|endpoint| endpoint.name == name);
+        let between_alone = config.networks.iter().all(|endpoint| endpoint.between_hosts);
+        let wanted = |name: &str| {
+            // By it the ports of a container are published that is on networks between hosts alone.
+            config.networks.iter().any(|endpoint| endpoint.name == name) || (between_alone && name == USUAL_NETWORK)
+        };
         let mut gone = match networks.without_links(id).await {
             Ok(names) => names,
             Err(error) => {
@@ -226,7 +248,9 @@ impl Engine {
             failures.extend(networks.disconnect(id, Some(&netns), &name).await.err().map(|error| error.to_string()));
         }
         let attached = networks.attachment(id).unwrap_or_default().endpoints;
-        for endpoint in &config.networks {
+        // Whoever gives addresses between hosts is not known yet when a daemon starts: what a crash left undone of those is done
+        // when the container starts the next time.
+        for endpoint in config.networks.iter().filter(|endpoint| !endpoint.between_hosts) {
             if attached.iter().all(|found| found.network != endpoint.name)
                 && let Err(error) = self.join(record, &netns, endpoint).await
             {
@@ -236,6 +260,45 @@ impl Engine {
         let routed = networks.settle_route(id, &netns).await;
         failures.extend(routed.err().map(|error| crate::container::text_of(&error)));
         failures
+    }
+
+    /// From now on this host is a member of a cluster, and its containers can be on networks between hosts. Only the first
+    /// call has an effect.
+    pub fn set_between_hosts(&self, between: Arc<dyn BetweenHosts>) {
+        let _ = self.inner.launcher.between.set(between);
+    }
+
+    /// The containers that run and are on networks between hosts, though they belong to no stack: each with its names and
+    /// these networks.
+    #[must_use]
+    pub fn guests(&self) -> Vec<(String, Vec<String>, Vec<NetworkEndpoint>)> {
+        let slots: Vec<Arc<super::Slot>> = locked(&self.inner.containers).values().cloned().collect();
+        let mut guests = Vec::new();
+        for slot in slots {
+            let record = slot.record();
+            let attached = self.networks().attachment(record.id.as_str()).unwrap_or_default();
+            let endpoints = attached.between.iter().map(|endpoint| {
+                let asked = record.config.networks.iter().find(|asked| asked.name == endpoint.network);
+                NetworkEndpoint { name: endpoint.network.clone(), ..asked.cloned().unwrap_or_default() }
+            });
+            let endpoints: Vec<NetworkEndpoint> = endpoints.collect();
+            if !endpoints.is_empty() {
+                guests.push((record.id.to_string(), guest_names(&record), endpoints));
+            }
+        }
+        guests
+    }
+
+    /// The cluster hears what a container is called now.
+    pub(super) fn tell_guest_names(&self, id: &ContainerId, record: &crate::container::Record) {
+        let attached = self.networks().attachment(id.as_str()).unwrap_or_default().between;
+        let is_on = |endpoint: &&NetworkEndpoint| attached.iter().any(|found| found.network == endpoint.name);
+        let endpoints: Vec<NetworkEndpoint> = record.config.networks.iter().filter(is_on).cloned().collect();
+        if let Some(between) = self.inner.launcher.between.get()
+            && !endpoints.is_empty()
+        {
+            between.rename(id.as_str(), &guest_names(record), &endpoints);
+        }
     }
 
     /// The network namespace of a container that runs.

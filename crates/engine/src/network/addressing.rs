@@ -1,9 +1,9 @@
 //! Pure. Which subnet a network gets and which address a container gets.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The first subnet of the pools that meets neither another network nor a route of the host.
 #[must_use]
@@ -33,6 +33,67 @@ fn first_free(subnets: impl Iterator<Item = Ipv4Net>, taken: &[Ipv4Net]) -> Opti
 #[must_use]
 pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
     one.prefix_len() > 0 && other.prefix_len() > 0 && (one.contains(&other.network()) || other.contains(&one.network()))
+}
+
+/// The same of any family.
+#[must_use]
+pub fn meet(one: IpNet, other: IpNet) -> bool {
+    one.prefix_len() > 0 && other.prefix_len() > 0 && (one.contains(&other) || other.contains(&one))
+}
+
+/// A /64 of unique local addresses (RFC 4193) that meets nothing else. Its 56 bits come from `draw`, which the caller drew.
+#[must_use]
+pub fn choose_subnet6(draw: u64, taken: &[IpNet]) -> Option<Ipv6Net> {
+    const FREE_BITS: u64 = (1 << 56) - 1;
+    // Among 2^56 subnets the next one is free unless somebody has all around it.
+    (0..1024).find_map(|step| {
+        let bits = (0xfd_u128 << 120) | (u128::from(draw.wrapping_add(step) & FREE_BITS) << 64);
+        let subnet = Ipv6Net::new(Ipv6Addr::from_bits(bits), 64).ok()?;
+        let is_free = |other: &IpNet| !meet(*other, IpNet::V6(subnet));
+        taken.iter().all(is_free).then_some(subnet)
+    })
+}
+
+/// The bridge's IPv6 address: the first of the subnet after the one of all its routers.
+#[must_use]
+pub fn gateway6(subnet: Ipv6Net) -> Ipv6Addr {
+    Ipv6Addr::from_bits(subnet.network().to_bits().saturating_add(1))
+}
+
+/// A free IPv6 address of `range`, a part of the subnet. It has the place in its subnet that the IPv4 address has in its
+/// own, so that the link-layer address, which follows from that one, is the same whenever somebody has it; where that is
+/// not possible, it is the first free one.
+#[must_use]
+pub fn choose_address6(
+    subnet: Ipv6Net,
+    range: Ipv6Net,
+    taken: &BTreeSet<Ipv6Addr>,
+    beside: (Ipv4Net, Ipv4Addr),
+) -> Option<Ipv6Addr> {
+    let place = u32::from(beside.1).saturating_sub(u32::from(beside.0.network()));
+    let alike = Ipv6Addr::from_bits(subnet.network().to_bits().saturating_add(u128::from(place)));
+    let is_free =
+        |address: &Ipv6Addr| is_host6(subnet, *address) && range.contains(address) && !taken.contains(address);
+    let first = range.network().to_bits();
+    let most = u128::try_from(taken.len()).unwrap_or(u128::MAX).saturating_add(2);
+    let end = first.saturating_add(most).min(range.broadcast().to_bits());
+    Some(alike).filter(is_free).or_else(|| (first..=end).map(Ipv6Addr::from_bits).find(is_free))
+}
+
+/// Whether an interface in the subnet can have this IPv6 address: the very first is that of all its routers.
+#[must_use]
+pub fn is_host6(subnet: Ipv6Net, address: Ipv6Addr) -> bool {
+    subnet.contains(&address) && address != subnet.network()
+}
+
+/// Whether an interface in the subnet can have this address, of either family.
+#[must_use]
+pub fn can_have(subnet: IpNet, address: IpAddr) -> bool {
+    match (subnet, address) {
+        (IpNet::V4(subnet), IpAddr::V4(address)) => is_host(subnet, address),
+        (IpNet::V6(subnet), IpAddr::V6(address)) => is_host6(subnet, address),
+        (IpNet::V4(_), IpAddr::V6(_)) | (IpNet::V6(_), IpAddr::V4(_)) => false,
+    }
 }
 
 /// The bridge's address: the first of the subnet.
@@ -113,6 +174,34 @@ mod tests {
         let range = net("10.0.0.4/30");
         assert_eq!(choose_address(subnet, range, &BTreeSet::new(), None), Some(Ipv4Addr::new(10, 0, 0, 4)));
         assert_eq!(choose_address(subnet, range, &taken, None), None, "the last address is the broadcast");
+    }
+
+    #[test]
+    fn an_ipv6_address_has_the_place_of_the_ipv4_address_where_it_can() {
+        let subnet: Ipv6Net = "fd00:1::/64".parse().unwrap();
+        let beside = (net("10.1.0.0/23"), Ipv4Addr::new(10, 1, 1, 2));
+        let at = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        let mut taken = BTreeSet::from([gateway6(subnet)]);
+        assert_eq!(choose_address6(subnet, subnet, &taken, beside), Some(at("fd00:1::102")));
+        taken.insert(at("fd00:1::102"));
+        assert_eq!(choose_address6(subnet, subnet, &taken, beside), Some(at("fd00:1::2")));
+        let range: Ipv6Net = "fd00:1::8/126".parse().unwrap();
+        for last in ["8", "9", "a", "b"] {
+            let address = at(&format!("fd00:1::{last}"));
+            assert_eq!(choose_address6(subnet, range, &taken, beside), Some(address));
+            taken.insert(address);
+        }
+        assert_eq!(choose_address6(subnet, range, &taken, beside), None);
+        assert!(!is_host6(subnet, at("fd00:1::")) && is_host6(subnet, at("fd00:1::1")));
+    }
+
+    #[test]
+    fn an_ipv6_subnet_is_unique_local_and_meets_nothing() {
+        let first = choose_subnet6(u64::MAX, &[]).unwrap();
+        assert_eq!(first.to_string(), "fdff:ffff:ffff:ffff::/64");
+        assert_eq!(choose_subnet6(u64::MAX, &[first.into()]).unwrap().to_string(), "fd00::/64");
+        assert_eq!(choose_subnet6(5, &["::/0".parse().unwrap()]).unwrap().to_string(), "fd00:0:0:5::/64");
+        assert_eq!(choose_subnet6(5, &["fd00::/8".parse().unwrap()]), None);
     }
 
     proptest! {

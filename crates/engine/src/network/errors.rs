@@ -1,8 +1,8 @@
 //! Why something of the networks could not be done: one type for each operation.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::forwarding::SettingError;
 use super::kernel::KernelError;
@@ -43,6 +43,12 @@ pub enum NetworkError {
         /// Where.
         pools: String,
     },
+    /// Every IPv6 subnet that was tried is used here or routed elsewhere.
+    #[error("no free IPv6 subnet was found for the network `{name}`: name one with `--subnet`")]
+    NoSubnet6 {
+        /// The network.
+        name: String,
+    },
     /// There is one already.
     #[error("network with name {name} already exists")]
     Exists {
@@ -71,9 +77,9 @@ pub enum NetworkError {
         /// The network.
         name: String,
         /// What was asked for.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// What it meets.
-        other: Ipv4Net,
+        other: IpNet,
     },
     /// The settings make no sense.
     #[error("invalid network config: {problem}")]
@@ -150,7 +156,7 @@ pub enum AttachError {
         /// The network.
         network: String,
         /// Its subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// How many addresses it gave out.
         count: usize,
     },
@@ -160,7 +166,7 @@ pub enum AttachError {
         /// The network.
         network: String,
         /// What was asked for.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// The address is none of the network's.
     #[error(
@@ -170,9 +176,19 @@ pub enum AttachError {
         /// The network.
         network: String,
         /// Its subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// What was asked for.
-        address: Ipv4Addr,
+        address: IpAddr,
+    },
+    /// The network has no IPv6.
+    #[error(
+        "invalid endpoint settings: no configured subnet contains IP address {address}: the network `{network}` has no IPv6; make one with `--ipv6`"
+    )]
+    NoIpv6 {
+        /// The network.
+        network: String,
+        /// What was asked for.
+        address: Ipv6Addr,
     },
     /// It has no networks at all yet.
     #[error("container {id} is not attached: start it first")]

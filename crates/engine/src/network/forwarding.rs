@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use super::kernel::settings::pass_on_ipv6;
+
 /// A setting of the host that could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("write `{value}` to {path}; set it on the host if stackd may not")]
@@ -30,6 +32,21 @@ pub fn enable_forwarding() -> Result<(), SettingError> {
 /// When it is off and cannot be set on.
 pub fn route_loopback(bridge: &str) -> Result<(), SettingError> {
     set(format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet"), "1")
+}
+
+/// Lets the host pass IPv6 packets on between its links, and a bridge have IPv6 addresses without taking routes from what its
+/// containers say.
+///
+/// # Errors
+/// When a setting is another and cannot be changed, or the kernel has no IPv6.
+pub fn enable_ipv6(bridge: &str) -> Result<(), SettingError> {
+    set(format!("/proc/sys/net/ipv6/conf/{bridge}/accept_ra"), "0")?;
+    set(format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"), "0")?;
+    pass_on_ipv6().map_err(|source| SettingError {
+        path: "/proc/sys/net/ipv6/conf/all/forwarding".to_owned(),
+        value: "1",
+        source,
+    })
 }
 
 fn set(path: String, value: &'static str) -> Result<(), SettingError> {

@@ -4,7 +4,6 @@
 //! from the records alone: whichever network leads after the change has both.
 
 use std::fs::File;
-use std::net::IpAddr;
 
 use super::addressing;
 use super::errors::{AttachError, Failure, Failures, all_or};
@@ -13,6 +12,7 @@ use super::networks::{Entry, Networks};
 use super::records::RecordError;
 use super::request::{Attachment, ContainerRecord, Endpoint, NetworkEndpoint};
 use crate::crash_point::crash_point;
+use crate::overlay::OverlayEndpoint;
 
 impl Networks {
     /// Puts a container that runs onto one more network.
@@ -20,7 +20,7 @@ impl Networks {
     /// # Errors
     /// Why it cannot be; the container is then where it was.
     pub async fn connect(&self, id: &str, netns: &File, wanted: &NetworkEndpoint) -> Result<Endpoint, AttachError> {
-        let bridge = self.ensure_network(&wanted.name).await?;
+        let bridge = self.usable_network(&wanted.name).await?;
         let record = self.decide_joining(id, wanted)?;
         crash_point!("joining.recorded");
         self.publish();
@@ -29,6 +29,7 @@ impl Networks {
             if let Some(mut plan) = self.link_plan(&record, index) {
                 // With the other networks there may be a route already: it is set as a whole below.
                 plan.gateway = None;
+                plan.gateway6 = None;
                 let host = plan.host.clone();
                 kernel::make_link(netns, &plan).await?;
                 crash_point!("joining.linked");
@@ -103,7 +104,8 @@ impl Networks {
             None => self.apply().await,
         };
         failures.extend(followed.err().map(Failure::from));
-        if let Some(address) = before.serving_address().filter(|_| before.leading() != after.leading()) {
+        let stays: Vec<_> = after.serving().map(|(_, address)| address).collect();
+        for (_, address) in before.serving().filter(|(_, address)| !stays.contains(address)) {
             failures.extend(kernel::forget_connections(address).await.err().map(Failure::from));
         }
         all_or(|| format!("could not take container {id} off the network {network}"), failures)
@@ -121,6 +123,24 @@ impl Networks {
             entry.record.clone()
         };
         self.publish();
+        self.records.put_container(&record)
+    }
+
+    /// Changes what is kept of a container's interfaces on networks between hosts.
+    ///
+    /// # Errors
+    /// When it cannot be written down; what is in memory is changed all the same.
+    pub(crate) fn note_between(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Vec<OverlayEndpoint>),
+    ) -> Result<(), RecordError> {
+        let record = {
+            let mut state = self.lock();
+            let Some(entry) = state.containers.get_mut(id) else { return Ok(()) };
+            change(&mut entry.record.attachment.between);
+            entry.record.clone()
+        };
         self.records.put_container(&record)
     }
 
@@ -158,11 +178,19 @@ impl Networks {
 
     /// The default route and the published ports follow the network that leads now.
     async fn follow(&self, netns: &File, record: &ContainerRecord) -> Result<(), KernelError> {
-        let route = record.leading().and_then(|leading| match leading.gateway {
-            IpAddr::V4(gateway) => Some((leading.interface.as_str(), gateway)),
-            IpAddr::V6(_) => None,
-        });
-        kernel::set_default_route(netns, route).await?;
+        // Where no network of this host leads outside, one between hosts may.
+        let by_between = |is_ipv6: bool| {
+            let mut ways =
+                record.attachment.between.iter().flat_map(|endpoint| {
+                    endpoint.gateways.iter().map(|gateway| (endpoint.interface.as_str(), *gateway))
+                });
+            ways.find(|(_, gateway)| gateway.is_ipv6() == is_ipv6)
+        };
+        let ipv4 = record.leading().map(|leading| (leading.interface.as_str(), leading.gateway));
+        let ipv6 = record.attachment.leading6();
+        let ipv6 = ipv6.map(|(leading, part)| (leading.interface.as_str(), part.gateway.into()));
+        let (ipv4, ipv6) = (ipv4.or_else(|| by_between(false)), ipv6.or_else(|| by_between(true)));
+        kernel::set_default_routes(netns, ipv4, ipv6).await?;
         self.apply().await
     }
 }
@@ -170,7 +198,7 @@ impl Networks {
 /// The same container off one network.
 fn without(record: &ContainerRecord, network: &str) -> ContainerRecord {
     let mut left = ContainerRecord {
-        attachment: Attachment { endpoints: Vec::new(), ports: record.attachment.ports.clone() },
+        attachment: Attachment { endpoints: Vec::new(), ..record.attachment.clone() },
         links: Vec::new(),
         aliases: Vec::new(),
         sysctls: Vec::new(),

@@ -1,11 +1,13 @@
 //! Networks that are made by hand, with settings of their own.
 
-use ipnet::Ipv4Net;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::addressing;
 use super::errors::NetworkError;
 use super::networks::Networks;
-use super::request::{LONGEST_LINK_NAME, NetworkRecord, NetworkSettings};
+use super::request::{GatewayMode, LONGEST_LINK_NAME, NetworkRecord, NetworkSettings};
 
 impl Networks {
     /// Makes a network with these settings.
@@ -53,8 +55,47 @@ fn check(settings: &NetworkSettings) -> Result<(), String> {
     {
         return Err(format!("an MTU of {mtu} bytes is not possible: expected 68 to 65535"));
     }
-    let Some(subnet) = settings.subnet else {
-        if settings.range.is_some() || settings.gateway.is_some() || !settings.auxiliary.is_empty() {
+    for (mode, family) in [(settings.gateway_mode4, "ipv4"), (settings.gateway_mode6, "ipv6")] {
+        if mode == GatewayMode::Isolated && !settings.internal {
+            return Err(format!("the gateway mode `isolated` of {family} is for internal networks: add `--internal`"));
+        }
+    }
+    let has_ipv6 = settings.ipv6;
+    if !has_ipv6 && (settings.subnet6.is_some() || settings.gateway_mode6 != GatewayMode::Nat) {
+        return Err("an IPv6 subnet or gateway mode needs a network with IPv6: add `--ipv6`".to_owned());
+    }
+    let auxiliary = |is_ipv6| settings.auxiliary.values().copied().filter(move |address| address.is_ipv6() == is_ipv6);
+    let ipv4 = Pool {
+        subnet: settings.subnet.map(IpNet::V4),
+        range: settings.range.map(IpNet::V4),
+        gateway: settings.gateway.map(IpAddr::V4),
+        auxiliary: auxiliary(false).collect(),
+        longest: 30,
+    };
+    let ipv6 = Pool {
+        subnet: settings.subnet6.map(IpNet::V6),
+        range: settings.range6.map(IpNet::V6),
+        gateway: settings.gateway6.map(IpAddr::V6),
+        auxiliary: auxiliary(true).collect(),
+        longest: 126,
+    };
+    check_pool(&ipv4)?;
+    check_pool(&ipv6)
+}
+
+/// What is said of one family.
+struct Pool {
+    subnet: Option<IpNet>,
+    range: Option<IpNet>,
+    gateway: Option<IpAddr>,
+    auxiliary: Vec<IpAddr>,
+    /// The longest prefix that leaves room for a gateway and a container.
+    longest: u8,
+}
+
+fn check_pool(pool: &Pool) -> Result<(), String> {
+    let Some(subnet) = pool.subnet else {
+        if pool.range.is_some() || pool.gateway.is_some() || !pool.auxiliary.is_empty() {
             return Err("an ip-range, a gateway or an auxiliary address needs a subnet that it is part of".to_owned());
         }
         return Ok(());
@@ -62,29 +103,32 @@ fn check(settings: &NetworkSettings) -> Result<(), String> {
     if subnet != subnet.trunc() {
         return Err(format!("invalid subnet {subnet}: it should be {}", subnet.trunc()));
     }
-    if !(1..=30).contains(&subnet.prefix_len()) {
-        return Err(format!("invalid subnet {subnet}: it has no room for a gateway and a container; use /1 to /30"));
+    if !(1..=pool.longest).contains(&subnet.prefix_len()) {
+        let longest = pool.longest;
+        return Err(format!(
+            "invalid subnet {subnet}: it has no room for a gateway and a container; use /1 to /{longest}"
+        ));
     }
-    if let Some(range) = settings.range {
+    if let Some(range) = pool.range {
         check_range(subnet, range)?;
     }
     let inside = |what: &str, address| {
-        if addressing::is_host(subnet, address) {
+        if addressing::can_have(subnet, address) {
             Ok(())
         } else {
             Err(format!("invalid {what} {address}: parent subnet {subnet} doesn't contain this address"))
         }
     };
-    if let Some(gateway) = settings.gateway {
+    if let Some(gateway) = pool.gateway {
         inside("gateway", gateway)?;
     }
-    for address in settings.auxiliary.values() {
+    for address in &pool.auxiliary {
         inside("auxiliary address", *address)?;
     }
     Ok(())
 }
 
-fn check_range(subnet: Ipv4Net, range: Ipv4Net) -> Result<(), String> {
+fn check_range(subnet: IpNet, range: IpNet) -> Result<(), String> {
     if range != range.trunc() {
         return Err(format!("invalid ip-range {range}: it should be {}", range.trunc()));
     }
@@ -109,7 +153,15 @@ mod tests {
             gateway: gateway.parse().ok(),
             ..NetworkSettings::default()
         };
+        let with_ipv6 = |subnet: &str, gateway: &str| NetworkSettings {
+            ipv6: true,
+            subnet6: subnet.parse().ok(),
+            gateway6: gateway.parse().ok(),
+            ..NetworkSettings::default()
+        };
         check(&settings("", "", "")).unwrap();
+        check(&with_ipv6("", "")).unwrap();
+        check(&with_ipv6("fd00::/64", "fd00::ffff")).unwrap();
         check(&settings("10.9.0.0/16", "10.9.4.0/24", "10.9.255.254")).unwrap();
         for (wrong, text) in [
             (settings("", "10.9.0.0/24", ""), "needs a subnet"),
@@ -119,6 +171,12 @@ mod tests {
             (settings("10.9.0.0/24", "10.9.0.0/23", ""), "bigger than its parent"),
             (settings("10.9.0.0/24", "10.9.0.3/25", ""), "it should be 10.9.0.0/25"),
             (settings("10.9.0.0/24", "", "10.9.0.255"), "invalid gateway 10.9.0.255"),
+            (with_ipv6("fd00::1/64", ""), "it should be fd00::/64"),
+            (with_ipv6("fd00::/127", ""), "no room"),
+            (with_ipv6("fd00::/64", "fd00::"), "invalid gateway fd00::"),
+            (with_ipv6("", "fd00::1"), "needs a subnet"),
+            (NetworkSettings { ipv6: false, ..with_ipv6("fd00::/64", "") }, "add `--ipv6`"),
+            (NetworkSettings { gateway_mode4: GatewayMode::Isolated, ..settings("", "", "") }, "add `--internal`"),
             (NetworkSettings { bridge: Some("a/b".to_owned()), ..settings("", "", "") }, "bridge name `a/b`"),
             (NetworkSettings { mtu: Some(1), ..settings("", "", "") }, "MTU of 1 bytes"),
         ] {

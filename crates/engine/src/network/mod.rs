@@ -6,6 +6,8 @@
 //! interface, and a container in the host's namespace is not attached at all.
 
 mod addressing;
+mod between;
+mod choosing;
 mod errors;
 mod forwarding;
 mod joining;
@@ -19,6 +21,7 @@ mod request;
 mod reservation;
 mod ruleset;
 
+pub use between::{BetweenHosts, Place, PlaceError};
 pub use errors::{AttachError, Failure, Failures, NetworkError, OpenError};
 pub use forwarding::SettingError;
 pub(crate) use kernel::inside as in_namespace;
@@ -28,7 +31,8 @@ pub use networks::{Adopted, Networks};
 pub use ports::PortError;
 pub use records::RecordError;
 pub use request::{
-    Attachment, ContainerRecord, Endpoint, MacAddress, MacAddressError, NetworkConfig, NetworkConfigError,
-    NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus, PortBinding, Protocol,
+    Attachment, ContainerRecord, Endpoint, GatewayMode, Ipv6Part, MacAddress, MacAddressError, NetworkConfig,
+    NetworkConfigError, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus, PortBinding,
+    Protocol,
 };
 pub use reservation::ReservationError;

@@ -2,8 +2,6 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use super::request::{ContainerRecord, NetworkRecord};
 use crate::dns::{EndpointNames, NetworkNames};
 
@@ -23,7 +21,7 @@ pub fn names<'a>(
         .filter(|network| network.name != USUAL_NETWORK)
         .map(|network| NetworkNames {
             network: network.name.clone(),
-            subnets: vec![IpNet::V4(network.subnet)],
+            subnets: network.subnets().collect(),
             endpoints: containers.iter().filter_map(|container| endpoint(network, container)).collect(),
             services: Vec::new(),
         })
@@ -32,7 +30,7 @@ pub fn names<'a>(
 
 fn endpoint(network: &NetworkRecord, container: &ContainerRecord) -> Option<EndpointNames> {
     let index = container.attachment.endpoints.iter().position(|endpoint| endpoint.network == network.name)?;
-    let address: IpAddr = container.attachment.endpoints.get(index)?.address.addr();
+    let addresses: Vec<IpAddr> = container.attachment.endpoints.get(index)?.addresses().collect();
     let short: String = container.id.chars().take(SHORT_ID).collect();
     let mut names = Vec::new();
     let own = [container.name.clone(), short].into_iter();
@@ -41,13 +39,13 @@ fn endpoint(network: &NetworkRecord, container: &ContainerRecord) -> Option<Endp
             names.push(name);
         }
     }
-    Some(EndpointNames { names, addresses: vec![address], member: None })
+    Some(EndpointNames { names, addresses, member: None })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::request::{Attachment, Endpoint};
+    use crate::network::request::{Attachment, Endpoint, Ipv6Part};
 
     #[test]
     fn a_container_has_its_names_on_each_network_but_the_usual_one() {
@@ -60,6 +58,8 @@ mod tests {
             interface: interface.to_owned(),
             address: address.parse().unwrap(),
             gateway: "10.0.0.1".parse().unwrap(),
+            ipv6: (network == "front")
+                .then(|| Ipv6Part { net: "fd00::2/64".parse().unwrap(), gateway: "fd00::1".parse().unwrap() }),
             mac: String::new(),
             priority: 0,
             internal: false,
@@ -70,7 +70,7 @@ mod tests {
             name: "web".to_owned(),
             attachment: Attachment {
                 endpoints: vec![endpoint("bridge", "10.0.0.2/24", "eth0"), endpoint("front", "10.0.1.2/24", "eth1")],
-                ports: Vec::new(),
+                ..Attachment::default()
             },
             links: Vec::new(),
             sysctls: Vec::new(),
@@ -81,6 +81,9 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].network, "front");
         assert_eq!(found[0].endpoints[0].names, ["web", "0123456789ab", "site"]);
-        assert_eq!(found[0].endpoints[0].addresses, ["10.0.1.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            found[0].endpoints[0].addresses,
+            ["10.0.1.2", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap())
+        );
     }
 }

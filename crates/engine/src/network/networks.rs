@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::{IpNet, Ipv4Net};
 use sha2::{Digest as _, Sha256};
 
+use super::choosing::{check_network_name, check_request};
 use super::errors::{AttachError, Failure, Failures, NetworkError, OpenError, all_or};
 use super::forwarding;
 use super::kernel::{self, KernelError, LinkPlan};
@@ -21,10 +22,10 @@ use super::names;
 use super::ports;
 use super::records::Records;
 use super::request::{
-    Attachment, ContainerRecord, Endpoint, MacAddress, NetworkConfig, NetworkEndpoint, NetworkRecord, NetworkRequest,
-    NetworkSettings, NetworkStatus, PortBinding,
+    Attachment, ContainerRecord, GatewayMode, Ipv6Part, MacAddress, NetworkConfig, NetworkRecord, NetworkRequest,
+    NetworkSettings, NetworkStatus,
 };
-use super::reservation::{ReservationError, Reservations};
+use super::reservation::Reservations;
 use super::ruleset::{Ruleset, ruleset};
 use super::{USUAL_NETWORK, addressing};
 use crate::crash_point::crash_point;
@@ -55,7 +56,7 @@ pub(super) struct State {
     pub(super) containers: BTreeMap<String, Entry>,
     /// The address given out last, by network.
     pub(super) last: BTreeMap<String, Ipv4Addr>,
-    reservations: Reservations,
+    pub(super) reservations: Reservations,
     warnings: Vec<String>,
 }
 
@@ -162,8 +163,8 @@ impl Networks {
         }
     }
 
-    /// Gives a container its interfaces, addresses, routes and published ports, and makes networks that do not exist
-    /// yet. `netns` is its network namespace, e.g. an open `/proc/PID/ns/net`. A caller that gives up half-way calls
+    /// Gives a container its interfaces, addresses, routes and published ports, and makes the usual network where it does not
+    /// exist yet. `netns` is its network namespace, e.g. an open `/proc/PID/ns/net`. A caller that gives up half-way calls
     /// [`Networks::detach`].
     ///
     /// # Errors
@@ -177,7 +178,7 @@ impl Networks {
         }
         let mut bridges = Vec::new();
         for network in &request.networks {
-            bridges.push(self.ensure_network(&network.name).await?);
+            bridges.push(self.usable_network(&network.name).await?);
         }
         let record = self.decide(id, request)?;
         crash_point!("attach.recorded");
@@ -211,7 +212,7 @@ impl Networks {
             id: id.to_owned(),
             hostname: request.hostname.clone(),
             name: request.name.clone(),
-            attachment: Attachment::default(),
+            attachment: Attachment { between: request.between.clone(), ..Attachment::default() },
             links: Vec::new(),
             sysctls: Vec::new(),
             aliases: request.networks.iter().map(|network| network.aliases.clone()).collect(),
@@ -224,9 +225,9 @@ impl Networks {
             record.sysctls.push(network.sysctls.clone());
             state.last.insert(network.name.clone(), address);
         }
-        let wanted = state.ports_wanted(&record, &request.ports);
+        let wanted = state.ports_wanted(&record, &request.ports)?;
         ports::check(&wanted, state.containers.values().map(|entry| &entry.record))?;
-        let held = state.hold_ports(&wanted).map_err(AttachError::from).and_then(|ports| {
+        let held = state.hold_ports(wanted).and_then(|ports| {
             record.attachment.ports = ports;
             self.records.put_container(&record).map_err(|source| AttachError::Record { id: id.to_owned(), source })
         });
@@ -258,8 +259,11 @@ impl Networks {
     pub(super) fn link_plan(&self, record: &ContainerRecord, index: usize) -> Option<LinkPlan> {
         let endpoint = record.attachment.endpoints.get(index)?;
         let mtu = self.lock().networks.get(&endpoint.network).and_then(|network| network.settings.mtu);
-        let (IpNet::V4(address), IpAddr::V4(gateway)) = (endpoint.address, endpoint.gateway) else { return None };
+        let (IpNet::V4(address), std::net::IpAddr::V4(gateway)) = (endpoint.address, endpoint.gateway) else {
+            return None;
+        };
         let leads = record.leading().is_some_and(|leading| leading.network == endpoint.network);
+        let leads6 = record.attachment.leading6().is_some_and(|(leading, _)| leading.network == endpoint.network);
         let file = |name: &str| format!("net/{}", name.replace('.', "/").replace("IFNAME", &endpoint.interface));
         let sysctls = record.sysctls.get(index).into_iter().flatten();
         Some(LinkPlan {
@@ -270,8 +274,15 @@ impl Networks {
             mac: endpoint.mac.parse().unwrap_or(MacAddress(addressing::link_address(address.addr()))),
             sysctls: sysctls.map(|(name, value)| (file(name), value.clone())).collect(),
             gateway: leads.then_some(gateway),
+            ipv6: endpoint.ipv6.map(|part| part.net),
+            gateway6: endpoint.ipv6.map(|part| part.gateway).filter(|_| leads6),
             mtu: mtu.unwrap_or(self.config.mtu),
         })
+    }
+
+    /// Whether a network leads nowhere; one that is not there yet will not be such.
+    pub(crate) fn is_internal(&self, name: &str) -> bool {
+        self.lock().networks.get(name).is_some_and(|network| network.settings.internal)
     }
 
     /// Takes a container off its networks: first its published ports, then its links, then its record. One that is not
@@ -292,7 +303,7 @@ impl Networks {
         for link in &record.links {
             failures.extend(kernel::delete_link(link).await.err().map(Failure::from));
         }
-        if let Some(address) = record.serving_address().filter(|_| !record.attachment.ports.is_empty()) {
+        for (_, address) in record.serving().filter(|_| !record.attachment.ports.is_empty()) {
             failures.extend(kernel::forget_connections(address).await.err().map(Failure::from));
         }
         crash_point!("detach.unlinked");
@@ -344,8 +355,17 @@ impl Networks {
         known.ok_or_else(|| NetworkError::Name { name: name.to_owned() })
     }
 
+    /// The index of the bridge of a network that a container is to be on.
+    pub(super) async fn usable_network(&self, name: &str) -> Result<u32, NetworkError> {
+        check_network_name(name)?;
+        if name != USUAL_NETWORK && !self.lock().networks.contains_key(name) {
+            return Err(NetworkError::Missing { name: name.to_owned() });
+        }
+        self.ensure_network(name).await
+    }
+
     /// The index of the bridge of a network that exists now.
-    pub(super) async fn ensure_network(&self, name: &str) -> Result<u32, NetworkError> {
+    async fn ensure_network(&self, name: &str) -> Result<u32, NetworkError> {
         let kernel_refused = |source| NetworkError::Kernel { name: name.to_owned(), source };
         let known = self.lock().networks.get(name).cloned();
         if let Some(network) = known {
@@ -373,6 +393,12 @@ impl Networks {
             .map_err(kernel_refused)?;
         crash_point!("network.bridge");
         forwarding::route_loopback(&network.bridge).map_err(setting)?;
+        if let Some(part) = network.ipv6 {
+            forwarding::enable_ipv6(&network.bridge).map_err(setting)?;
+            if network.gateway_mode(true) != GatewayMode::Isolated {
+                kernel::give_address6(&network.bridge, index, part).await.map_err(kernel_refused)?;
+            }
+        }
         self.apply().await.map_err(kernel_refused)?;
         crash_point!("network.ruled");
         self.open_firewalls().await.map_err(kernel_refused)?;
@@ -381,8 +407,13 @@ impl Networks {
 
     /// Lets our bridges through the host's firewalls where that can be, and warns where it cannot.
     async fn open_firewalls(&self) -> Result<(), KernelError> {
-        let bridges: Vec<String> = self.lock().networks.values().map(|network| network.bridge.clone()).collect();
-        for warning in kernel::open_firewalls(&self.config.table, &bridges).await? {
+        let (bridges, bridges6): (Vec<String>, Vec<String>) = {
+            let state = self.lock();
+            let named = |network: &NetworkRecord| network.bridge.clone();
+            let with_ipv6 = state.networks.values().filter(|network| network.ipv6.is_some());
+            (state.networks.values().map(named).collect(), with_ipv6.map(named).collect())
+        };
+        for warning in kernel::open_firewalls(&self.config.table, &bridges, &bridges6).await? {
             self.warn(warning);
         }
         Ok(())
@@ -396,9 +427,10 @@ impl Networks {
         settings: &NetworkSettings,
     ) -> Result<NetworkRecord, NetworkError> {
         check_network_name(name)?;
-        let (bridges, mut taken): (Vec<String>, Vec<Ipv4Net>) = {
+        let (bridges, mut taken): (Vec<String>, Vec<IpNet>) = {
             let state = self.lock();
-            state.networks.values().map(|network| (network.bridge.clone(), network.subnet)).unzip()
+            let subnets = state.networks.values().flat_map(NetworkRecord::subnets).collect();
+            (state.networks.values().map(|network| network.bridge.clone()).collect(), subnets)
         };
         let routes = kernel::host_routes(&bridges)
             .await
@@ -417,13 +449,16 @@ impl Networks {
         if !found_bridge {
             taken.extend(routes);
         }
-        let subnet = match settings.subnet {
-            Some(subnet) => match taken.iter().find(|other| addressing::overlap(**other, subnet)) {
-                Some(&other) => return Err(NetworkError::Overlap { name: name.to_owned(), subnet, other }),
-                None => Some(subnet),
-            },
-            None => addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken),
-        };
+        for subnet in [settings.subnet.map(IpNet::V4), settings.subnet6.map(IpNet::V6)].into_iter().flatten() {
+            if let Some(&other) = taken.iter().find(|other| addressing::meet(**other, subnet)) {
+                return Err(NetworkError::Overlap { name: name.to_owned(), subnet, other });
+            }
+        }
+        let ipv4 = |net: &IpNet| if let IpNet::V4(net) = net { Some(*net) } else { None };
+        let subnet = settings.subnet.or_else(|| {
+            let taken: Vec<Ipv4Net> = taken.iter().filter_map(ipv4).collect();
+            addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken)
+        });
         let free = || {
             (0..=MOST_NETWORKS)
                 .map(|number| format!("{}{number}", self.config.prefix))
@@ -438,9 +473,18 @@ impl Networks {
                 pools: pools.join(", "),
             });
         };
+        let ipv6 = if settings.ipv6 {
+            let subnet = settings.subnet6.or_else(|| addressing::choose_subnet6(rand::random(), &taken));
+            let subnet = subnet.ok_or_else(|| NetworkError::NoSubnet6 { name: name.to_owned() })?;
+            let gateway = settings.gateway6.unwrap_or_else(|| addressing::gateway6(subnet));
+            Some(Ipv6Part { net: subnet, gateway })
+        } else {
+            None
+        };
         let network = NetworkRecord {
             id,
             created_at: now(),
+            ipv6,
             found_bridge,
             settings: settings.clone(),
             ..NetworkRecord::new(name, &bridge, subnet, settings.gateway.unwrap_or_else(|| addressing::gateway(subnet)))
@@ -703,106 +747,4 @@ impl State {
             .map(|(_, link)| link.clone())
             .collect()
     }
-
-    pub(super) fn choose_endpoint(
-        &self,
-        wanted: &NetworkEndpoint,
-        interface: String,
-    ) -> Result<(Endpoint, Ipv4Addr), AttachError> {
-        let network = wanted.name.as_str();
-        let Some(record) = self.networks.get(network) else {
-            return Err(NetworkError::Name { name: network.to_owned() }.into());
-        };
-        let mut taken: BTreeSet<Ipv4Addr> = self
-            .on_network(network)
-            .flat_map(|container| &container.attachment.endpoints)
-            .filter_map(|endpoint| match endpoint.address {
-                IpNet::V4(net) => Some(net.addr()),
-                IpNet::V6(_) => None,
-            })
-            .collect();
-        let count = taken.len();
-        taken.insert(record.gateway);
-        taken.extend(record.settings.auxiliary.values());
-        let last = self.last.get(network).copied();
-        let range = record.settings.range.unwrap_or(record.subnet);
-        let address = match wanted.address {
-            Some(address) if !addressing::is_host(record.subnet, address) => {
-                return Err(AttachError::OutsideSubnet { network: network.to_owned(), subnet: record.subnet, address });
-            }
-            Some(address) if taken.contains(&address) => {
-                return Err(AttachError::AddressTaken { network: network.to_owned(), address });
-            }
-            Some(address) => address,
-            None => match addressing::choose_address(record.subnet, range, &taken, last) {
-                Some(address) => address,
-                None => return Err(AttachError::NoAddress { network: network.to_owned(), subnet: range, count }),
-            },
-        };
-        let mac = wanted.mac.unwrap_or(MacAddress(addressing::link_address(address)));
-        // The chosen address is within the subnet, whose length is therefore a valid one.
-        let with_length = Ipv4Net::new_assert(address, record.subnet.prefix_len());
-        let endpoint = Endpoint {
-            network: network.to_owned(),
-            interface,
-            address: IpNet::V4(with_length),
-            gateway: IpAddr::V4(record.gateway),
-            mac: mac.to_string(),
-            priority: wanted.priority,
-            internal: record.settings.internal,
-        };
-        Ok((endpoint, address))
-    }
-
-    /// Ports that name no address are published where the network has them.
-    fn ports_wanted(&self, record: &ContainerRecord, wanted: &[PortBinding]) -> Vec<PortBinding> {
-        let network = record.leading().and_then(|leading| self.networks.get(&leading.network));
-        let default = network.and_then(|network| network.settings.published_at).map(IpAddr::V4);
-        wanted.iter().map(|binding| PortBinding { host_ip: binding.host_ip.or(default), ..binding.clone() }).collect()
-    }
-
-    fn hold_ports(&mut self, wanted: &[PortBinding]) -> Result<Vec<PortBinding>, ReservationError> {
-        let mut resolved = Vec::new();
-        for binding in wanted {
-            let mut binding = binding.clone();
-            if binding.host_port == 0 {
-                binding.host_port = self.reservations.hold_random(ports::host_port(&binding), rand::random())?.port;
-            } else {
-                self.reservations.hold(ports::host_port(&binding))?;
-            }
-            resolved.push(binding);
-        }
-        Ok(resolved)
-    }
-
-    fn release_ports(&mut self) {
-        let held = ports::held(self.containers.values().map(|entry| &entry.record));
-        self.reservations.keep_only(&held);
-    }
-}
-
-fn check_request(id: &str, request: &NetworkRequest) -> Result<(), AttachError> {
-    let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
-    if id.is_empty() || id.len() > 128 || !id.chars().all(plain) {
-        return Err(AttachError::Id { id: id.chars().take(140).collect() });
-    }
-    let mut seen = BTreeSet::new();
-    for network in &request.networks {
-        check_network_name(&network.name)?;
-        if !seen.insert(network.name.as_str()) {
-            return Err(AttachError::NetworkTwice { id: id.to_owned(), network: network.name.clone() });
-        }
-    }
-    if request.networks.is_empty() && !request.ports.is_empty() && !request.held_only {
-        return Err(AttachError::PortsWithoutNetwork { id: id.to_owned() });
-    }
-    Ok(())
-}
-
-pub(super) fn check_network_name(name: &str) -> Result<(), NetworkError> {
-    let plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 128 || !name.chars().all(plain) {
-        return Err(NetworkError::Name { name: name.chars().take(140).collect() });
-    }
-    Ok(())
 }

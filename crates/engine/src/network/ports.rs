@@ -1,7 +1,7 @@
-//! Pure. Which published ports can stand beside each other.
+//! Pure. What published ports mean on a network, and which of them can stand beside each other.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::request::{ContainerRecord, PortBinding, Protocol};
 
@@ -16,8 +16,8 @@ pub struct HostPort {
     pub protocol: Protocol,
     /// Never 0.
     pub port: u16,
-    /// At which address; `0.0.0.0` is all of them.
-    pub address: Ipv4Addr,
+    /// At which address; `0.0.0.0` is all IPv4 ones, `::` all IPv6 ones.
+    pub address: IpAddr,
 }
 
 /// Why a binding cannot be published.
@@ -29,23 +29,51 @@ pub enum PortError {
         /// As asked for.
         binding: PortBinding,
     },
-    /// Published ports serve IPv4.
-    #[error("`{binding}`: ports are published on IPv4 addresses only; leave the address out to publish on all of them")]
-    NotIpv4 {
+    /// A range that ends before it begins.
+    #[error("`{binding}`: the range of host ports ends before it begins")]
+    Backwards {
+        /// As asked for.
+        binding: PortBinding,
+    },
+    /// The container has no IPv6 address.
+    #[error(
+        "`{binding}`: an IPv6 address of the host needs a network with IPv6: make one with `--ipv6`, or leave the address out"
+    )]
+    NoIpv6 {
+        /// As asked for.
+        binding: PortBinding,
+    },
+    /// The IPv6 loopback.
+    #[error("`{binding}`: the kernel leads nothing from the host's IPv6 loopback to a container: publish at 127.0.0.1")]
+    Loopback {
         /// As asked for.
         binding: PortBinding,
     },
     /// Another container has it.
-    #[error("Bind for {address}:{port} failed: port is already allocated ({protocol}, by container {owner})")]
+    #[error("Bind for {} failed: port is already allocated ({protocol}, by container {owner})", at(*address, *port))]
     Taken {
         /// On the host.
         port: u16,
         /// Which protocol.
         protocol: Protocol,
         /// At which address of the host.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The other container's id.
         owner: String,
+    },
+    /// No port of a range is free.
+    #[error("Bind for {}-{last} failed: all ports are allocated ({protocol}: {takers})", at(*address, *first))]
+    RangeTaken {
+        /// The first port of the range.
+        first: u16,
+        /// The last one.
+        last: u16,
+        /// Which protocol.
+        protocol: Protocol,
+        /// At which address of the host.
+        address: IpAddr,
+        /// Who has the first of them.
+        takers: String,
     },
     /// The same request names it twice.
     #[error("port {port}/{protocol} is asked for twice by one container")]
@@ -57,14 +85,23 @@ pub enum PortError {
     },
 }
 
-/// What a binding holds on the host.
+/// An address and a port as one word.
 #[must_use]
-pub fn host_port(binding: &PortBinding) -> HostPort {
-    let address = match binding.host_ip {
-        Some(IpAddr::V4(address)) => address,
-        Some(IpAddr::V6(_)) | None => Ipv4Addr::UNSPECIFIED,
-    };
-    HostPort { protocol: binding.protocol, port: binding.host_port, address }
+pub fn at(address: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+/// What a binding holds on the host; `None` where it holds nothing, as its network is routed.
+#[must_use]
+pub fn host_port(binding: &PortBinding) -> Option<HostPort> {
+    (binding.host_port != 0).then(|| held_at(binding, binding.host_port))
+}
+
+/// What a binding would hold with this port.
+#[must_use]
+pub fn held_at(binding: &PortBinding, port: u16) -> HostPort {
+    let address = binding.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    HostPort { protocol: binding.protocol, port, address }
 }
 
 /// Whether two of them cannot be held by two owners.
@@ -72,56 +109,159 @@ pub fn host_port(binding: &PortBinding) -> HostPort {
 pub fn meet(one: HostPort, other: HostPort) -> bool {
     one.protocol == other.protocol
         && one.port == other.port
+        && one.address.is_ipv4() == other.address.is_ipv4()
         && (one.address == other.address || one.address.is_unspecified() || other.address.is_unspecified())
 }
 
-/// Refuses the first binding that cannot stand beside what other containers have. Bindings without a host port are not
-/// looked at: they get one that is free.
+/// How a container's ports are published in one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    /// Whether the host's ports are translated to the container's; otherwise its own address is what others reach.
+    pub translates: bool,
+    /// Where ports go that name no address.
+    pub usual: Option<IpAddr>,
+}
+
+/// One binding of a request, as what it holds in each family: all of these have the same port of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// As asked for, with the address that is meant.
+    pub bindings: Vec<PortBinding>,
+    /// Those that hold nothing of the host.
+    pub routed: Vec<PortBinding>,
+    /// The only port that will do, the range, or `None` for any.
+    pub range: Option<(u16, u16)>,
+}
+
+impl Wanted {
+    /// With the port of the host that was found.
+    pub fn with(self, port: u16) -> impl Iterator<Item = PortBinding> {
+        let translated = self.bindings.into_iter().map(move |binding| PortBinding {
+            host_port: port,
+            host_port_last: None,
+            ..binding
+        });
+        translated.chain(self.routed)
+    }
+}
+
+/// What these bindings mean for a container that is published in these families.
+///
+/// # Errors
+/// The first that makes no sense.
+pub fn resolve(bindings: &[PortBinding], ipv4: Family, ipv6: Option<Family>) -> Result<Vec<Wanted>, PortError> {
+    bindings.iter().map(|binding| resolve_one(binding, ipv4, ipv6)).collect()
+}
+
+fn resolve_one(binding: &PortBinding, ipv4: Family, ipv6: Option<Family>) -> Result<Wanted, PortError> {
+    if binding.container_port == 0 {
+        return Err(PortError::NoContainerPort { binding: binding.clone() });
+    }
+    let range = match (binding.host_port, binding.host_port_last) {
+        (0, _) => None,
+        (first, Some(last)) if last < first => return Err(PortError::Backwards { binding: binding.clone() }),
+        (first, last) => Some((first, last.unwrap_or(first))),
+    };
+    let families = match (binding.host_ip, ipv6) {
+        (None, ipv6) => {
+            let all = |family: Family| (family, Some(family.usual.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))));
+            let also = ipv6.filter(|_| ipv4.usual.is_none()).map(all);
+            std::iter::once((ipv4, ipv4.usual)).chain(also).collect()
+        }
+        (Some(address @ IpAddr::V4(_)), _) => vec![(ipv4, Some(address))],
+        (Some(IpAddr::V6(Ipv6Addr::LOCALHOST)), _) => return Err(PortError::Loopback { binding: binding.clone() }),
+        (Some(address @ IpAddr::V6(_)), Some(family)) => vec![(family, Some(address))],
+        (Some(IpAddr::V6(_)), None) => return Err(PortError::NoIpv6 { binding: binding.clone() }),
+    };
+    let mut wanted = Wanted { bindings: Vec::new(), routed: Vec::new(), range };
+    for (family, host_ip) in families {
+        if family.translates {
+            wanted.bindings.push(PortBinding { host_ip, ..binding.clone() });
+        } else {
+            wanted.routed.push(PortBinding { host_ip, host_port: 0, host_port_last: None, ..binding.clone() });
+        }
+    }
+    Ok(wanted)
+}
+
+/// Refuses the first binding that cannot stand beside what other containers have. Those that leave a choice are not looked
+/// at: they get a port that is free.
 ///
 /// # Errors
 /// Why, and who has it.
 pub fn check<'a>(
-    wanted: &[PortBinding],
+    wanted: &[Wanted],
     others: impl Iterator<Item = &'a ContainerRecord> + Clone,
 ) -> Result<(), PortError> {
     let mut seen: Vec<HostPort> = Vec::new();
-    for binding in wanted {
-        if binding.container_port == 0 {
-            return Err(PortError::NoContainerPort { binding: binding.clone() });
-        }
-        if matches!(binding.host_ip, Some(IpAddr::V6(_))) {
-            return Err(PortError::NotIpv4 { binding: binding.clone() });
-        }
-        if binding.host_port == 0 {
-            continue;
-        }
-        let port = host_port(binding);
-        if seen.iter().any(|other| meet(*other, port)) {
-            return Err(PortError::Twice { port: binding.host_port, protocol: binding.protocol });
-        }
-        seen.push(port);
-        for other in others.clone() {
-            let conflict = other.attachment.ports.iter().any(|theirs| {
-                let together = theirs.shared && binding.shared && host_port(theirs) == port;
-                meet(host_port(theirs), port) && !together
-            });
-            if conflict {
-                return Err(PortError::Taken {
-                    port: binding.host_port,
-                    protocol: binding.protocol,
-                    address: port.address,
-                    owner: other.id.clone(),
-                });
+    for one in wanted {
+        let Some((first, _)) = one.range.filter(|(first, last)| first == last) else { continue };
+        for binding in &one.bindings {
+            let port = held_at(binding, first);
+            if seen.iter().any(|other| meet(*other, port)) {
+                return Err(PortError::Twice { port: first, protocol: binding.protocol });
+            }
+            seen.push(port);
+            if let Some(owner) = owner(binding, port, others.clone()) {
+                let (address, protocol) = (port.address, binding.protocol);
+                return Err(PortError::Taken { port: first, protocol, address, owner: owner.id.clone() });
             }
         }
     }
     Ok(())
 }
 
+/// The container that has a port which this binding cannot have beside it.
+fn owner<'a>(
+    binding: &PortBinding,
+    port: HostPort,
+    mut others: impl Iterator<Item = &'a ContainerRecord>,
+) -> Option<&'a ContainerRecord> {
+    others.find(|other| {
+        other.attachment.ports.iter().any(|theirs| {
+            host_port(theirs).is_some_and(|their_port| {
+                let together = theirs.shared && binding.shared && their_port == port;
+                meet(their_port, port) && !together
+            })
+        })
+    })
+}
+
+/// Why no port of a range is free: who has the first ones.
+#[must_use]
+pub fn range_taken<'a>(
+    wanted: &Wanted,
+    (first, last): (u16, u16),
+    others: impl Iterator<Item = &'a ContainerRecord> + Clone,
+) -> PortError {
+    const NAMED: usize = 3;
+    let binding = wanted.bindings.first().cloned().unwrap_or_default();
+    let has = |number: u16| {
+        let mut owners =
+            wanted.bindings.iter().filter_map(|binding| owner(binding, held_at(binding, number), others.clone()));
+        match owners.next() {
+            Some(owner) => format!("{number} by container {}", owner.id),
+            None => format!("{number} by another process of this host, or by this container"),
+        }
+    };
+    let mut takers: Vec<String> = (first..=last).take(NAMED).map(has).collect();
+    let more = usize::from(last - first + 1).saturating_sub(NAMED);
+    if more > 0 {
+        takers.push(format!("and {more} more"));
+    }
+    PortError::RangeTaken {
+        first,
+        last,
+        protocol: binding.protocol,
+        address: held_at(&binding, first).address,
+        takers: takers.join(", "),
+    }
+}
+
 /// Everything that these containers hold on the host.
 #[must_use]
 pub fn held<'a>(containers: impl Iterator<Item = &'a ContainerRecord>) -> BTreeSet<HostPort> {
-    containers.flat_map(|container| container.attachment.ports.iter().map(host_port)).collect()
+    containers.flat_map(|container| container.attachment.ports.iter().filter_map(host_port)).collect()
 }
 
 /// The random ports in the order in which to try them, from a number that the caller drew.
@@ -138,13 +278,15 @@ mod tests {
     use super::*;
     use crate::network::request::Attachment;
 
+    const IPV4: Family = Family { translates: true, usual: None };
+
     fn binding(address: Option<&str>, port: u16, shared: bool) -> PortBinding {
         PortBinding {
             host_ip: address.map(|address| address.parse().unwrap()),
             host_port: port,
             container_port: 80,
-            protocol: Protocol::Tcp,
             shared,
+            ..PortBinding::default()
         }
     }
 
@@ -154,41 +296,96 @@ mod tests {
             hostname: String::new(),
             name: String::new(),
             sysctls: Vec::new(),
-            attachment: Attachment { endpoints: Vec::new(), ports },
+            attachment: Attachment { ports, ..Attachment::default() },
             links: Vec::new(),
             aliases: Vec::new(),
             ready: true,
         }
     }
 
+    fn try_beside<'a>(
+        wanted: &[PortBinding],
+        others: impl Iterator<Item = &'a ContainerRecord> + Clone,
+    ) -> Result<(), PortError> {
+        check(&resolve(wanted, IPV4, Some(IPV4))?, others)
+    }
+
     #[test]
     fn a_port_is_had_by_one_container_unless_all_share_it() {
         let one = [container("one", vec![binding(None, 8080, false)])];
-        let refusal = check(&[binding(None, 8080, true)], one.iter()).unwrap_err();
+        let refusal = try_beside(&[binding(None, 8080, true)], one.iter()).unwrap_err();
         assert_eq!(
             refusal.to_string(),
             "Bind for 0.0.0.0:8080 failed: port is already allocated (tcp, by container one)"
         );
-        check(&[binding(Some("10.0.0.1"), 8080, false)], one.iter()).unwrap_err();
-        check(&[PortBinding { protocol: Protocol::Udp, ..binding(None, 8080, false) }], one.iter()).unwrap();
+        try_beside(&[binding(Some("10.0.0.1"), 8080, false)], one.iter()).unwrap_err();
+        try_beside(&[PortBinding { protocol: Protocol::Udp, ..binding(None, 8080, false) }], one.iter()).unwrap();
+        // The families are apart.
+        try_beside(&[binding(Some("::"), 8080, false)], one.iter()).unwrap();
+        let six = [container("six", vec![binding(Some("fd00::1"), 8080, false)])];
+        let refusal = try_beside(&[binding(Some("::"), 8080, false)], six.iter()).unwrap_err();
+        assert!(refusal.to_string().starts_with("Bind for [::]:8080 failed"), "{refusal}");
         let shared = [container("one", vec![binding(None, 8080, true)])];
-        check(&[binding(None, 8080, true)], shared.iter()).unwrap();
-        check(&[binding(None, 8080, false)], shared.iter()).unwrap_err();
+        try_beside(&[binding(None, 8080, true)], shared.iter()).unwrap();
+        try_beside(&[binding(None, 8080, false)], shared.iter()).unwrap_err();
         // Shared, but not at the same addresses: which one serves would depend on the order of rules.
-        check(&[binding(Some("10.0.0.1"), 8080, true)], shared.iter()).unwrap_err();
+        try_beside(&[binding(Some("10.0.0.1"), 8080, true)], shared.iter()).unwrap_err();
         let at_one = [container("one", vec![binding(Some("10.0.0.1"), 8080, false)])];
-        check(&[binding(Some("10.0.0.2"), 8080, false)], at_one.iter()).unwrap();
+        try_beside(&[binding(Some("10.0.0.2"), 8080, false)], at_one.iter()).unwrap();
+        // What a routed network publishes holds nothing.
+        let routed = [container("routed", vec![binding(None, 0, false)])];
+        try_beside(&[binding(None, 8080, false)], routed.iter()).unwrap();
+        assert_eq!(held(routed.iter()), BTreeSet::new());
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
         let none = || std::iter::empty::<&ContainerRecord>();
         let twice = [binding(None, 80, true), binding(None, 80, true)];
-        assert_eq!(check(&twice, none()), Err(PortError::Twice { port: 80, protocol: Protocol::Tcp }));
-        check(&[binding(None, 0, false), binding(None, 0, false)], none()).unwrap();
-        assert!(matches!(check(&[binding(Some("::1"), 80, false)], none()), Err(PortError::NotIpv4 { .. })));
+        assert_eq!(try_beside(&twice, none()), Err(PortError::Twice { port: 80, protocol: Protocol::Tcp }));
+        try_beside(&[binding(None, 0, false), binding(None, 0, false)], none()).unwrap();
+        let six = resolve(&[binding(Some("fd00::1"), 80, false)], IPV4, None).unwrap_err();
+        assert!(six.to_string().contains("`[fd00::1]:80:80/tcp`: an IPv6 address"), "{six}");
+        let loopback = resolve(&[binding(Some("::1"), 80, false)], IPV4, Some(IPV4)).unwrap_err();
+        assert!(loopback.to_string().contains("publish at 127.0.0.1"), "{loopback}");
         let zero = PortBinding { container_port: 0, ..binding(None, 80, false) };
-        assert!(matches!(check(&[zero], none()), Err(PortError::NoContainerPort { .. })));
+        assert!(matches!(try_beside(&[zero], none()), Err(PortError::NoContainerPort { .. })));
+        let backwards = PortBinding { host_port_last: Some(70), ..binding(None, 80, false) };
+        assert!(matches!(try_beside(&[backwards], none()), Err(PortError::Backwards { .. })));
+    }
+
+    #[test]
+    fn a_binding_without_an_address_is_for_every_family() {
+        let plain = [binding(None, 80, false)];
+        let addresses = |ipv4, ipv6| -> Vec<(Option<IpAddr>, u16)> {
+            let wanted = resolve(&plain, ipv4, ipv6).unwrap().remove(0);
+            wanted.with(7).map(|binding| (binding.host_ip, binding.host_port)).collect()
+        };
+        let any6 = Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let routed = Family { translates: false, usual: None };
+        assert_eq!(addresses(IPV4, None), [(None, 7)]);
+        assert_eq!(addresses(IPV4, Some(IPV4)), [(None, 7), (any6, 7)]);
+        assert_eq!(addresses(IPV4, Some(routed)), [(None, 7), (any6, 0)]);
+        // Where the network names one IPv4 address, IPv6 is not meant.
+        let local = Family { usual: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), ..IPV4 };
+        assert_eq!(addresses(local, Some(IPV4)), [(local.usual, 7)]);
+    }
+
+    #[test]
+    fn whoever_has_the_ports_of_a_range_is_named() {
+        let others = [container("one", vec![binding(None, 8000, false)])];
+        let range = PortBinding { host_port_last: Some(8005), ..binding(None, 8000, false) };
+        let wanted = resolve(&[range], IPV4, None).unwrap();
+        check(&wanted, others.iter()).unwrap();
+        let refusal = range_taken(&wanted[0], (8000, 8005), others.iter()).to_string();
+        let process = "by another process of this host, or by this container";
+        assert_eq!(
+            refusal,
+            format!(
+                "Bind for 0.0.0.0:8000-8005 failed: all ports are allocated (tcp: 8000 by container one, 8001 {process}, \
+                 8002 {process}, and 3 more)"
+            )
+        );
     }
 
     proptest! {

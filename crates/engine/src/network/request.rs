@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+
+use crate::overlay::OverlayEndpoint;
 
 /// The longest prefix of link names: with the eight hexadecimal digits of an address it must fit IFNAMSIZ.
 pub const LONGEST_PREFIX: usize = 7;
@@ -152,14 +154,19 @@ impl fmt::Display for Protocol {
 }
 
 /// One port of a container that the host publishes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortBinding {
-    /// Only on this address of the host; `None`: on all of its IPv4 addresses.
+    /// Only on this address of the host; `None` in a request: on all of its addresses of the families that the container has;
+    /// in what it got: on all of its IPv4 addresses.
     #[serde(default)]
     pub host_ip: Option<IpAddr>,
-    /// On the host; 0 in a request: a free one from 32768 to 60999.
+    /// On the host; 0 in a request: a free one from 32768 to 60999. In what it got it is 0 where the network is routed: the
+    /// container's own address and port are what others reach.
     pub host_port: u16,
+    /// In a request the last port of a range that begins with `host_port`: the first of them that is free is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port_last: Option<u16>,
     /// In the container; never 0.
     pub container_port: u16,
     /// Which protocol.
@@ -173,9 +180,16 @@ pub struct PortBinding {
 impl fmt::Display for PortBinding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = self.host_ip {
-            write!(formatter, "{address}:")?;
+            match address {
+                IpAddr::V4(address) => write!(formatter, "{address}:")?,
+                IpAddr::V6(address) => write!(formatter, "[{address}]:")?,
+            }
         }
-        write!(formatter, "{}:{}/{}", self.host_port, self.container_port, self.protocol)
+        write!(formatter, "{}", self.host_port)?;
+        if let Some(last) = self.host_port_last {
+            write!(formatter, "-{last}")?;
+        }
+        write!(formatter, ":{}/{}", self.container_port, self.protocol)
     }
 }
 
@@ -183,7 +197,7 @@ impl fmt::Display for PortBinding {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkEndpoint {
-    /// The network's name; one that does not exist yet is made.
+    /// The network's name. It must be there, but for the usual one, which is made when it is needed first.
     pub name: String,
     /// Further names of the container there.
     #[serde(default)]
@@ -191,12 +205,18 @@ pub struct NetworkEndpoint {
     /// Its address there; `None`: a free one.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address there; `None`: a free one, where the network has IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Addr>,
     /// The link-layer address of its interface; `None`: one that follows from the address.
     #[serde(default)]
     pub mac: Option<MacAddress>,
     /// The network with the highest has the default route and serves the published ports; among equals the first by name.
     #[serde(default)]
     pub priority: i64,
+    /// It is a network between hosts: whoever the engine was told of ([`super::BetweenHosts`]) gives the address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub between_hosts: bool,
     /// Settings of the interface under `/proc/sys/net`, with `IFNAME` in place of its name: `ipv4.conf.IFNAME.log_martians`.
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,
@@ -267,6 +287,9 @@ pub struct NetworkRequest {
     /// What the host publishes.
     #[serde(default)]
     pub ports: Vec<PortBinding>,
+    /// The interfaces on networks between hosts of a container that belongs to no stack: they are only kept here.
+    #[serde(default)]
+    pub between: Vec<OverlayEndpoint>,
     /// A network between hosts publishes the ports: here they are only held, so that nobody else takes them.
     #[serde(default)]
     pub held_only: bool,
@@ -276,6 +299,16 @@ pub struct NetworkRequest {
     /// The container's name, under which its networks know it.
     #[serde(default)]
     pub name: String,
+}
+
+/// What IPv6 adds to a network, or to a container's interface on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ipv6Part {
+    /// Of a network its subnet; of an interface its address with the subnet's length.
+    pub net: Ipv6Net,
+    /// The host's address on the network.
+    pub gateway: Ipv6Addr,
 }
 
 /// A container's interface on one network.
@@ -290,6 +323,9 @@ pub struct Endpoint {
     pub address: IpNet,
     /// The host's address on the network.
     pub gateway: IpAddr,
+    /// Its IPv6 address, where the network has IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Part>,
     /// As six pairs of hexadecimal digits with colons.
     pub mac: String,
     /// As in [`NetworkEndpoint::priority`].
@@ -300,6 +336,13 @@ pub struct Endpoint {
     pub internal: bool,
 }
 
+impl Endpoint {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        [Some(self.address.addr()), self.ipv6.map(|part| IpAddr::V6(part.net.addr()))].into_iter().flatten()
+    }
+}
+
 /// What a container got.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -308,14 +351,64 @@ pub struct Attachment {
     pub endpoints: Vec<Endpoint>,
     /// As asked for, with the random ports filled in.
     pub ports: Vec<PortBinding>,
+    /// On networks between hosts, of a container that belongs to no stack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub between: Vec<OverlayEndpoint>,
 }
 
 impl Attachment {
     /// The interface that has the default route: of the highest priority, among equals the first by its network's name.
     #[must_use]
     pub fn leading(&self) -> Option<&Endpoint> {
-        let leads = self.endpoints.iter().filter(|endpoint| !endpoint.internal);
-        leads.min_by(|one, other| (other.priority, &one.network).cmp(&(one.priority, &other.network)))
+        first(self.endpoints.iter().filter(|endpoint| !endpoint.internal))
+    }
+
+    /// The same for IPv6, among the interfaces that have it.
+    #[must_use]
+    pub fn leading6(&self) -> Option<(&Endpoint, Ipv6Part)> {
+        let leads = first(self.endpoints.iter().filter(|endpoint| !endpoint.internal && endpoint.ipv6.is_some()))?;
+        leads.ipv6.map(|part| (leads, part))
+    }
+}
+
+fn first<'a>(leads: impl Iterator<Item = &'a Endpoint>) -> Option<&'a Endpoint> {
+    leads.min_by(|one, other| (other.priority, &one.network).cmp(&(one.priority, &other.network)))
+}
+
+/// How what is outside of a network and what is on it reach each other, in one family of addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatewayMode {
+    /// By translation: published ports of the host lead in, and what leaves has the host's address.
+    #[default]
+    Nat,
+    /// The same, and whoever has a route to the containers reaches every port of theirs.
+    NatUnprotected,
+    /// By routes that others have: nothing is translated, and the published ports of the containers' own addresses answer.
+    Routed,
+    /// Not at all, the host included: the bridge has no address.
+    Isolated,
+}
+
+impl GatewayMode {
+    /// As Docker writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::NatUnprotected => "nat-unprotected",
+            Self::Routed => "routed",
+            Self::Isolated => "isolated",
+        }
+    }
+
+    /// Whether addresses are translated.
+    #[must_use]
+    pub const fn translates(self) -> bool {
+        match self {
+            Self::Nat | Self::NatUnprotected => true,
+            Self::Routed | Self::Isolated => false,
+        }
     }
 }
 
@@ -330,9 +423,21 @@ pub struct NetworkSettings {
     pub range: Option<Ipv4Net>,
     /// `None`: the first address of the subnet.
     pub gateway: Option<Ipv4Addr>,
-    /// Addresses that no container gets, and what has them.
+    /// Addresses that no container gets, of both families, and what has them.
     #[serde(alias = "reserved")]
-    pub auxiliary: BTreeMap<String, Ipv4Addr>,
+    pub auxiliary: BTreeMap<String, IpAddr>,
+    /// It has IPv6 too.
+    pub ipv6: bool,
+    /// Of IPv6; `None`: a free one of unique local addresses.
+    pub subnet6: Option<Ipv6Net>,
+    /// The part of it that addresses are drawn from.
+    pub range6: Option<Ipv6Net>,
+    /// `None`: the first address of the IPv6 subnet.
+    pub gateway6: Option<Ipv6Addr>,
+    /// How IPv4 leads in and out.
+    pub gateway_mode4: GatewayMode,
+    /// How IPv6 leads in and out.
+    pub gateway_mode6: GatewayMode,
     /// The bridge's name. A bridge that is there is used, and stays when the network goes.
     pub bridge: Option<String>,
     /// In bytes; `None`: as the engine is configured.
@@ -376,6 +481,9 @@ pub struct NetworkRecord {
     pub subnet: Ipv4Net,
     /// The bridge's own address.
     pub gateway: Ipv4Addr,
+    /// Where it has IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Part>,
 }
 
 impl NetworkRecord {
@@ -391,7 +499,19 @@ impl NetworkRecord {
             bridge: bridge.to_owned(),
             subnet,
             gateway,
+            ipv6: None,
         }
+    }
+
+    /// Its subnets, IPv4 first.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNet> + '_ {
+        [Some(IpNet::V4(self.subnet)), self.ipv6.map(|part| IpNet::V6(part.net))].into_iter().flatten()
+    }
+
+    /// How this family leads in and out.
+    #[must_use]
+    pub const fn gateway_mode(&self, is_ipv6: bool) -> GatewayMode {
+        if is_ipv6 { self.settings.gateway_mode6 } else { self.settings.gateway_mode4 }
     }
 }
 
@@ -427,13 +547,11 @@ impl ContainerRecord {
         self.attachment.leading()
     }
 
-    /// The address that serves its published ports.
-    #[must_use]
-    pub fn serving_address(&self) -> Option<Ipv4Addr> {
-        match self.leading()?.address {
-            IpNet::V4(net) => Some(net.addr()),
-            IpNet::V6(_) => None,
-        }
+    /// The interfaces that serve its published ports, each with its address there: one for each family.
+    pub fn serving(&self) -> impl Iterator<Item = (&Endpoint, IpAddr)> {
+        let ipv4 = self.leading().map(|leading| (leading, leading.address.addr()));
+        let ipv6 = self.attachment.leading6().map(|(leading, part)| (leading, IpAddr::V6(part.net.addr())));
+        ipv4.into_iter().chain(ipv6)
     }
 }
 

@@ -3,21 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
 };
 
-use super::ports::{HostPort, candidates, meet};
+use super::ports::{HostPort, at, meet};
 use super::request::Protocol;
 
 /// A port that cannot be held.
 #[derive(Debug, thiserror::Error)]
 pub enum ReservationError {
     /// Another process of the host has it.
-    #[error("failed to bind host port {}:{}/{}: address already in use by another process of this host", port.address, port.port, port.protocol)]
+    #[error("failed to bind host port {}/{}: address already in use by another process of this host", at(port.address, port.port), port.protocol)]
     InUse {
         /// The port.
         port: HostPort,
@@ -64,26 +64,33 @@ impl Reservations {
         Ok(())
     }
 
-    /// Holds a free port of the random range at `port.address`; `port.port` does not matter.
+    /// Holds the first of these ports that is free at all these addresses, for all of them.
     ///
     /// # Errors
-    /// When none is free or the kernel refuses for another reason.
-    pub fn hold_random(&mut self, port: HostPort, draw: u16) -> Result<HostPort, ReservationError> {
-        for number in candidates(draw) {
-            let candidate = HostPort { port: number, ..port };
-            if self.held.keys().any(|held| meet(*held, candidate)) {
-                continue;
-            }
-            match reserve(candidate) {
-                Ok(socket) => {
-                    self.held.insert(candidate, socket);
-                    return Ok(candidate);
+    /// `None` within where none is free; that the kernel refuses for another reason.
+    pub fn hold_first(
+        &mut self,
+        protocol: Protocol,
+        addresses: &[IpAddr],
+        candidates: impl Iterator<Item = u16>,
+    ) -> Result<Option<u16>, ReservationError> {
+        'candidates: for port in candidates {
+            let mut made = Vec::new();
+            for &address in addresses {
+                let candidate = HostPort { protocol, port, address };
+                if self.held.keys().any(|held| meet(*held, candidate)) {
+                    continue 'candidates;
                 }
-                Err(ReservationError::InUse { .. }) => {}
-                Err(error) => return Err(error),
+                match reserve(candidate) {
+                    Ok(socket) => made.push((candidate, socket)),
+                    Err(ReservationError::InUse { .. }) => continue 'candidates,
+                    Err(error) => return Err(error),
+                }
             }
+            self.held.extend(made);
+            return Ok(Some(port));
         }
-        Err(ReservationError::NoneFree { protocol: port.protocol })
+        Ok(None)
     }
 
     /// Lets everything go that is not in `needed`.
@@ -115,11 +122,16 @@ fn bind_socket(port: HostPort, reuse: bool) -> io::Result<Option<OwnedFd>> {
         Protocol::Udp => (SockType::Datagram, SockProtocol::Udp),
         Protocol::Sctp => (SockType::Stream, SockProtocol::Sctp),
     };
-    let opened = match socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, protocol) {
+    let family = if port.address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let opened = match socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol) {
         Ok(opened) => opened,
         Err(nix::Error::EPROTONOSUPPORT | nix::Error::ESOCKTNOSUPPORT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    if port.address.is_ipv6() {
+        // IPv4 has a socket of its own.
+        setsockopt(&opened, sockopt::Ipv6V6Only, &true)?;
+    }
     if reuse {
         setsockopt(&opened, sockopt::ReuseAddr, &true)?;
     }
@@ -127,6 +139,6 @@ fn bind_socket(port: HostPort, reuse: bool) -> io::Result<Option<OwnedFd>> {
         // Nobody reads what may come while no container serves the port.
         setsockopt(&opened, sockopt::RcvBuf, &0)?;
     }
-    bind(opened.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(port.address, port.port)))?;
+    bind(opened.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(port.address, port.port)))?;
     Ok(Some(opened))
 }

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::request::{ContainerRecord, NetworkRecord, Protocol};
+use super::request::{ContainerRecord, GatewayMode, NetworkRecord, Protocol};
 
 /// One table of the `inet` family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,19 +69,50 @@ pub enum Condition {
     /// It came in through another link.
     InputInterfaceNot(String),
     /// It comes from this subnet.
-    Source(Ipv4Net),
+    Source(IpNet),
     /// It goes to this subnet.
-    Destination(Ipv4Net),
+    Destination(IpNet),
     /// It goes to an address of the host.
     DestinationIsLocal,
     /// It belongs to a connection that is known.
     Established,
     /// Its connection's destination was translated.
     DestinationTranslated,
+    /// It is of this family.
+    Family(Family),
     /// Its transport protocol.
     Protocol(Protocol),
+    /// The port that it goes to.
+    DestinationPort(u16),
+    /// It is a control message of IP: ICMP of the family.
+    ControlMessage(Family),
     /// Chance decides: one packet in so many.
     OneIn(u32),
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    const BOTH: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+
+    /// As `nft` writes it.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ip",
+            Self::Ipv6 => "ip6",
+        }
+    }
 }
 
 /// What is done with a packet.
@@ -94,7 +125,7 @@ pub enum Action {
     /// Its source becomes the address of the link that it leaves through.
     Masquerade,
     /// Its destination becomes this.
-    TranslateDestination(Ipv4Addr, u16),
+    TranslateDestination(IpAddr, u16),
     /// On to this chain, and no way back.
     Goto(String),
     /// On to the chain that the map `published` names for its protocol and destination port.
@@ -105,23 +136,21 @@ pub enum Action {
 pub const PUBLISHED_MAP: &str = "published";
 const PUBLISHED_CHAIN: &str = "published-ports";
 
-/// Who serves one published port at one of the host's addresses.
-type Backends = BTreeMap<Option<Ipv4Addr>, Vec<(Ipv4Addr, u16)>>;
+/// Who serves one published port at one of the host's addresses, or at all of a family.
+type Backends = BTreeMap<(Family, Option<IpAddr>), Vec<(IpAddr, u16)>>;
 
 /// The ruleset for these networks and containers. Only containers that are ready serve published ports.
 #[must_use]
 pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerRecord]) -> Ruleset {
     let mut published: BTreeMap<(Protocol, u16), Backends> = BTreeMap::new();
     for container in containers.iter().filter(|container| container.ready) {
-        let Some(address) = container.serving_address() else { continue };
-        for port in &container.attachment.ports {
-            let host = match port.host_ip {
-                Some(IpAddr::V4(host)) => Some(host).filter(|host| !host.is_unspecified()),
-                Some(IpAddr::V6(_)) => continue,
-                None => None,
-            };
-            let backends = published.entry((port.protocol, port.host_port)).or_default().entry(host).or_default();
-            backends.push((address, port.container_port));
+        for port in container.attachment.ports.iter().filter(|port| port.host_port != 0) {
+            let family = port.host_ip.map_or(Family::Ipv4, Family::of);
+            let host = port.host_ip.filter(|host| !host.is_unspecified());
+            let mut serving = container.serving().map(|(_, address)| address);
+            let Some(address) = serving.find(|address| Family::of(*address) == family) else { continue };
+            let by_address = published.entry((port.protocol, port.host_port)).or_default();
+            by_address.entry((family, host)).or_default().push((address, port.container_port));
         }
     }
     let mut chains = Vec::new();
@@ -142,24 +171,30 @@ pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerR
     let base = |name: &str, hook, rules| Chain { name: name.to_owned(), hook: Some(hook), rules };
     chains.push(base("loopback-guard", Hook::RawPrerouting, guard_rules(networks)));
     chains.push(base("prerouting", Hook::TranslatePrerouting, to_published()));
-    chains.push(base("output", Hook::TranslateOutput, to_published()));
+    // What cannot be translated is refused at once and not lost: a program then tries 127.0.0.1.
+    let stays = Rule { conditions: vec![Condition::Destination(LOOPBACK6)], action: Action::Accept };
+    let stays = Some(stays).filter(|_| networks.iter().any(|network| network.ipv6.is_some()));
+    chains.push(base("output", Hook::TranslateOutput, stays.into_iter().chain(to_published()).collect()));
     chains.push(base("postrouting", Hook::TranslatePostrouting, networks.iter().flat_map(masquerade_rules).collect()));
-    chains.push(base("forward", Hook::FilterForward, forward_rules(networks)));
+    chains.push(base("forward", Hook::FilterForward, forward_rules(networks, containers)));
     Ruleset { table: table.to_owned(), chains, published: elements }
 }
 
 /// The loopback network, which bridges route so that `127.0.0.1:PORT` works on the host.
-const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+const LOOPBACK: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8));
+
+/// The same of IPv6, which no packet leaves from: there is no `route_localnet` for it.
+const LOOPBACK6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128));
 
 fn port_rules(protocol: Protocol, by_address: Backends) -> Vec<Rule> {
     let mut rules = Vec::new();
     // Rules for one address of the host come before those for all of them.
-    for (host, backends) in by_address.into_iter().rev() {
+    for ((family, host), backends) in by_address.into_iter().rev() {
         let count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
         for (remaining, (address, port)) in (1..=count).rev().zip(backends) {
-            let mut conditions = vec![Condition::Protocol(protocol)];
+            let mut conditions = vec![Condition::Family(family), Condition::Protocol(protocol)];
             if let Some(host) = host {
-                conditions.push(Condition::Destination(Ipv4Net::from(host)));
+                conditions.push(Condition::Destination(IpNet::from(host)));
             }
             // One in n, then one in n - 1 of the rest, …: each backend gets the same share.
             if remaining > 1 {
@@ -186,21 +221,26 @@ fn guard_rules(networks: &[NetworkRecord]) -> Vec<Rule> {
 }
 
 fn masquerade_rules(network: &NetworkRecord) -> Vec<Rule> {
-    let onto_bridge = Condition::OutputInterface(network.bridge.clone());
-    // To the world, and to containers of other networks by published ports.
-    let outwards = vec![Condition::Source(network.subnet), Condition::OutputInterfaceNot(network.bridge.clone())];
-    let leaves = (!network.settings.keeps_source && !network.settings.internal).then_some(outwards);
-    let stays = [
+    let onto_bridge = || Condition::OutputInterface(network.bridge.clone());
+    let mut all = Vec::new();
+    for subnet in network.subnets() {
+        let translates = network.gateway_mode(matches!(subnet, IpNet::V6(_))).translates();
+        // To the world, and to containers of other networks by published ports.
+        if translates && !network.settings.keeps_source && !network.settings.internal {
+            all.push(vec![Condition::Source(subnet), Condition::OutputInterfaceNot(network.bridge.clone())]);
+        }
         // By a published port to a container of the same network, perhaps to itself: the answer must come back
         // through the host to be translated.
-        vec![onto_bridge.clone(), Condition::Source(network.subnet), Condition::DestinationTranslated],
-        // From the host by 127.0.0.1.
-        vec![onto_bridge, Condition::Source(LOOPBACK)],
-    ];
-    leaves.into_iter().chain(stays).map(|conditions| Rule { conditions, action: Action::Masquerade }).collect()
+        all.push(vec![onto_bridge(), Condition::Source(subnet), Condition::DestinationTranslated]);
+        // From the host by its loopback, which is of IPv4 alone.
+        if matches!(subnet, IpNet::V4(_)) {
+            all.push(vec![onto_bridge(), Condition::Source(LOOPBACK)]);
+        }
+    }
+    all.into_iter().map(|conditions| Rule { conditions, action: Action::Masquerade }).collect()
 }
 
-fn forward_rules(networks: &[NetworkRecord]) -> Vec<Rule> {
+fn forward_rules(networks: &[NetworkRecord], containers: &[ContainerRecord]) -> Vec<Rule> {
     let accept = |conditions| Rule { conditions, action: Action::Accept };
     let drop = |conditions| Rule { conditions, action: Action::Drop };
     let mut rules = Vec::new();
@@ -219,11 +259,46 @@ fn forward_rules(networks: &[NetworkRecord]) -> Vec<Rule> {
             Condition::OutputInterface(network.bridge.clone()),
         ]));
     }
+    rules.extend(networks.iter().flat_map(|network| open_rules(network, containers)));
     // What is left and goes to a container comes from another network or from outside past its published ports.
     for network in networks {
         rules.push(drop(vec![Condition::OutputInterface(network.bridge.clone())]));
     }
     rules
+}
+
+/// Who is let in to a network whose containers are reached by their own addresses. An isolated network is an internal one, too.
+fn open_rules(network: &NetworkRecord, containers: &[ContainerRecord]) -> Vec<Rule> {
+    let mut all = Vec::new();
+    for family in Family::BOTH {
+        let onto = |conditions: Vec<Condition>| {
+            let bridge = Condition::OutputInterface(network.bridge.clone());
+            Rule { conditions: [bridge].into_iter().chain(conditions).collect(), action: Action::Accept }
+        };
+        match network.gateway_mode(family == Family::Ipv6) {
+            GatewayMode::Nat | GatewayMode::Isolated => {}
+            GatewayMode::NatUnprotected => all.push(onto(vec![Condition::Family(family)])),
+            GatewayMode::Routed => {
+                all.push(onto(vec![Condition::ControlMessage(family)]));
+                for container in containers.iter().filter(|container| container.ready) {
+                    let mut serving = container.serving().filter(|(endpoint, _)| endpoint.network == network.name);
+                    let Some((_, address)) = serving.find(|(_, address)| Family::of(*address) == family) else {
+                        continue;
+                    };
+                    let is_of = |host_ip: Option<IpAddr>| host_ip.map_or(Family::Ipv4, Family::of) == family;
+                    let ports = container.attachment.ports.iter();
+                    for port in ports.filter(|port| port.host_port == 0 && is_of(port.host_ip)) {
+                        all.push(onto(vec![
+                            Condition::Destination(address.into()),
+                            Condition::Protocol(port.protocol),
+                            Condition::DestinationPort(port.container_port),
+                        ]));
+                    }
+                }
+            }
+        }
+    }
+    all
 }
 
 impl fmt::Display for Condition {
@@ -233,8 +308,13 @@ impl fmt::Display for Condition {
             Self::InputInterfaceNot(name) => write!(formatter, "iifname != \"{name}\""),
             Self::OutputInterface(name) => write!(formatter, "oifname \"{name}\""),
             Self::OutputInterfaceNot(name) => write!(formatter, "oifname != \"{name}\""),
-            Self::Source(net) => write!(formatter, "ip saddr {net}"),
-            Self::Destination(net) => write!(formatter, "ip daddr {net}"),
+            Self::Source(net) => write!(formatter, "{} saddr {net}", Family::of(net.addr()).word()),
+            Self::Destination(net) => write!(formatter, "{} daddr {net}", Family::of(net.addr()).word()),
+            Self::Family(Family::Ipv4) => formatter.write_str("meta nfproto ipv4"),
+            Self::Family(Family::Ipv6) => formatter.write_str("meta nfproto ipv6"),
+            Self::DestinationPort(port) => write!(formatter, "th dport {port}"),
+            Self::ControlMessage(Family::Ipv4) => formatter.write_str("meta l4proto icmp"),
+            Self::ControlMessage(Family::Ipv6) => formatter.write_str("meta l4proto ipv6-icmp"),
             Self::DestinationIsLocal => formatter.write_str("fib daddr type local"),
             Self::Established => formatter.write_str("ct state established,related"),
             Self::DestinationTranslated => formatter.write_str("ct status dnat"),
@@ -250,10 +330,13 @@ impl fmt::Display for Action {
             Self::Accept => formatter.write_str("accept"),
             Self::Drop => formatter.write_str("drop"),
             Self::Masquerade => formatter.write_str("masquerade"),
-            Self::TranslateDestination(address, port) => write!(formatter, "dnat ip to {address}:{port}"),
+            Self::TranslateDestination(address, port) => {
+                let family = Family::of(*address).word();
+                write!(formatter, "dnat {family} to {}", std::net::SocketAddr::new(*address, *port))
+            }
             Self::Goto(chain) => write!(formatter, "goto {chain}"),
             Self::LookUpPublished => {
-                write!(formatter, "meta nfproto ipv4 meta l4proto . th dport vmap @{PUBLISHED_MAP}")
+                write!(formatter, "meta l4proto . th dport vmap @{PUBLISHED_MAP}")
             }
         }
     }
@@ -308,7 +391,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::network::request::{Attachment, Endpoint, PortBinding};
+    use crate::network::request::{Attachment, Endpoint, Ipv6Part, PortBinding};
 
     fn network(name: &str, bridge: &str, subnet: &str) -> NetworkRecord {
         let subnet: Ipv4Net = subnet.parse().unwrap();
@@ -327,6 +410,7 @@ mod tests {
             container_port,
             protocol,
             shared: true,
+            ..PortBinding::default()
         };
         ContainerRecord {
             id: id.to_owned(),
@@ -339,11 +423,13 @@ mod tests {
                     interface: "eth0".to_owned(),
                     address: address.parse().unwrap(),
                     gateway: "172.30.0.1".parse().unwrap(),
+                    ipv6: None,
                     mac: String::new(),
                     priority: 0,
                     internal: false,
                 }],
                 ports: ports.iter().map(binding).collect(),
+                between: Vec::new(),
             },
             links: Vec::new(),
             aliases: Vec::new(),
@@ -376,6 +462,36 @@ mod tests {
     }
 
     #[test]
+    fn both_families_translated_routed_and_open() {
+        let with_ipv6 = |name: &str, bridge: &str, number: u8, mode4, mode6| {
+            let mut network = network(name, bridge, &format!("172.30.{number}.0/24"));
+            network.ipv6 = Some(Ipv6Part {
+                net: format!("fd00:{number}::/64").parse().unwrap(),
+                gateway: format!("fd00:{number}::1").parse().unwrap(),
+            });
+            (network.settings.gateway_mode4, network.settings.gateway_mode6) = (mode4, mode6);
+            network
+        };
+        let networks = [
+            with_ipv6("default", "stack0", 0, GatewayMode::Nat, GatewayMode::Nat),
+            with_ipv6("routed", "stack1", 1, GatewayMode::Nat, GatewayMode::Routed),
+            with_ipv6("open", "stack2", 2, GatewayMode::NatUnprotected, GatewayMode::Nat),
+        ];
+        let on = |network: &str, mut container: ContainerRecord, address: &str, gateway: &str| {
+            let endpoint = &mut container.attachment.endpoints[0];
+            endpoint.network = network.to_owned();
+            endpoint.ipv6 = Some(Ipv6Part { net: address.parse().unwrap(), gateway: gateway.parse().unwrap() });
+            container
+        };
+        let tcp = Protocol::Tcp;
+        let both = [(None, 8080, 80, tcp), (Some("::"), 8080, 80, tcp), (Some("2001:db8::7"), 9000, 90, tcp)];
+        let one = container("one", "172.30.0.2/24", true, &both);
+        let two = container("two", "172.30.1.2/24", true, &[(None, 8081, 80, tcp), (Some("::"), 0, 80, tcp)]);
+        let containers = [on("default", one, "fd00::2/64", "fd00::1"), on("routed", two, "fd00:1::2/64", "fd00:1::1")];
+        insta::assert_snapshot!(ruleset("stack", &networks, &containers));
+    }
+
+    #[test]
     fn no_network_at_all() {
         insta::assert_snapshot!(ruleset("stack", &[], &[]));
     }
@@ -401,7 +517,7 @@ mod tests {
             let mut total = 0.0f64;
             for rule in &chain.rules {
                 let share = match rule.conditions[..] {
-                    [_, Condition::OneIn(n)] => left / f64::from(n),
+                    [_, _, Condition::OneIn(n)] => left / f64::from(n),
                     _ => left,
                 };
                 left -= share;

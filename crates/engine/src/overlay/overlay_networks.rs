@@ -231,7 +231,7 @@ impl Overlay {
         self.execute(&steps, &possible, &containers, indexes, failures).await;
         if !possible.networks.is_empty() {
             let bridges: Vec<String> = want.bridges.keys().cloned().collect();
-            match open_firewalls(&self.config.table, &bridges).await {
+            match open_firewalls(&self.config.table, &bridges, &bridges).await {
                 Ok(warnings) => warnings.iter().for_each(|warning| tracing::debug!("{warning}")),
                 Err(error) => failures.push(error.into()),
             }

@@ -63,7 +63,7 @@ fn settings_are_kept_and_what_meets_the_host_is_refused() {
         let settings = NetworkSettings {
             range: Some("10.52.4.0/30".parse().unwrap()),
             gateway: Some(Ipv4Addr::new(10, 52, 0, 9)),
-            auxiliary: [("x".to_owned(), Ipv4Addr::new(10, 52, 4, 0))].into(),
+            auxiliary: [("x".to_owned(), Ipv4Addr::new(10, 52, 4, 0).into())].into(),
             bridge: Some("mine".to_owned()),
             labels: [("a".to_owned(), "b".to_owned())].into(),
             ..on("10.52.0.0/16")

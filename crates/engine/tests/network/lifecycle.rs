@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use nlink::netlink::nftables::Family;
 use nlink::netlink::{Connection, Nftables, Route};
+use stack_engine::network::PortBinding;
 
 use crate::machines::{HOST, Machine, address, container, links, networks, on_a_host, port, request};
 
@@ -71,6 +72,35 @@ fn a_random_port_is_free_and_told() {
             seen.push(number);
         }
         assert_ne!(seen[0], seen[1]);
+        networks.remove_all().await.unwrap();
+    });
+}
+
+#[test]
+fn one_port_of_a_range_is_taken_and_conflicts_are_named() {
+    on_a_host(async |_host, outside| {
+        let root = tempfile::tempdir().unwrap();
+        let networks = networks(root.path()).await;
+        let range = PortBinding { host_port_last: Some(8003), ..port(8000, false) };
+        // A process has one of them, and a container another.
+        let _listener = TcpListener::bind((HOST, 8001)).unwrap();
+        container(&networks, "two", &["default"], &[port(8002, false)]).await;
+        let (_, first) = container(&networks, "first", &["default"], std::slice::from_ref(&range)).await;
+        let (_, second) = container(&networks, "second", &["default"], std::slice::from_ref(&range)).await;
+        assert_eq!((first.ports[0].host_port, second.ports[0].host_port), (8000, 8003));
+        assert_eq!(first.ports[0].host_port_last, None);
+        assert_eq!(outside.ask(HOST.into(), 8003).unwrap().0, "second");
+        let machine = Machine::new();
+        let third = request(&["default"], std::slice::from_ref(&range));
+        let refusal = text(&networks.attach("third", &machine.netns, &third).await.unwrap_err());
+        assert_eq!(
+            refusal,
+            "Bind for 0.0.0.0:8000-8003 failed: all ports are allocated (tcp: 8000 by container first, 8001 by another \
+             process of this host, or by this container, 8002 by container two, and 1 more)"
+        );
+        networks.detach("first").await.unwrap();
+        let third = networks.attach("third", &machine.netns, &third).await.unwrap();
+        assert_eq!(third.ports[0].host_port, 8000);
         networks.remove_all().await.unwrap();
     });
 }
@@ -162,6 +192,9 @@ fn many_containers_at_once_get_addresses_of_their_own() {
     on_a_host(async |host, outside| {
         let root = tempfile::tempdir().unwrap();
         let networks = networks(root.path()).await;
+        for name in ["default", "other"] {
+            networks.create_network(name).await.unwrap();
+        }
         let machines: Vec<Machine> = (0..20).map(|_| Machine::new()).collect();
         let ids: Vec<String> = (0..20).map(|index| format!("c{index}")).collect();
         let attached =
@@ -217,6 +250,7 @@ fn a_container_that_died_with_its_namespace_is_detached_without_complaint() {
         let root = tempfile::tempdir().unwrap();
         let networks = networks(root.path()).await;
         let machine = Machine::new();
+        networks.create_network("default").await.unwrap();
         networks.attach("one", &machine.netns, &request(&["default"], &[port(8080, false)])).await.unwrap();
         drop(machine);
         networks.detach("one").await.unwrap();
@@ -256,6 +290,8 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
         let machine = Machine::new();
         let refused =
             async |id: &str, request: &_| text(&networks.attach(id, &machine.netns, request).await.unwrap_err());
+        assert_eq!(refused("one", &request(&["a"], &[])).await, "network a not found");
+        networks.create_network("a").await.unwrap();
         let with_ports = request(&[], &[port(80, false)]);
         assert_eq!(refused("one", &with_ports).await, "container one publishes ports but is on no network");
         let twice = request(&["a", "a"], &[]);
@@ -281,6 +317,7 @@ fn a_network_that_is_full_says_so() {
         let root = tempfile::tempdir().unwrap();
         let config = stack_engine::network::NetworkConfig { subnet_length: 29, ..Default::default() };
         let networks = stack_engine::network::Networks::open(root.path(), config).await.unwrap();
+        networks.create_network("small").await.unwrap();
         let machines: Vec<Machine> = (0..6).map(|_| Machine::new()).collect();
         for (index, machine) in machines.iter().enumerate().take(5) {
             networks.attach(&format!("c{index}"), &machine.netns, &request(&["small"], &[])).await.unwrap();

@@ -4,20 +4,18 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
-use nlink::netlink::addr::Ipv4Address;
+use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
 use nlink::netlink::link::VethLink;
 use nlink::netlink::route::Ipv4Route;
 use nlink::netlink::{Connection, Route};
-use stack_engine::network::{
-    Attachment, NetworkConfig, NetworkEndpoint, NetworkRequest, Networks, PortBinding, Protocol,
-};
+use stack_engine::network::{Attachment, NetworkConfig, NetworkEndpoint, NetworkRequest, Networks, PortBinding};
 
 /// The host's address on the link to the machine outside, and that machine's.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -59,19 +57,13 @@ impl Machine {
     /// A server that answers each connection with its name and the client's address, and then echoes.
     pub fn serve(&self, name: &str, port: u16) {
         let listener = self.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
-        let name = name.to_owned();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { return };
-                let name = name.clone();
-                std::thread::spawn(move || {
-                    let peer = stream.peer_addr()?.ip();
-                    writeln!(stream, "{name} {peer}")?;
-                    let mut reader = stream.try_clone()?;
-                    io::copy(&mut reader, &mut stream)
-                });
-            }
-        });
+        answer(listener, name);
+    }
+
+    /// The same over IPv6.
+    pub fn serve6(&self, name: &str, port: u16) {
+        let listener = self.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))).unwrap();
+        answer(listener, name);
     }
 
     /// The same over UDP: an answer for each datagram.
@@ -117,6 +109,22 @@ impl Machine {
     }
 }
 
+fn answer(listener: TcpListener, name: &str) {
+    let name = name.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let name = name.clone();
+            std::thread::spawn(move || {
+                let peer = stream.peer_addr()?.ip().to_canonical();
+                writeln!(stream, "{name} {peer}")?;
+                let mut reader = stream.try_clone()?;
+                io::copy(&mut reader, &mut stream)
+            });
+        }
+    });
+}
+
 /// Asks over UDP with a socket that stays the same.
 pub fn ask_udp(socket: &UdpSocket, address: IpAddr, port: u16) -> io::Result<(String, String)> {
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -156,6 +164,19 @@ pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Machine, Machine) -> 
     });
 }
 
+/// The same addresses in IPv6.
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
+/// Gives both ends of the link to the machine outside IPv6 addresses.
+pub async fn link6(host: &Machine, outside: &Machine) {
+    for (machine, address) in [(host, HOST6), (outside, OUTSIDE6)] {
+        let connection = Connection::<Route>::new_in(machine.netns.as_fd()).unwrap();
+        let index = connection.get_link_by_name("up0").await.unwrap().unwrap().ifindex();
+        connection.add_address(Ipv6Address::with_index(index, address, 64).nodad()).await.unwrap();
+    }
+}
+
 async fn link(host: &Machine, outside: &Machine) {
     for (machine, address, other) in [(host, HOST, Some(&outside.netns)), (outside, OUTSIDE, None)] {
         let connection = Connection::<Route>::new_in(machine.netns.as_fd()).unwrap();
@@ -192,7 +213,7 @@ pub async fn networks(root: &Path) -> Networks {
 }
 
 pub fn port(host_port: u16, shared: bool) -> PortBinding {
-    PortBinding { host_ip: None, host_port, container_port: 80, protocol: Protocol::Tcp, shared }
+    PortBinding { host_port, container_port: 80, shared, ..PortBinding::default() }
 }
 
 pub fn request(names: &[&str], ports: &[PortBinding]) -> NetworkRequest {
@@ -203,6 +224,7 @@ pub fn request(names: &[&str], ports: &[PortBinding]) -> NetworkRequest {
             .collect(),
         ports: ports.to_vec(),
         held_only: false,
+        between: Vec::new(),
         hostname: String::new(),
         name: String::new(),
     }
@@ -210,6 +232,9 @@ pub fn request(names: &[&str], ports: &[PortBinding]) -> NetworkRequest {
 
 /// A container that serves its name on port 80.
 pub async fn container(networks: &Networks, id: &str, names: &[&str], ports: &[PortBinding]) -> (Machine, Attachment) {
+    for name in names {
+        networks.create_network(name).await.unwrap();
+    }
     let machine = Machine::new();
     let attachment = networks.attach(id, &machine.netns, &request(names, ports)).await.unwrap();
     machine.serve(id, 80);

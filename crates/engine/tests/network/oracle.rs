@@ -1,6 +1,6 @@
 //! The ruleset that we say by netlink, against the same one said by the `nft` program.
 
-use stack_engine::network::{Networks, PortBinding, Protocol};
+use stack_engine::network::{GatewayMode, NetworkSettings, Networks, PortBinding, Protocol};
 
 use crate::machines::{Machine, container, networks, nft, on_a_host, port};
 
@@ -42,6 +42,15 @@ fn the_kernel_understands_what_the_text_says() {
         agrees(&host, &networks);
         networks.detach("two").await.unwrap();
         networks.remove_network("other").await.unwrap();
+        agrees(&host, &networks);
+        let both = NetworkSettings { ipv6: true, gateway_mode4: GatewayMode::Routed, ..NetworkSettings::default() };
+        networks.make_network("both", &both).await.unwrap();
+        let at_one = PortBinding { host_ip: Some("::".parse().unwrap()), ..port(9001, false) };
+        container(&networks, "six", &["both"], &[port(8081, false), at_one]).await;
+        agrees(&host, &networks);
+        networks.detach("six").await.unwrap();
+        let open = NetworkSettings { gateway_mode6: GatewayMode::NatUnprotected, ..both };
+        networks.make_network("open", &open).await.unwrap();
         agrees(&host, &networks);
         // Behind our back, so that what was thought to be there is not.
         nft(&host, &["flush", "ruleset"], "");

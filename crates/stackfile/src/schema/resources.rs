@@ -109,12 +109,7 @@ static NETWORK: Object = Object {
             "Every network has IPv4 addresses: only `true`. Whether it has IPv4 addresses",
         ),
         field("enable_ipv6", Boolean, Applied, "Whether it has IPv6 addresses"),
-        field(
-            "attachable",
-            Boolean,
-            Noted("containers that belong to no stack cannot be attached to a network of a stack yet"),
-            "Containers of no stack may join",
-        ),
+        field("attachable", Boolean, Applied, "Containers of no stack may join, as by `docker run --network`"),
         field("labels", LIST_OR_MAPPING, Noted(NETWORK_LABELS_NOTE), "Labels of the network"),
     ],
 };

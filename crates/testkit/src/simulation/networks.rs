@@ -45,7 +45,8 @@ fn check_document(state: &State, document: &NetworkDocument) -> Result<(), Strin
         .iter()
         .map(|(node, host)| (format!("node {}", node.bits()), &host.addresses))
         .chain(document.services.iter().map(|(key, service)| (format!("service {key}"), &service.addresses)))
-        .chain(document.endpoints.iter().map(|(id, endpoint)| (format!("t{}", id.bits()), &endpoint.addresses)));
+        .chain(document.endpoints.iter().map(|(id, endpoint)| (format!("t{}", id.bits()), &endpoint.addresses)))
+        .chain(document.guests.iter().map(|(id, guest)| (format!("container {id}"), &guest.addresses)));
     for (who, addresses) in everybody {
         if addresses.len() != subnets.len() {
             return Err(format!("{who} has {} addresses on network {name}", addresses.len()));
@@ -57,6 +58,14 @@ fn check_document(state: &State, document: &NetworkDocument) -> Result<(), Strin
             if let Some(other) = holders.insert(*address, who.clone()) {
                 return Err(format!("{who} and {other} share {address} on network {name}"));
             }
+        }
+    }
+    for (id, guest) in &document.guests {
+        if !document.hosts.contains_key(&guest.node) {
+            return Err(format!("container {id} is on network {name} and its host is not"));
+        }
+        if !state.nodes.contains_key(&guest.node) {
+            return Err(format!("container {id} is on network {name} and its host has left"));
         }
     }
     for (id, endpoint) in &document.endpoints {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use stack_model::spec::{FailureAction, PublishMode, RestartCondition, RestartPolicy, ServiceMode, UpdateOrder};
-use stack_model::{
-    Availability, Milliseconds, NodeDescription, NodeId, NodeRole, Readiness, ServiceKey, ServiceSpec, StackName,
-    StackSpec,
+use stack_model::spec::{
+    FailureAction, NetworkSpec, PublishMode, RestartCondition, RestartPolicy, ServiceMode, UpdateOrder,
 };
-use stack_planner::Command;
+use stack_model::{
+    Availability, GuestWishes, Milliseconds, NodeDescription, NodeId, NodeRole, Readiness, ServiceKey, ServiceSpec,
+    StackName, StackSpec, Wish,
+};
 use stack_planner::command::{ClusterIdentity, Secret};
+use stack_planner::{Command, Said, are_as_declared};
 
 use super::agents::SimulatedHost;
 use super::world::{Event, World};
@@ -49,6 +51,8 @@ impl World {
             let after = self.dice.below(500);
             self.schedule(after, Event::NodeTicks { node });
         }
+        let spec = NetworkSpec { attachable: true, ..NetworkSpec::default() };
+        self.must(Command::PutNetwork { name: "shared".to_owned(), spec })?;
         self.schedule(1, Event::LeaderTicks);
         self.schedule(10, Event::UserActs);
         if self.settings.faults {
@@ -106,6 +110,7 @@ impl World {
             (7, _) => self.remove_stack(),
             (8, _) => self.deploy_again(),
             (9, _) => self.rejoin(),
+            (10, Some(node)) => self.guests_come_and_go(node),
             _ => self.deploy(),
         }
     }
@@ -129,6 +134,28 @@ impl World {
             self.hosts.keys().filter(|node| !self.state.nodes.contains_key(*node)).copied().collect();
         for node in gone {
             self.join(node)?;
+        }
+        Ok(())
+    }
+
+    /// Containers that belong to no stack are run and removed on a host, on whatever networks there are. A word of it that comes
+    /// late is not listened to.
+    fn guests_come_and_go(&mut self, node: NodeId) -> Result<(), String> {
+        let names: Vec<String> = self.state.networks.keys().cloned().collect();
+        let mut guests = GuestWishes::new();
+        for number in 0..self.dice.below(4) {
+            if let Some(name) = self.dice.pick(&names) {
+                let container = format!("{}-{number}", node.bits());
+                let wish = Wish { names: vec![container.clone()], ..Wish::default() };
+                guests.entry(name.clone()).or_default().insert(container, wish);
+            }
+        }
+        let said = Said { life: self.dice.below(2), sequence: self.dice.below(1_000) };
+        let is_late =
+            self.state.said.get(&node).is_some_and(|last| last.life == said.life && last.sequence >= said.sequence);
+        self.must(Command::DeclareGuests { node, said, guests: guests.clone() })?;
+        if !is_late && !are_as_declared(&self.state, node, &guests) {
+            return Err(format!("{}: its guests are not what it said", self.name(node)));
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! Pure. The networks of a container, its names and its ports.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use bollard_stubs::models::{ContainerCreateBody, EndpointSettings, HostConfig};
 use stack_engine::container::{ContainerId, NetworkMode};
 use stack_engine::network::{MacAddress, NetworkEndpoint, NetworkRecord, PortBinding, Protocol};
 
 use super::isolation::other;
-use super::{Creation, CreationError, World, invalid};
+use super::{Creation, CreationError, Reach, World, invalid};
 use crate::error::ApiError;
 
 /// The network that a container is on when it names none; it needs not be there yet.
@@ -111,6 +111,22 @@ fn names(creation: &mut Creation, host: &HostConfig) -> Result<(), CreationError
     Ok(())
 }
 
+/// A network between hosts as one endpoint asks for it.
+pub fn endpoint_between(
+    name: &str,
+    settings: &EndpointSettings,
+    attachable: bool,
+) -> Result<NetworkEndpoint, ApiError> {
+    if !attachable {
+        return Err(ApiError::NotAttachable { name: name.to_owned() });
+    }
+    let endpoint = endpoint(name, settings, None)?;
+    // It follows from the address, so that every host knows it.
+    super::without(endpoint.mac.is_some(), "a MAC address on an overlay network")?;
+    super::without(!endpoint.sysctls.is_empty(), "endpoint sysctls on an overlay network")?;
+    Ok(NetworkEndpoint { between_hosts: true, ..endpoint })
+}
+
 /// A network as one endpoint asks for it. `known` is the network where it is made already.
 pub fn endpoint(
     name: &str,
@@ -126,7 +142,6 @@ pub fn endpoint(
         ));
     }
     let addresses = settings.ipam_config.clone().unwrap_or_default();
-    without(text(&addresses.ipv6_address).is_some(), "IPAMConfig.IPv6Address")?;
     without(addresses.link_local_ips.is_some_and(|all| !all.is_empty()), "IPAMConfig.LinkLocalIPs")?;
     let address = match text(&addresses.ipv4_address) {
         Some(address) => Some(
@@ -136,10 +151,22 @@ pub fn endpoint(
         ),
         None => None,
     };
-    if address.is_some() && name == USUAL {
+    let address6 = match text(&addresses.ipv6_address) {
+        Some(address) => Some(
+            address
+                .parse::<Ipv6Addr>()
+                .map_err(|_| invalid("endpoint settings: IPv6 address", address, "expected such as fd00::7"))?,
+        ),
+        None => None,
+    };
+    if (address.is_some() || address6.is_some()) && name == USUAL {
         return Err(CreationError::Rule("user specified IP address is supported on user defined networks only"));
     }
-    if address.is_some() && known.is_some_and(|known| known.settings.subnet.is_none()) {
+    let is_automatic = |known: &NetworkRecord| {
+        (address.is_some() && known.settings.subnet.is_none())
+            || (address6.is_some() && known.settings.subnet6.is_none())
+    };
+    if known.is_some_and(is_automatic) {
         return Err(CreationError::Rule(
             "user specified IP address is supported only when connecting to networks with user configured subnets",
         ));
@@ -158,7 +185,16 @@ pub fn endpoint(
         }
     }
     let priority = settings.gw_priority.unwrap_or(0);
-    Ok(NetworkEndpoint { name: name.to_owned(), aliases, address, mac, priority, sysctls })
+    Ok(NetworkEndpoint {
+        name: name.to_owned(),
+        aliases,
+        address,
+        address6,
+        mac,
+        priority,
+        sysctls,
+        between_hosts: false,
+    })
 }
 
 /// `net.ipv4.conf.IFNAME.log_martians=1,…`: settings of the interface and of nothing else.
@@ -192,7 +228,7 @@ fn networks(
     mode: &str,
     endpoints: &[(String, &EndpointSettings)],
 ) -> Result<Vec<NetworkEndpoint>, ApiError> {
-    let find = |text: &str| -> Result<String, ApiError> {
+    let find = |text: &str| -> Result<(String, Reach), ApiError> {
         let name = if ["", "default"].contains(&text) { USUAL } else { text };
         let exact = world.networks.iter().find(|network| network.name == name || network.id == name);
         let begun = || {
@@ -200,20 +236,26 @@ fn networks(
             begun.next().filter(|_| begun.next().is_none())
         };
         match exact.or_else(begun) {
-            Some(found) => Ok(found.name.clone()),
-            None if name == USUAL => Ok(USUAL.to_owned()),
+            Some(found) => Ok((found.name.clone(), found.reach)),
+            None if name == USUAL => Ok((USUAL.to_owned(), Reach::Host)),
             None => Err(ApiError::NoSuchNetwork { name: name.chars().take(200).collect() }),
         }
     };
-    let first = find(mode)?;
-    let mut all = vec![NetworkEndpoint { name: first, ..NetworkEndpoint::default() }];
+    let decoded = |name: &str, reach: Reach, settings: &EndpointSettings| match reach {
+        Reach::Host => {
+            let record = world.bridges.iter().find(|network| network.name == name);
+            endpoint(name, settings, record).map_err(ApiError::from)
+        }
+        Reach::Cluster { attachable } => endpoint_between(name, settings, attachable),
+    };
+    let (first, reach) = find(mode)?;
+    let mut all = vec![decoded(&first, reach, &EndpointSettings::default())?];
     for (name, settings) in endpoints {
-        let name = find(name)?;
+        let (name, reach) = find(name)?;
         if ["host", "none"].contains(&name.as_str()) {
             return Err(invalid("NetworkingConfig", name, "it cannot be beside other networks").into());
         }
-        let record = world.bridges.iter().find(|network| network.name == name);
-        let wanted = endpoint(&name, settings, record)?;
+        let wanted = decoded(&name, reach, settings)?;
         match all.iter_mut().find(|endpoint| endpoint.name == name) {
             Some(endpoint) => *endpoint = wanted,
             None => all.push(wanted),
@@ -259,6 +301,23 @@ fn exposed(body: &ContainerCreateBody) -> Result<Vec<String>, CreationError> {
     Ok(all.into_iter().map(|(number, protocol)| format!("{number}/{protocol}")).collect())
 }
 
+/// A port of the host, or the first and the last of several.
+fn host_ports(text: &str) -> Result<(u16, Option<u16>), CreationError> {
+    let refuse = || invalid("HostPort", text, "expected a number from 0 to 65535, or a range such as 8000-8010");
+    let number = |text: &str| text.parse::<u16>().map_err(|_| refuse());
+    match text.split_once('-') {
+        None if text.is_empty() => Ok((0, None)),
+        None => Ok((number(text)?, None)),
+        Some((first, last)) => {
+            let (first, last) = (number(first)?, number(last)?);
+            if first == 0 || last < first {
+                return Err(refuse());
+            }
+            Ok((first, Some(last).filter(|last| *last > first)))
+        }
+    }
+}
+
 fn ports(host: &HostConfig, world: &World, exposed: &[String]) -> Result<Vec<PortBinding>, CreationError> {
     let mut all = Vec::new();
     let mut bound = BTreeSet::new();
@@ -266,23 +325,15 @@ fn ports(host: &HostConfig, world: &World, exposed: &[String]) -> Result<Vec<Por
         let (container_port, protocol) = port(text)?;
         for binding in bindings.iter().flatten() {
             let address = binding.host_ip.as_deref().unwrap_or_default();
-            let host_ip = match address {
-                "" | "0.0.0.0" => None,
-                address => Some(
-                    address.parse().map_err(|_| invalid("HostIp", address, "expected an IP address of the host"))?,
-                ),
-            };
-            let number = binding.host_port.as_deref().unwrap_or_default();
-            let host_port = match number {
-                "" => 0,
-                range if range.contains('-') => {
-                    return Err(CreationError::NotSupported { field: format!("a range of host ports `{range}`") });
-                }
-                number => {
-                    number.parse().map_err(|_| invalid("HostPort", number, "expected a number from 0 to 65535"))?
+            let plain = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+            let host_ip = match plain {
+                "" => None,
+                plain => {
+                    Some(plain.parse().map_err(|_| invalid("HostIp", address, "expected an IP address of the host"))?)
                 }
             };
-            all.push(PortBinding { host_ip, host_port, container_port, protocol, shared: false });
+            let (host_port, host_port_last) = host_ports(binding.host_port.as_deref().unwrap_or_default())?;
+            all.push(PortBinding { host_ip, host_port, host_port_last, container_port, protocol, shared: false });
             bound.insert((container_port, protocol));
         }
     }
@@ -290,7 +341,7 @@ fn ports(host: &HostConfig, world: &World, exposed: &[String]) -> Result<Vec<Por
         for text in world.image_ports.iter().chain(exposed) {
             let (container_port, protocol) = port(text)?;
             if bound.insert((container_port, protocol)) {
-                all.push(PortBinding { host_ip: None, host_port: 0, container_port, protocol, shared: false });
+                all.push(PortBinding { container_port, protocol, ..PortBinding::default() });
             }
         }
     }

@@ -22,43 +22,49 @@ fn mark(table: &str, bridge: &str, direction: &str) -> String {
     format!("{table}: {direction} {bridge}")
 }
 
-/// Lets these bridges through, and no others of ours, and tells of chains that still stand in the way.
+/// Lets these bridges through, those with IPv6 also in its firewall, and no others of ours, and tells of chains that still stand in the way.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn open_firewalls(table: &str, bridges: &[String]) -> Result<Vec<String>, KernelError> {
+pub async fn open_firewalls(table: &str, bridges: &[String], bridges6: &[String]) -> Result<Vec<String>, KernelError> {
     let connection = connect()?;
     let chains = connection.list_chains().await.map_err(refused(|| "list the chains of nftables".to_owned()))?;
     let drops = chains.into_iter().filter(|chain| {
-        matches!(chain.family, Family::Ip | Family::Inet)
+        matches!(chain.family, Family::Ip | Family::Ip6 | Family::Inet)
             && chain.hook == Some(Hook::Forward.number(chain.family))
             && chain.policy == Some(Policy::Drop.to_u32())
             && chain.table != table
     });
     let mut warnings = Vec::new();
     for chain in drops {
-        if chain.family == Family::Ip && chain.table == TABLE && chain.name == CHAIN {
-            let_through(&connection, table, bridges).await?;
-        } else {
+        let concerned = if chain.family == Family::Ip6 { bridges6 } else { bridges };
+        if chain.family != Family::Inet && chain.table == TABLE && chain.name == CHAIN {
+            let_through(&connection, chain.family, table, concerned).await?;
+        } else if !concerned.is_empty() {
             warnings.push(format!(
                 "the nftables chain `{} {} {}` drops packets that this host passes on; containers reach nothing unless it \
                  accepts those from and to the interfaces {}",
                 chain.family.name(),
                 chain.table,
                 chain.name,
-                bridges.join(", ")
+                concerned.join(", ")
             ));
         }
     }
     Ok(warnings)
 }
 
-async fn let_through(connection: &Connection<Nftables>, table: &str, bridges: &[String]) -> Result<(), KernelError> {
-    let present = our_rules(connection, table).await?;
+async fn let_through(
+    connection: &Connection<Nftables>,
+    family: Family,
+    table: &str,
+    bridges: &[String],
+) -> Result<(), KernelError> {
+    let present = our_rules(connection, family, table).await?;
     let wanted: Vec<(String, Rule)> = bridges
         .iter()
         .flat_map(|bridge| {
-            let rule = || Rule::new(TABLE, CHAIN).family(Family::Ip);
+            let rule = || Rule::new(TABLE, CHAIN).family(family);
             [("from", rule().match_iif(bridge)), ("to", rule().match_oif(bridge))].map(|(direction, matched)| {
                 let mark = mark(table, bridge, direction);
                 (mark.clone(), matched.accept().comment(&mark))
@@ -69,7 +75,7 @@ async fn let_through(connection: &Connection<Nftables>, table: &str, bridges: &[
     let mut changes = 0;
     for stale in present.iter().filter(|rule| !wanted.iter().any(|(mark, _)| rule.comment_text.as_ref() == Some(mark)))
     {
-        batch = batch.del_rule(TABLE, CHAIN, Family::Ip, stale.handle);
+        batch = batch.del_rule(TABLE, CHAIN, family, stale.handle);
         changes += 1;
     }
     for (mark, rule) in wanted {
@@ -81,14 +87,21 @@ async fn let_through(connection: &Connection<Nftables>, table: &str, bridges: &[
     if changes == 0 {
         return Ok(());
     }
-    batch.commit(connection).await.map_err(refused(|| format!("let containers through `ip {TABLE} {CHAIN}`")))
+    batch
+        .commit(connection)
+        .await
+        .map_err(refused(|| format!("let containers through `{} {TABLE} {CHAIN}`", family.name())))
 }
 
-async fn our_rules(connection: &Connection<Nftables>, table: &str) -> Result<Vec<RuleInfo>, KernelError> {
+async fn our_rules(
+    connection: &Connection<Nftables>,
+    family: Family,
+    table: &str,
+) -> Result<Vec<RuleInfo>, KernelError> {
     let rules = connection
-        .list_rules(TABLE, Family::Ip)
+        .list_rules(TABLE, family)
         .await
-        .map_err(refused(|| format!("list the nftables table `ip {TABLE}`")))?;
+        .map_err(refused(|| format!("list the nftables table `{} {TABLE}`", family.name())))?;
     let ours = |rule: &RuleInfo| {
         let marked = |comment: &String| {
             comment.strip_prefix(table).is_some_and(|rest| rest.starts_with(": from ") || rest.starts_with(": to "))
@@ -104,10 +117,12 @@ async fn our_rules(connection: &Connection<Nftables>, table: &str) -> Result<Vec
 /// What the kernel refused.
 pub async fn close_firewalls(table: &str) -> Result<(), KernelError> {
     let connection = connect()?;
-    let tables =
-        connection.list_tables_in(Family::Ip).await.map_err(refused(|| "list the tables of nftables".to_owned()))?;
-    if !tables.iter().any(|found| found.name == TABLE) {
-        return Ok(());
+    for family in [Family::Ip, Family::Ip6] {
+        let listed = connection.list_tables_in(family).await;
+        let tables = listed.map_err(refused(|| "list the tables of nftables".to_owned()))?;
+        if tables.iter().any(|found| found.name == TABLE) {
+            let_through(&connection, family, table, &[]).await?;
+        }
     }
-    let_through(&connection, table, &[]).await
+    Ok(())
 }

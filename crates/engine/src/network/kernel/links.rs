@@ -1,20 +1,20 @@
 //! Links, addresses and routes.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
-use ipnet::Ipv4Net;
-use nlink::netlink::addr::Ipv4Address;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
 use nlink::netlink::link::{BridgeLink, BridgePortConfig, VethLink};
 use nlink::netlink::netfilter::ConntrackFilter;
-use nlink::netlink::route::Ipv4Route;
+use nlink::netlink::route::{Ipv4Route, Ipv6Route};
 use nlink::netlink::types::route::RouteScope;
 use nlink::netlink::{Connection, Netfilter, Route};
 
-use super::{KernelError, inside, refused};
+use super::{KernelError, inside, refused, settings};
 use crate::network::addressing::link_address;
-use crate::network::request::{MacAddress, NetworkRecord};
+use crate::network::request::{GatewayMode, Ipv6Part, MacAddress, NetworkRecord};
 
 /// A link between a bridge of the host and a container, ready to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,10 @@ pub struct LinkPlan {
     pub sysctls: Vec<(String, String)>,
     /// Where the default route goes, on the link that has it.
     pub gateway: Option<Ipv4Addr>,
+    /// The container's IPv6 address with its subnet's length.
+    pub ipv6: Option<Ipv6Net>,
+    /// Where the IPv6 default route goes, on the link that has it.
+    pub gateway6: Option<Ipv6Addr>,
     /// In bytes.
     pub mtu: u32,
 }
@@ -50,11 +54,11 @@ pub fn open_in(netns: &File) -> Result<Connection<Route>, KernelError> {
         .map_err(refused(|| "open a netlink socket in the container's network namespace".to_owned()))
 }
 
-/// Every IPv4 destination that the host already routes, default routes and those through `except` left out.
+/// Every destination that the host already routes, default routes and those through `except` left out.
 ///
 /// # Errors
 /// When the kernel does not list them.
-pub async fn host_routes(except: &[String]) -> Result<Vec<Ipv4Net>, KernelError> {
+pub async fn host_routes(except: &[String]) -> Result<Vec<IpNet>, KernelError> {
     let connection = connect()?;
     let mut skipped = Vec::new();
     for name in except {
@@ -64,10 +68,7 @@ pub async fn host_routes(except: &[String]) -> Result<Vec<Ipv4Net>, KernelError>
     Ok(routes
         .iter()
         .filter(|route| route.oif().is_none_or(|index| !skipped.contains(&index)))
-        .filter_map(|route| match route.destination() {
-            Some(IpAddr::V4(address)) => Ipv4Net::new(*address, route.dst_len()).ok(),
-            Some(IpAddr::V6(_)) | None => None,
-        })
+        .filter_map(|route| IpNet::new(*route.destination()?, route.dst_len()).ok())
         .filter(|net| net.prefix_len() > 0)
         .collect())
 }
@@ -117,13 +118,25 @@ pub async fn ensure_bridge(network: &NetworkRecord, mtu: u32) -> Result<u32, Ker
     let index = index_of(&connection, name).await?.ok_or_else(|| {
         refused(|| format!("keep the bridge {name}"))(std::io::Error::from(std::io::ErrorKind::NotFound))
     })?;
-    let address = Ipv4Address::with_index(index, network.gateway, network.subnet.prefix_len());
-    connection
-        .replace_address(address)
-        .await
-        .map_err(refused(|| format!("give the bridge {name} the address {}", network.gateway)))?;
+    if network.gateway_mode(false) != GatewayMode::Isolated {
+        let address = Ipv4Address::with_index(index, network.gateway, network.subnet.prefix_len());
+        connection
+            .replace_address(address)
+            .await
+            .map_err(refused(|| format!("give the bridge {name} the address {}", network.gateway)))?;
+    }
     connection.set_link_up_by_index(index).await.map_err(refused(|| format!("set the bridge {name} up")))?;
     Ok(index)
+}
+
+/// Gives a bridge its IPv6 address, which nobody else can have.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn give_address6(bridge: &str, index: u32, part: Ipv6Part) -> Result<(), KernelError> {
+    let address = Ipv6Address::with_index(index, part.gateway, part.net.prefix_len()).nodad();
+    let what = || format!("give the bridge {bridge} the address {}", part.gateway);
+    connect()?.replace_address(address).await.map_err(refused(what))
 }
 
 /// Sets the loopback interface of a namespace up.
@@ -168,58 +181,66 @@ async fn configure(netns: &File, connection: &Connection<Route>, plan: &LinkPlan
             std::io::ErrorKind::NotFound,
         ))
     })?;
-    disable_ipv6(netns, interface)?;
+    // Without IPv6 on its network an interface would only look for routers and neighbours.
+    settings::prepare_interface(netns, interface, plan.ipv6.is_some())
+        .map_err(refused(|| format!("prepare the container's {interface}")))?;
     connection
         .add_address(Ipv4Address::with_index(index, plan.address, plan.subnet.prefix_len()))
         .await
         .map_err(refused(|| format!("give the container's {interface} the address {}", plan.address)))?;
+    if let Some(net) = plan.ipv6 {
+        // Nobody else has it: the addresses are given out here.
+        connection
+            .add_address(Ipv6Address::with_index(index, net.addr(), net.prefix_len()).nodad())
+            .await
+            .map_err(refused(|| format!("give the container's {interface} the address {}", net.addr())))?;
+    }
     connection.set_link_up_by_index(index).await.map_err(refused(|| format!("set the container's {interface} up")))?;
     for (name, value) in &plan.sysctls {
         let path = format!("/proc/sys/{name}");
         inside(netns, || std::fs::write(&path, value))
             .map_err(refused(|| format!("write `{value}` to {path} in the container's network namespace")))?;
     }
-    match plan.gateway {
-        Some(gateway) => lead_by(connection, index, gateway).await,
-        None => Ok(()),
+    for gateway in [plan.gateway.map(IpAddr::V4), plan.gateway6.map(IpAddr::V6)].into_iter().flatten() {
+        lead_by(connection, index, gateway).await?;
     }
+    Ok(())
 }
 
-async fn lead_by(connection: &Connection<Route>, index: u32, gateway: Ipv4Addr) -> Result<(), KernelError> {
-    connection
-        .add_route(Ipv4Route::default_route().gateway(gateway).dev_index(index))
-        .await
-        .map_err(refused(|| format!("give the container a default route by {gateway}")))
+async fn lead_by(connection: &Connection<Route>, index: u32, gateway: IpAddr) -> Result<(), KernelError> {
+    let made = match gateway {
+        IpAddr::V4(gateway) => connection.add_route(Ipv4Route::default_route().gateway(gateway).dev_index(index)).await,
+        IpAddr::V6(gateway) => connection.add_route(Ipv6Route::default_route().gateway(gateway).dev_index(index)).await,
+    };
+    made.map_err(refused(|| format!("give the container a default route by {gateway}")))
 }
 
-/// Makes the default route of a container lead through an interface of it, or through none.
+/// Makes the default routes of a container lead through interfaces of it, or through none.
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn set_default_route(netns: &File, route: Option<(&str, Ipv4Addr)>) -> Result<(), KernelError> {
+pub async fn set_default_routes(
+    netns: &File,
+    ipv4: Option<(&str, IpAddr)>,
+    ipv6: Option<(&str, IpAddr)>,
+) -> Result<(), KernelError> {
     let connection = open_in(netns)?;
+    let what = || "take the container's default route away".to_owned();
     connection
         // Nowhere stands for any scope: which gateway it has now does not matter.
         .del_route_if_exists(Ipv4Route::default_route().scope(RouteScope::Nowhere))
         .await
-        .map_err(refused(|| "take the container's default route away".to_owned()))?;
-    let Some((interface, gateway)) = route else { return Ok(()) };
-    let index = index_of(&connection, interface).await?.ok_or_else(|| {
-        refused(|| format!("find the container's interface {interface}"))(std::io::Error::from(
-            std::io::ErrorKind::NotFound,
-        ))
-    })?;
-    lead_by(&connection, index, gateway).await
-}
-
-/// The networks have IPv4 addresses alone; without this each interface would look for IPv6 routers and neighbours.
-fn disable_ipv6(netns: &File, interface: &str) -> Result<(), KernelError> {
-    let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
-    match inside(netns, || std::fs::write(&path, "1")) {
-        // A kernel without IPv6 has no such file.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(refused(|| format!("write {path} in the container's network namespace"))),
+        .map_err(refused(what))?;
+    connection.del_route_if_exists(Ipv6Route::default_route()).await.map_err(refused(what))?;
+    for (interface, gateway) in [ipv4, ipv6].into_iter().flatten() {
+        let index = index_of(&connection, interface).await?.ok_or_else(|| {
+            refused(|| format!("find the container's interface {interface}"))(std::io::Error::from(
+                std::io::ErrorKind::NotFound,
+            ))
+        })?;
+        lead_by(&connection, index, gateway).await?;
     }
+    Ok(())
 }
 
 /// Makes the host's end of a link a port of a bridge and sets it up: from here on packets flow. Isolated ports reach the
@@ -256,12 +277,25 @@ pub async fn delete_link(name: &str) -> Result<(), KernelError> {
 ///
 /// # Errors
 /// What the kernel refused.
-pub async fn forget_connections(address: Ipv4Addr) -> Result<(), KernelError> {
+pub async fn forget_connections(address: IpAddr) -> Result<(), KernelError> {
     let connection =
         Connection::<Netfilter>::new().map_err(refused(|| "open a connection-tracking socket".to_owned()))?;
-    let filter = ConntrackFilter::new().reply_src(IpAddr::V4(address));
-    connection
-        .flush_conntrack_matching(&filter)
-        .await
-        .map_err(refused(|| format!("forget the connections to {address}")))
+    let what = || format!("forget the connections to {address}");
+    match address {
+        IpAddr::V4(_) => {
+            let filter = ConntrackFilter::new().reply_src(address);
+            connection.flush_conntrack_matching(&filter).await.map_err(refused(what))
+        }
+        // Of IPv6 the kernel forgets one by one: it does not take an address alone for a filter.
+        IpAddr::V6(_) => {
+            let entries = connection.get_conntrack_v6().await.map_err(refused(what))?;
+            for entry in entries.iter().filter(|entry| entry.reply.src_ip == Some(address)) {
+                match connection.del_conntrack_entry(entry).await {
+                    Err(error) if !error.is_not_found() => return Err(refused(what)(error)),
+                    _ => {}
+                }
+            }
+            Ok(())
+        }
+    }
 }

@@ -5,6 +5,7 @@
 mod firewall;
 mod links;
 mod nftables;
+pub mod settings;
 
 use std::fs::File;
 use std::io;
@@ -15,8 +16,8 @@ use nlink::netlink::{Connection, ProtocolState};
 
 pub use firewall::{close_firewalls, open_firewalls};
 pub use links::{
-    LinkPlan, delete_link, ensure_bridge, forget_connections, host_routes, join_bridge, link_index, loopback_up,
-    make_link, open_in, own_links, set_default_route,
+    LinkPlan, delete_link, ensure_bridge, forget_connections, give_address6, host_routes, join_bridge, link_index,
+    loopback_up, make_link, open_in, own_links, set_default_routes,
 };
 pub use nftables::{apply, remove_table, table_differs};
 

@@ -1,5 +1,7 @@
 //! The ruleset, said to nftables in one transaction.
 
+use std::net::IpAddr;
+
 use nlink::netlink::nftables::{
     BaseChain, Chain, ChainName, CmpOp, CtState, CtStatus, Expr, Family, FibFlags, FilterHook, LookupExpr, MetaKey,
     NFT_MSG_NEWTABLE, NatHook, NumgenKind, PayloadBase, Policy, Priority, RawMessage, Register, Rule, Set, SetDataType,
@@ -10,7 +12,7 @@ use nlink::netlink::{Connection, Nftables};
 
 use super::{KernelError, refused, with_room};
 use crate::network::request::Protocol;
-use crate::network::ruleset::{self, Action, Condition, Hook, PUBLISHED_MAP, Ruleset};
+use crate::network::ruleset::{self, Action, Condition, Family as AddressFamily, Hook, PUBLISHED_MAP, Ruleset};
 
 /// So many elements go into one message; larger ones meet the limit of a netlink attribute (64 KiB).
 const ELEMENTS_PER_MESSAGE: usize = 500;
@@ -154,6 +156,19 @@ fn base_chain(hook: Hook) -> BaseChain {
     .policy(Policy::Accept)
 }
 
+/// NFPROTO_IPV4 and NFPROTO_IPV6 of linux/netfilter.h.
+const fn family_number(family: AddressFamily) -> u8 {
+    match family {
+        AddressFamily::Ipv4 => 2,
+        AddressFamily::Ipv6 => 10,
+    }
+}
+
+/// Two bytes at offset two in TCP, UDP and SCTP alike.
+const fn destination_port(dreg: Register) -> Expr {
+    Expr::Payload { dreg, base: PayloadBase::Transport, offset: 2, len: 2 }
+}
+
 fn lower(table: &str, chain: &str, rule: &ruleset::Rule) -> Result<Rule, nlink::Error> {
     let mut lowered = Rule::new(table, chain).family(Family::Inet);
     for condition in &rule.conditions {
@@ -162,8 +177,19 @@ fn lower(table: &str, chain: &str, rule: &ruleset::Rule) -> Result<Rule, nlink::
             Condition::InputInterfaceNot(name) => lowered.match_iif_not(name),
             Condition::OutputInterface(name) => lowered.match_oif(name),
             Condition::OutputInterfaceNot(name) => lowered.match_oif_not(name),
-            Condition::Source(net) => lowered.match_saddr_v4(net.network(), net.prefix_len()),
-            Condition::Destination(net) => lowered.match_daddr_v4(net.network(), net.prefix_len()),
+            Condition::Source(net) => lowered.match_saddr(net.network(), net.prefix_len()),
+            Condition::Destination(net) => lowered.match_daddr(net.network(), net.prefix_len()),
+            Condition::Family(family) => lowered
+                .expr(Expr::Meta { dreg: Register::R0, key: MetaKey::NfProto })
+                .expr(Expr::Cmp { sreg: Register::R0, op: CmpOp::Eq, data: vec![family_number(*family)] }),
+            Condition::DestinationPort(port) => lowered.expr(destination_port(Register::R0)).expr(Expr::Cmp {
+                sreg: Register::R0,
+                op: CmpOp::Eq,
+                data: port.to_be_bytes().to_vec(),
+            }),
+            // IANA's registry of protocol numbers.
+            Condition::ControlMessage(AddressFamily::Ipv4) => lowered.match_l4proto(1),
+            Condition::ControlMessage(AddressFamily::Ipv6) => lowered.match_l4proto(58),
             Condition::DestinationIsLocal => lowered.match_fib_type(FibFlags::DADDR, RouteType::Local),
             Condition::Established => {
                 lowered.match_ct_state(CtState(CtState::ESTABLISHED.bits() | CtState::RELATED.bits()))
@@ -179,15 +205,12 @@ fn lower(table: &str, chain: &str, rule: &ruleset::Rule) -> Result<Rule, nlink::
         Action::Accept => lowered.accept(),
         Action::Drop => lowered.drop(),
         Action::Masquerade => lowered.masquerade(),
-        Action::TranslateDestination(address, port) => lowered.dnat(*address, Some(*port)),
+        Action::TranslateDestination(IpAddr::V4(address), port) => lowered.dnat(*address, Some(*port)),
+        Action::TranslateDestination(IpAddr::V6(address), port) => lowered.dnat_v6(*address, Some(*port)),
         Action::Goto(chain) => lowered.try_goto(chain)?,
         Action::LookUpPublished => lowered
-            .expr(Expr::Meta { dreg: Register::R0, key: MetaKey::NfProto })
-            // NFPROTO_IPV4 of linux/netfilter.h.
-            .expr(Expr::Cmp { sreg: Register::R0, op: CmpOp::Eq, data: vec![2] })
             .expr(Expr::Meta { dreg: Register::R0, key: MetaKey::L4Proto })
-            // The destination port: two bytes at offset two in TCP, UDP and SCTP alike.
-            .expr(Expr::Payload { dreg: Register::Reg32_01, base: PayloadBase::Transport, offset: 2, len: 2 })
+            .expr(destination_port(Register::Reg32_01))
             .expr(LookupExpr::new(PUBLISHED_MAP, Register::R0).dreg(Register::Verdict)),
     })
 }

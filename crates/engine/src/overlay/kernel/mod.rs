@@ -6,9 +6,10 @@ mod connections;
 mod links;
 mod observe;
 mod ports;
-mod settings;
 mod tables;
 mod underlay;
+
+use crate::network::kernel::settings;
 
 pub use connections::forget;
 pub use links::Links;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use crate::network::kernel::{KernelError, inside, refused};
+use super::{KernelError, inside, refused};
 
 /// What a new bridge must be before it is set up: it takes no routes from what containers say, and has IPv6 only where the
 /// network does. Packets from 127.0.0.1 may leave through it, so that published ports answer there.
@@ -55,8 +55,11 @@ pub fn pass_on(host: &File, ipv6: bool) -> Result<(), KernelError> {
 }
 
 /// A host that passes IPv6 on does not take its own routes from routers any more, unless it is told to do both: so those
-/// links that do take them are told first.
-fn pass_on_ipv6() -> io::Result<()> {
+/// links that do take them are told first. A kernel without IPv6 has nothing to pass on.
+///
+/// # Errors
+/// When a setting is another and cannot be changed.
+pub fn pass_on_ipv6() -> io::Result<()> {
     let all = "/proc/sys/net/ipv6/conf/all/forwarding";
     if !Path::new(all).exists() || is(all, "1") {
         return Ok(());
