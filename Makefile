@@ -9,9 +9,9 @@ BUILD_PACKAGES := gcc libseccomp-dev pkg-config make
 DEMO_PACKAGES := $(BUILD_PACKAGES) curl jq
 TEST_PACKAGES := $(BUILD_PACKAGES) busybox-static docker-registry apache2-utils nftables iproute2 curl jq python3 python3-pip \
 	qemu-system-x86 debootstrap e2fsprogs xz-utils
-BENCH_PACKAGES := busybox-static iproute2 curl jq
+BENCH_PACKAGES := busybox-static iproute2 curl jq dnsmasq-base
 
-.PHONY: all build static demo test bench profile fix lint packages demo-packages test-packages
+.PHONY: all build static demo test bench bench-networks profile fix lint packages demo-packages test-packages
 
 all: build static
 
@@ -48,6 +48,14 @@ bench: build static
 	@$(SUDO) env PATH="$(CURDIR)/target/release:$$PATH" \
 		CONTAINER_BENCHMARK="$(CURDIR)/target/release/examples/container_benchmark" \
 		WRITE_BENCHMARK="$(CURDIR)/target/release/examples/write_benchmark" scripts/bench
+	@$(MAKE) --no-print-directory bench-networks
+
+# The networks between hosts beside what they are made of, and the name server beside a plain one.
+bench-networks: build
+	@scripts/install-packages $(BENCH_PACKAGES)
+	$(CARGO) build --release -p stack-engine --example network_benchmark --example name_server_benchmark
+	@$(SUDO) target/release/examples/network_benchmark
+	@$(SUDO) target/release/examples/name_server_benchmark
 
 # Where the time of a start goes.
 profile: build static

@@ -10,6 +10,8 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -88,6 +90,61 @@ fn alone(netns: &File, question: &[u8]) -> (Duration, Duration) {
     (times[times.len() / 2], times[times.len() * 99 / 100])
 }
 
+/// How many questions of two clients are answered in how many seconds, and how many of processor time the server needs.
+async fn asked(from: [File; 2], question: &[u8], processor: impl Fn() -> Duration) -> (f64, f64, f64) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let answers = Arc::new(AtomicU64::new(0));
+    let clients = from.map(|netns| {
+        let (question, stop, answers) = (question.to_vec(), Arc::clone(&stop), Arc::clone(&answers));
+        std::thread::spawn(move || ask(&netns, &question, &stop, &answers))
+    });
+    let (began, before) = (Instant::now(), processor());
+    let counted = answers.load(Ordering::Relaxed);
+    tokio::time::sleep(MEASURED).await;
+    let count = (answers.load(Ordering::Relaxed) - counted) as f64;
+    let (wall, processor) = (began.elapsed().as_secs_f64(), (processor() - before).as_secs_f64());
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        tokio::task::spawn_blocking(move || client.join().unwrap()).await.unwrap();
+    }
+    (count, wall, processor)
+}
+
+/// The same question of a plain resolver, which has the answer in memory as well; nothing where it is not installed.
+async fn plain_resolver() {
+    let netns = container().await;
+    let mut command = Command::new("dnsmasq");
+    command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="]);
+    command.args(["--user=root", "--bind-interfaces", "--listen-address=127.0.0.11", "--cache-size=10000"]);
+    command.args((1..=3).map(|last| format!("--host-record=web,10.5.0.{last}")));
+    command.stderr(Stdio::null());
+    let inside = netns.try_clone().unwrap();
+    // SAFETY: between fork and exec it makes one system call.
+    unsafe { command.pre_exec(move || Ok(setns(inside.as_fd(), CloneFlags::CLONE_NEWNET)?)) };
+    let Ok(mut resolver) = command.spawn() else {
+        println!("a plain resolver: dnsmasq is not installed");
+        return;
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let path = format!("/proc/{}/stat", resolver.id());
+    // Fields 14 and 15 of proc_pid_stat(5), in hundredths of a second.
+    let processor = || {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let after = text.rsplit_once(") ").unwrap().1;
+        let ticks: u64 = after.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
+    };
+    let from = [netns.try_clone().unwrap(), netns.try_clone().unwrap()];
+    let (count, wall, processor) = asked(from, &question("web.", RecordType::A), processor).await;
+    resolver.kill().unwrap();
+    resolver.wait().unwrap();
+    println!(
+        "A, 3 addresses, of dnsmasq: {:.0} questions/s, {:.0} for each second of the server's processor time",
+        count / wall,
+        count / processor
+    );
+}
+
 fn resident_kib() -> u64 {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
@@ -129,32 +186,16 @@ fn main() {
             ("A of 997 addresses, cut to 512 bytes", "other.", RecordType::A),
         ] {
             let question = question(name, record_type);
-            let stop = Arc::new(AtomicBool::new(false));
-            let answers = Arc::new(AtomicU64::new(0));
-            let clients: Vec<_> = (0..2)
-                .map(|index| {
-                    let netns = namespaces[index].try_clone().unwrap();
-                    let (question, stop, answers) = (question.clone(), Arc::clone(&stop), Arc::clone(&answers));
-                    std::thread::spawn(move || ask(&netns, &question, &stop, &answers))
-                })
-                .collect();
-            let (wall, processor) = (Instant::now(), clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
-            let counted = answers.load(Ordering::Relaxed);
-            tokio::time::sleep(MEASURED).await;
-            let count = (answers.load(Ordering::Relaxed) - counted) as f64;
-            let wall = wall.elapsed().as_secs_f64();
-            let processor =
-                Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap() - processor).as_secs_f64();
-            stop.store(true, Ordering::Relaxed);
-            for client in clients {
-                tokio::task::spawn_blocking(move || client.join().unwrap()).await.unwrap();
-            }
+            let asking = [0, 1].map(|index: usize| namespaces[index].try_clone().unwrap());
+            let processor = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+            let (count, wall, processor) = asked(asking, &question, processor).await;
             println!(
                 "{what}: {:.0} questions/s, {:.0} for each second of the server's processor time",
                 count / wall,
                 count / processor
             );
         }
+        plain_resolver().await;
         let question = question("web.", RecordType::A);
         let (middle, worst) = tokio::task::spawn_blocking(move || {
             let netns = namespaces.remove(0);

@@ -14,6 +14,7 @@ pub mod logs;
 mod metrics;
 pub mod network;
 pub mod overlay;
+mod sealing;
 pub mod seccomp;
 pub mod snapshot;
 pub mod volume;

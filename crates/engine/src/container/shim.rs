@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
+use crate::sealing::seal;
+
 /// The shim's program, held in sealed memory: a container that gets hold of the file behind a shim's `/proc/PID/exe`
 /// cannot change what the next container is started with, and an upgrade on disk changes nothing halfway.
 #[derive(Debug, Clone)]
@@ -36,11 +38,7 @@ impl ShimProgram {
         // SAFETY: the kernel has just made this descriptor for us.
         let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         file.write_all(&bytes)?;
-        let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
-        // SAFETY: the argument is a number.
-        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        seal(&file)?;
         // Reopened read-only: a file that is open for writing cannot be executed.
         let memory = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         Ok(Self { memory: Arc::new(memory.into()) })

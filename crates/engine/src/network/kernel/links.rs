@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
 use nlink::netlink::link::{BridgeLink, BridgePortConfig, VethLink};
-use nlink::netlink::netfilter::ConntrackFilter;
+use nlink::netlink::netfilter::{ConntrackEntry, ConntrackFilter};
 use nlink::netlink::route::{Ipv4Route, Ipv6Route};
 use nlink::netlink::types::route::RouteScope;
 use nlink::netlink::{Connection, Netfilter, Route};
@@ -289,7 +289,10 @@ pub async fn forget_connections(address: IpAddr) -> Result<(), KernelError> {
         // Of IPv6 the kernel forgets one by one: it does not take an address alone for a filter.
         IpAddr::V6(_) => {
             let entries = connection.get_conntrack_v6().await.map_err(refused(what))?;
-            for entry in entries.iter().filter(|entry| entry.reply.src_ip == Some(address)) {
+            // An echo has no port that a client could go on from, and cannot be named to the kernel as the others can.
+            let served =
+                |entry: &&ConntrackEntry| entry.reply.src_ip == Some(address) && entry.reply.src_port.is_some();
+            for entry in entries.iter().filter(served) {
                 match connection.del_conntrack_entry(entry).await {
                     Err(error) if !error.is_not_found() => return Err(refused(what)(error)),
                     _ => {}

@@ -46,6 +46,10 @@ pub async fn forget(netns: &File, forgotten: &Forgotten, gone: &BTreeSet<IpAddr>
 
 fn is_forgotten(entry: &ConntrackEntry, forgotten: &Forgotten, gone: &BTreeSet<IpAddr>) -> bool {
     let (Some(asked), Some(answering)) = (entry.orig.dst_ip, entry.reply.src_ip) else { return false };
+    // An echo has no port that a client could go on from, and cannot be named to the kernel as the others can.
+    if entry.reply.src_port.is_none() {
+        return false;
+    }
     let status = entry.status.unwrap_or_default();
     if status & ConntrackStatus::DST_NAT.bits() == 0 {
         return forgotten.served.contains(&asked);
