@@ -68,22 +68,27 @@ fn compress_all(directory: &Path, before: u64, stop: &AtomicBool) -> io::Result<
         if !compressed.exists() {
             let partial = partial(directory, number);
             let made = compress(&plain, &partial, stop).and_then(|whole| match whole {
-                true => fs::rename(&partial, &compressed),
-                false => fs::remove_file(&partial),
+                true => fs::rename(&partial, &compressed).map(|()| true),
+                false => fs::remove_file(&partial).map(|()| false),
             });
-            if let Err(error) = made {
-                // Full disks are where this fails, so nothing is left there.
-                let _ = fs::remove_file(&partial);
-                return Err(error);
+            match made {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => {
+                    // Full disks are where this fails, so nothing is left there.
+                    let _ = fs::remove_file(&partial);
+                    return Err(error);
+                }
             }
         }
-        if stop.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+        // Also when it is to be broken off now: two files of one content would stay otherwise.
         match fs::remove_file(&plain) {
             // It was rotated away in the meantime, so that the other one must go, too.
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_file(&compressed).or_else(absent)?,
             done => done?,
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
         }
     }
     Ok(())
@@ -154,5 +159,9 @@ mod tests {
         fs::write(place.path().join(file_name(1)), "kept").unwrap();
         compress_all(place.path(), 2, &AtomicBool::new(true)).unwrap();
         assert_eq!(names(place.path()), ["0000000001.log"]);
+        // What is whole already takes the place of the other even then.
+        fs::write(place.path().join(compressed_name(1)), "whole").unwrap();
+        compress_all(place.path(), 2, &AtomicBool::new(true)).unwrap();
+        assert_eq!(names(place.path()), ["0000000001.log.gz"]);
     }
 }

@@ -43,7 +43,7 @@ fn a_cluster_is_made_and_joined_by_hand() {
     assert_eq!(outside.status.code(), Some(1), "{}", text(&outside));
     assert!(text(&outside).contains("in no cluster") && text(&outside).contains("stack cluster init"));
 
-    let made = json(&on_ok(&cluster, "node1", &["cluster", "init", "--format", "json"]));
+    let made = json(&on_ok(&cluster, "node1", &["cluster", "init", "--encrypt-networks", "--format", "json"]));
     assert_eq!(made["role"], "controller", "{made}");
     let again = on(&cluster, "node1", &["cluster", "init"]);
     assert_eq!(again.status.code(), Some(1), "{}", text(&again));
@@ -69,6 +69,15 @@ fn a_cluster_is_made_and_joined_by_hand() {
     let nodes = json(&on_ok(&cluster, "node3", &["node", "ls", "--format", "json"]));
     let roles: Vec<_> = nodes.as_array().expect("nodes").iter().map(|node| node["role"].clone()).collect();
     assert_eq!(roles.iter().filter(|role| **role == "controller").count(), 2, "{nodes:#}");
+
+    // Networks that say nothing are as the cluster was told, one that says otherwise is otherwise.
+    for (name, said, encrypted) in [("sealed", None, true), ("open", Some("--encrypted=false"), false)] {
+        let mut create = vec!["network", "create", name];
+        create.extend(said);
+        on_ok(&cluster, "node1", &create);
+        let network = json(&on_ok(&cluster, "node1", &["network", "inspect", name]));
+        assert_eq!(network["encrypted"], encrypted, "{network:#}");
+    }
 
     // A token that was replaced lets nobody in.
     let old = on_ok(&cluster, "node1", &["cluster", "token", "worker", "-q"]);
