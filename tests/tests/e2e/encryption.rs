@@ -8,11 +8,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use serde_json::Value;
-use stack_testkit::namespaced::{NamespacedCluster, get, text};
+use stack_testkit::namespaced::{NamespacedCluster, text};
 
 use crate::cluster;
+use crate::container::{addresses, asked, enter, pid};
 
 /// What is looked for on the link.
 const SECRET: &str = "the-launch-code-is-0000";
@@ -40,15 +41,6 @@ networks:
   inner: {{enable_ipv6: true, x-stack-encrypted: {encrypted}}}
 "#
     )
-}
-
-fn enter(pid: i64) {
-    let netns = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("a namespace");
-    setns(netns, CloneFlags::CLONE_NEWNET).expect("entered");
-}
-
-fn pid(task: &Value) -> i64 {
-    task["pid"].as_i64().expect("it runs")
 }
 
 fn daemon(cluster: &NamespacedCluster, host: &str) -> i64 {
@@ -91,12 +83,7 @@ fn captured(host: i64, work: impl FnOnce()) -> Vec<u8> {
             };
             assert_eq!(bound, 0, "{}", std::io::Error::last_os_error());
             let mut socket = std::fs::File::from(socket);
-            nix::sys::socket::setsockopt(
-                &socket,
-                nix::sys::socket::sockopt::ReceiveTimeout,
-                &nix::sys::time::TimeVal::new(0, 100_000),
-            )
-            .expect("a timeout");
+            setsockopt(&socket, sockopt::ReceiveTimeout, &nix::sys::time::TimeVal::new(0, 100_000)).expect("a timeout");
             let mut everything = Vec::new();
             let mut frame = vec![0; 65536];
             ready.store(true, Ordering::Release);
@@ -105,13 +92,16 @@ fn captured(host: i64, work: impl FnOnce()) -> Vec<u8> {
                     everything.extend_from_slice(&frame[..length]);
                 }
             }
+            // What has passed by then and waits to be read.
+            while let Ok(length) = recv(socket.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+                everything.extend_from_slice(&frame[..length]);
+            }
             everything
         });
         while !ready.load(Ordering::Acquire) && !listening.is_finished() {
             std::thread::sleep(Duration::from_millis(5));
         }
         let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        std::thread::sleep(Duration::from_millis(300));
         stop.store(true, Ordering::Release);
         if let Err(panic) = worked {
             std::panic::resume_unwind(panic);
@@ -122,27 +112,6 @@ fn captured(host: i64, work: impl FnOnce()) -> Vec<u8> {
 
 fn has(haystack: &[u8], needle: &str) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
-}
-
-/// What a command in a task's container says.
-fn inside(task: &Value, command: &[&str]) -> Result<String, String> {
-    let output = Command::new("nsenter")
-        .args(["--target", &pid(task).to_string(), "--mount", "--net", "--"])
-        .args(command)
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(text(&output)) }
-}
-
-/// The addresses of a service's tasks, as a client hears them.
-fn addresses(task: &Value, name: &str) -> Result<BTreeSet<IpAddr>, String> {
-    let said = inside(task, &["/bin/busybox", "nslookup", name])?;
-    let answer = said.split_once("\n\n").map_or("", |(_server, answer)| answer);
-    Ok(answer
-        .lines()
-        .filter_map(|line| line.strip_prefix("Address"))
-        .filter_map(|line| line.split_whitespace().find_map(|word| word.parse().ok()))
-        .collect())
 }
 
 /// Deployed, and each client knows all tasks of `web` by both families.
@@ -161,23 +130,11 @@ fn deployed(cluster: &NamespacedCluster, encrypted: bool, tasks: usize) -> (Vec<
     (clients, all)
 }
 
-/// What a client hears of a server.
-fn asked(client: &Value, address: IpAddr) -> Result<String, String> {
-    let pid = pid(client);
-    std::thread::scope(|scope| {
-        let asking = scope.spawn(move || {
-            enter(pid);
-            get(SocketAddr::new(address, 8080), "/").map_err(|error| error.to_string())
-        });
-        asking.join().expect("no panic")
-    })
-}
-
 /// Every client asks every task, by both families.
 fn all_ask(cluster: &NamespacedCluster, clients: &[Value], all: &BTreeSet<IpAddr>) {
     for client in clients {
         for address in all {
-            cluster.wait("an answer", || match asked(client, *address) {
+            cluster.wait("an answer", || match asked(client, SocketAddr::new(*address, 8080)) {
                 Ok(answer) if answer.contains(SECRET) => Ok(()),
                 other => Err(format!("{} at {address}: {other:?}", client["node"])),
             });
@@ -215,7 +172,7 @@ fn nothing_of_an_encrypted_network_is_in_the_clear_between_hosts() {
     cluster.dev(&["kill", "node2", "--daemon"]);
     let address = all.first().expect("an address");
     for client in &clients {
-        let answer = asked(client, *address);
+        let answer = asked(client, SocketAddr::new(*address, 8080));
         assert!(answer.as_ref().is_ok_and(|answer| answer.contains(SECRET)), "{answer:?}");
     }
     cluster.dev(&["restart", "node2", "--daemon"]);

@@ -1,6 +1,6 @@
 //! What dies: a daemon, a host, the network between hosts.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use stack_testkit::namespaced::{NamespacedCluster, get, text};
 
+use crate::container::asked;
 use crate::{cluster, web};
 
 fn task_on(cluster: &NamespacedCluster, service: &str, node: &str) -> Option<Value> {
@@ -194,20 +195,9 @@ services:
     for client in &after {
         for server in network["tasks"].as_array().expect("tasks") {
             let address = server["addresses"][0].as_str().expect("an address");
+            let address = SocketAddr::new(address.parse().expect("an address"), 8080);
             cluster.wait("an answer", || {
-                let pid = client["pid"].as_i64().expect("it runs");
-                let asked = std::thread::scope(|scope| {
-                    scope
-                        .spawn(|| {
-                            let netns = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("its namespace");
-                            nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("entered");
-                            let address: IpAddr = address.parse().expect("an address");
-                            get((address, 8080), "/")
-                        })
-                        .join()
-                        .expect("no panic")
-                });
-                asked.map(drop).map_err(|error| format!("{} to {address}: {error}", client["node"]))
+                asked(client, address).map_err(|error| format!("{} to {address}: {error}", client["node"]))
             });
         }
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod commands;
+mod container;
 mod controllers;
 mod disk;
 mod doctor;

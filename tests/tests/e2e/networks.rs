@@ -1,7 +1,6 @@
 //! Networks that join hosts: names, virtual addresses, published ports, and updates that lose nothing.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
@@ -9,11 +8,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use stack_testkit::namespaced::{NamespacedCluster, get, text};
 
 use crate::cluster;
+use crate::container::{addresses, asked, inside, within};
 
 /// `web` on `front`, `hidden` on `back`, and a client of `front` on every host.
 fn file(replicas: u32, greeting: &str, order: &str) -> String {
@@ -59,36 +58,6 @@ networks:
     )
 }
 
-/// What a command in a task's container says.
-fn inside(task: &Value, command: &[&str]) -> Result<String, String> {
-    let pid = task["pid"].as_i64().ok_or("it does not run")?.to_string();
-    let output = Command::new("nsenter")
-        .args(["--target", &pid, "--mount", "--net", "--"])
-        .args(command)
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(text(&output)) }
-}
-
-/// The addresses that a name has for a task.
-fn addresses(task: &Value, name: &str) -> Result<BTreeSet<IpAddr>, String> {
-    let said = inside(task, &["/bin/busybox", "nslookup", name])?;
-    let answer = said.split_once("\n\n").map_or("", |(_server, answer)| answer);
-    Ok(answer
-        .lines()
-        .filter_map(|line| line.strip_prefix("Address"))
-        .filter_map(|line| line.split_whitespace().find_map(|word| word.parse().ok()))
-        .collect())
-}
-
-/// Runs in the network namespace of a task's container.
-fn within<T>(task: &Value, work: impl FnOnce() -> T) -> T {
-    let pid = task["pid"].as_i64().expect("it runs");
-    let netns = File::open(format!("/proc/{pid}/ns/net")).expect("its namespace");
-    setns(netns, CloneFlags::CLONE_NEWNET).expect("entered");
-    work()
-}
-
 #[test]
 fn services_find_and_reach_each_other_on_every_host_and_nobody_elses() {
     let cluster = cluster(3, 3, &[]);
@@ -118,12 +87,7 @@ fn services_find_and_reach_each_other_on_every_host_and_nobody_elses() {
         for address in virtual_addresses.first().expect("the address") {
             let mut hosts = BTreeSet::new();
             cluster.wait("every task to answer", || {
-                let answer = std::thread::scope(|scope| {
-                    scope
-                        .spawn(|| within(client, || get(SocketAddr::new(*address, 8080), "/")))
-                        .join()
-                        .expect("no panic")
-                });
+                let answer = asked(client, SocketAddr::new(*address, 8080));
                 let answer = answer.map_err(|error| format!("{address}: {error}"))?;
                 hosts.insert(answer);
                 if hosts.len() == 3 { Ok(()) } else { Err(format!("{hosts:?}")) }
@@ -157,11 +121,7 @@ fn services_find_and_reach_each_other_on_every_host_and_nobody_elses() {
     cluster.wait_ready("net/web", 0);
     let address = virtual_addresses.first().expect("the address").first().copied().expect("IPv4");
     cluster.wait("a refusal", || {
-        let error = std::thread::scope(|scope| {
-            let client = &clients[0];
-            scope.spawn(move || within(client, || get(SocketAddr::new(address, 8080), "/"))).join().expect("no panic")
-        })
-        .expect_err("nobody serves");
+        let error = asked(&clients[0], SocketAddr::new(address, 8080)).expect_err("nobody serves");
         if error.kind() == std::io::ErrorKind::ConnectionRefused { Ok(()) } else { Err(error.to_string()) }
     });
     cluster.stack_ok(&["rm", "net"]);

@@ -338,27 +338,42 @@ impl Overlay {
                 }
             }
         }
-        // The other ends are the containers' own. A port whose other end did not change is left, and tried again.
+        let resized = self.set_inner_mtus(steps, wanted, containers, failures).await;
+        match Links::open(&self.host, indexes) {
+            Ok(mut links) => failures.extend(links.execute(&resized).await.into_iter().map(OverlayFailure::from)),
+            Err(error) => failures.push(error.into()),
+        }
+    }
+
+    /// Gives containers' own ends the MTU that the steps give the host's ends of their links. Answers the steps without those
+    /// whose other end did not change: they are tried again.
+    async fn set_inner_mtus(
+        &self,
+        steps: &[Step],
+        wanted: &Overlays,
+        containers: &BTreeMap<String, Container>,
+        failures: &mut Vec<OverlayFailure>,
+    ) -> Vec<Step> {
         let mut steps = steps.to_vec();
-        for (id, container) in containers {
+        let changed: BTreeSet<String> = steps
+            .iter()
+            .filter_map(|step| if let Step::SetMtu { link, .. } = step { Some(link.clone()) } else { None })
+            .collect();
+        for (id, container) in containers.iter().filter(|_| !changed.is_empty()) {
             for endpoint in container.endpoints.values() {
                 let Some(network) = wanted.networks.get(&endpoint.network) else { continue };
                 let port = port_name(&self.config, network, endpoint);
-                let is_its_own = |step: &Step| matches!(step, Step::SetMtu { link, .. } if *link == port);
-                if !steps.iter().any(is_its_own) {
+                if !changed.contains(&port) {
                     continue;
                 }
                 let set = kernel::set_inner_mtu(&container.netns, &endpoint.interface, network.mtu).await;
                 if let Err(source) = set {
-                    steps.retain(|step| !is_its_own(step));
+                    steps.retain(|step| !matches!(step, Step::SetMtu { link, .. } if *link == port));
                     failures.push(OverlayFailure::Container { id: id.clone(), source });
                 }
             }
         }
-        match Links::open(&self.host, indexes) {
-            Ok(mut links) => failures.extend(links.execute(&steps).await.into_iter().map(OverlayFailure::from)),
-            Err(error) => failures.push(error.into()),
-        }
+        steps
     }
 
     async fn reconcile_containers(
