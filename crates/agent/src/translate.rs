@@ -78,6 +78,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             .collect(),
         read_only: container.read_only,
         init: container.init.unwrap_or(false),
+        runtime: container.runtime.clone(),
         tty: container.tty,
         stdin_open: container.stdin_open,
         stop_signal: container.stop_signal.clone(),

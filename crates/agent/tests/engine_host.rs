@@ -65,6 +65,7 @@ async fn conforms(root: PathBuf, cgroup: &str) {
             shim: programs().join("stack-shim"),
             cgroup_parent: Path::new("/").join(cgroup),
             shim_patience: ContainersConfig::SHIM_PATIENCE,
+            runtimes: stack_engine::container::Runtimes::new(),
         },
         registry: RegistryConfig::default(),
         network: NetworkConfig::default(),

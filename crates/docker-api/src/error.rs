@@ -484,7 +484,10 @@ impl ApiError {
             Self::Start(error) => match error {
                 StartError::Missing { .. } => StatusCode::NOT_FOUND,
                 StartError::State { .. } | StartError::Peer { .. } => StatusCode::CONFLICT,
-                StartError::Spec { .. } | StartError::MountSource { .. } | StartError::Device { .. } => {
+                StartError::Spec { .. }
+                | StartError::Runtime { .. }
+                | StartError::MountSource { .. }
+                | StartError::Device { .. } => {
                     StatusCode::BAD_REQUEST
                 }
                 // A network that was there when the container was made.

@@ -40,7 +40,7 @@ use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, EventKind, ExecCommand, ExecError, ExecId,
     ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Phases, Prober, Record,
-    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
+    RecordedState, Records, RemoveError, Roots, Runtimes, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
 };
 use crate::crash_point::crash_point;
 use crate::dns::{Directory, NameServers, NameServersConfig};
@@ -73,6 +73,8 @@ pub struct ContainersConfig {
     pub cgroup_parent: PathBuf,
     /// How long the shim of a container that ran may take to answer an engine that has just come.
     pub shim_patience: Duration,
+    /// Other runtimes, by the names that containers call them.
+    pub runtimes: Runtimes,
 }
 
 impl ContainersConfig {
@@ -258,6 +260,7 @@ impl Engine {
             records,
             run,
             filters,
+            runtimes: config.runtimes,
         };
         let inner = Inner {
             launcher,
@@ -316,6 +319,12 @@ impl Engine {
         &self.inner.launcher.volumes
     }
 
+    /// Other runtimes, by the names that containers call them.
+    #[must_use]
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.inner.launcher.runtimes
+    }
+
     /// The control group hierarchies of this host.
     #[must_use]
     pub fn hierarchies(&self) -> &Hierarchies {
@@ -353,6 +362,7 @@ impl Engine {
         let image = self.inner.roots.image(&config.image).await.map_err(root)?;
         crate::container::check(&id, &config, &image.defaults)
             .map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        self.inner.launcher.runtime(&id, &config).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
         let mut record = Record {
             id: id.clone(),
             config,

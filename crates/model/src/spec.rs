@@ -196,6 +196,9 @@ pub struct ContainerSpec {
     /// A small init process reaps orphans and passes signals on. `None`: as the engine is configured.
     #[serde(default)]
     pub init: Option<bool>,
+    /// Another runtime that its host knows by this name; `None` is the hosts' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// A terminal is allocated for the first process.
     #[serde(default)]
     pub tty: bool,

@@ -59,7 +59,27 @@ pub struct Launch {
     pub log: Option<LogFiles>,
     /// Where the exit record is written. Absolute.
     pub exit_file: PathBuf,
+    /// Another program makes the container, from the bundle in its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<OciRuntime>,
 }
+
+/// A program that makes containers by the OCI runtime specification, with the command line of runc(8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciRuntime {
+    /// The program. Absolute.
+    pub program: PathBuf,
+    /// Arguments of its own, before the command's name.
+    pub arguments: Vec<String>,
+    /// Where its state, its messages and the container's bundle are. Absolute; below the container's run directory.
+    pub directory: PathBuf,
+    /// How it calls the container.
+    pub id: String,
+}
+
+/// The directory of the bundle in that of the runtime. The engine writes its `config.json`; who the user is, only whoever
+/// has the image mounted can say.
+pub const BUNDLE: &str = "bundle";
 
 /// Which namespaces are the container's own; the others are the shim's, that is to say the host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -90,6 +90,13 @@ pub fn leave_peers() -> Result<(), Failure> {
         .during(|| "make the mounts private".to_owned())
 }
 
+/// Makes every mount of this namespace one that only follows the host's: nothing that is mounted from here on is seen by the
+/// host.
+pub fn follow_peers() -> Result<(), Failure> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .during(|| "leave the host's mounts".to_owned())
+}
+
 /// Mounts the root's overlay and opens it.
 pub fn mount_root(root: &Root) -> Result<OwnedFd, Failure> {
     let step = || format!("mount the root file system at {}", root.mountpoint.display());

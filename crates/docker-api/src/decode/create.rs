@@ -6,7 +6,7 @@ mod mounts;
 mod networking;
 mod resources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -86,6 +86,9 @@ pub enum CreationError {
         "invalid restart policy: unknown policy '{0}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
     )]
     RestartPolicy(String),
+    /// Nobody has told the daemon of such a runtime.
+    #[error("unknown or invalid runtime name: {0}")]
+    Runtime(String),
     /// There is no such kind of mount.
     #[error("invalid mount config for type \"{0}\": mount type unknown")]
     MountKind(String),
@@ -115,6 +118,7 @@ impl CreationError {
             | Self::NoSet { .. }
             | Self::Needed(_)
             | Self::RestartPolicy(_)
+            | Self::Runtime(_)
             | Self::MountKind(_)
             | Self::Mode(_)
             | Self::VolumeName { .. } => StatusCode::BAD_REQUEST,
@@ -176,6 +180,8 @@ pub struct World {
     pub processors: u32,
     /// Those that a container can be kept to.
     pub online: Online,
+    /// Runtimes beside the daemon's own.
+    pub runtimes: BTreeSet<String>,
 }
 
 impl World {

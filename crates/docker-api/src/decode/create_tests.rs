@@ -11,6 +11,7 @@ fn world() -> World {
         image_volumes: BTreeMap::from([("aa11".parse().unwrap(), vec!["/var/lib/db".to_owned()])]),
         networks: vec![KnownNetwork { name: "front".to_owned(), id: "f".repeat(64), reach: Reach::Host }],
         image_ports: vec!["80/tcp".to_owned()],
+        runtimes: BTreeSet::from(["crun".to_owned()]),
         processors: 4,
         online: Online { processors: "0-1,3".to_owned(), memory_nodes: "0".to_owned() },
     }
@@ -274,6 +275,8 @@ fn isolation_and_limits() {
     assert_eq!((config.ulimits["nofile"].soft, config.ulimits["nofile"].hard), (5, 5));
     assert_eq!((config.devices[0].target.as_str(), config.devices[0].permissions.as_str()), ("/dev/fuse", "rwm"));
     assert!(host(json!({"IpcMode": "none"})).without_shm);
+    assert_eq!(host(json!({"Runtime": "crun"})).runtime.as_deref(), Some("crun"));
+    assert_eq!(host(json!({"Runtime": "runc"})).runtime, None, "the usual one by its usual name");
 
     let refused = |host: Value| refused(json!({"HostConfig": host}));
     for (wrong, status) in [

@@ -555,7 +555,7 @@ fn host_config(subject: &Subject) -> HostConfig {
                 .terminal_size
                 .map_or_else(|| vec![0, 0], |size| vec![usize::from(size.rows), usize::from(size.columns)]),
         ),
-        runtime: Some("stack".to_owned()),
+        runtime: Some(config.runtime.clone().unwrap_or_else(|| "stack".to_owned())),
         cpu_quota: Some(resources.cpu_quota_us.map_or(0, signed)),
         cpu_period: Some(resources.cpu_period_us.map_or(0, signed)),
         memory_swappiness: resources.swappiness.map(signed),

@@ -197,6 +197,9 @@ pub struct ContainerConfig {
     pub uts_mode: NamespaceMode,
     /// Whether it sees the host's control groups.
     pub cgroup_mode: NamespaceMode,
+    /// Another runtime that the engine's configuration names; `None` is the engine's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// For tools: handed through, without effect here.
     pub annotations: BTreeMap<String, String>,
     /// Where its output goes.

@@ -258,6 +258,14 @@ pub enum StartError {
         /// Why.
         source: Failure,
     },
+    /// Another runtime cannot be told.
+    #[error("container {id} cannot be made by another runtime")]
+    Runtime {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: super::oci::OciError,
+    },
     /// A container whose namespace it joins does not run.
     #[error("container {id} cannot join the {kind} of container {other}, which is not running: start that one first")]
     Peer {
@@ -287,6 +295,7 @@ impl StartError {
             Self::Missing { .. }
             | Self::State { .. }
             | Self::Spec { .. }
+            | Self::Runtime { .. }
             | Self::MountSource { .. }
             | Self::Device { .. } => false,
             Self::Volume { source, .. } => matches!(source, VolumeError::Disk { .. }),

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt}
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch, Root};
+use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch, OciRuntime, Root};
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
 
@@ -20,8 +20,9 @@ use super::files::{self, Surroundings};
 use super::oci::{self, OciError};
 use super::phases::Phases;
 use super::record::{Record, Records};
+use super::runtimes::{self, Runtimes};
 use super::shim::{self, Shim, ShimProgram};
-use super::spec::{self, FoundDevice, Host};
+use super::spec::{self, FoundDevice, Host, SpecError};
 use crate::cgroup::{self, Hierarchies};
 use crate::crash_point::crash_point;
 use crate::dns::{
@@ -51,6 +52,8 @@ pub(crate) struct Launcher {
     pub run: PathBuf,
     /// Compiled filters.
     pub filters: PathBuf,
+    /// In place of the engine's own.
+    pub runtimes: Runtimes,
 }
 
 /// A container whose program runs.
@@ -145,9 +148,34 @@ impl Launcher {
             attempt: record.starts,
             joined,
         };
-        let launch = spec::launch(id, config, &record.image, &host)
-            .map_err(|source| StartError::Spec { id: id.clone(), source })?;
+        let spec_refused = |source| StartError::Spec { id: id.clone(), source };
+        let mut launch = spec::launch(id, config, &record.image, &host).map_err(spec_refused)?;
+        launch.runtime = self.runtime(id, config).map_err(spec_refused)?;
         Ok(Prepared { launch, plan, resources, rules })
+    }
+
+    /// The other runtime that a container asks for, if it does.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn runtime(&self, id: &ContainerId, config: &ContainerConfig) -> Result<Option<OciRuntime>, SpecError> {
+        runtimes::chosen(&self.runtimes, config.runtime.as_deref(), id, &self.run_directory(id))
+    }
+
+    /// What another runtime is to make.
+    fn write_bundle(&self, record: &Record, prepared: &Prepared) -> Result<(), StartError> {
+        let Some(runtime) = &prepared.launch.runtime else { return Ok(()) };
+        let id = &record.id;
+        let refused = |source| StartError::Runtime { id: id.clone(), source };
+        let filter = self.uncompiled_filter_of(record)?;
+        let groups = self.hierarchies.common_path(&prepared.plan.cgroups).ok_or(OciError::Groups).map_err(refused)?;
+        let Prepared { launch, resources, rules, .. } = prepared;
+        let document = oci::bundle(launch, resources, rules, filter.as_ref(), &groups).map_err(refused)?;
+        runtimes::write_bundle(runtime, &document).map_err(|source| StartError::Shim {
+            id: id.clone(),
+            what: "write its bundle",
+            source,
+        })
     }
 
     /// Puts other limits in force for a container that runs.
@@ -189,9 +217,11 @@ impl Launcher {
         let id = &record.id;
         let failed = |what: &'static str| move |source: io::Error| StartError::Shim { id: id.clone(), what, source };
         let run = self.run_directory(id);
-        let Prepared { launch, plan, .. } = prepared;
         let state = self.records.directory(id);
-        write_files(&run, &state, &launch, self.records.exit_file(id)).map_err(failed("write its launch document"))?;
+        write_files(&run, &state, &prepared.launch, self.records.exit_file(id))
+            .map_err(failed("write its launch document"))?;
+        self.write_bundle(record, &prepared)?;
+        let Prepared { plan, .. } = prepared;
         crash_point!("start.files");
         phases.done("files");
         let groups = tokio::task::spawn_blocking(move || cgroup::make(&plan))

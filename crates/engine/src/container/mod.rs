@@ -18,6 +18,7 @@ mod probe;
 mod record;
 mod restart;
 mod roots;
+mod runtimes;
 mod shim;
 mod signals;
 mod spec;
@@ -46,6 +47,7 @@ pub(crate) use record::{Record, RecordedState, Records, exit_status, is_own_want
 pub use restart::RestartPolicy;
 pub(crate) use restart::pause_after;
 pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
+pub use runtimes::{RuntimeProgram, Runtimes};
 pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim};
 pub use signals::number as signal_number;
 pub use spec::{ContainerVolume, SpecError, check, stop_signal, volumes};

@@ -91,6 +91,14 @@ pub enum SpecError {
         /// The rule that it breaks.
         reason: &'static str,
     },
+    /// Nobody has given a runtime this name.
+    #[error("unknown or invalid runtime name: {name}: there are {known}")]
+    Runtime {
+        /// What was given.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// There is no such signal.
     #[error("Invalid signal: {text}")]
     Signal {
@@ -615,6 +623,7 @@ pub fn launch(
         terminal_size: config.terminal_size,
         log: log_files(&config.logging, &host.log_directory)?,
         exit_file: host.exit_file.clone(),
+        runtime: None,
     })
 }
 

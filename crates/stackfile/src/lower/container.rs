@@ -48,6 +48,7 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         configs: files::references(fields, FileKind::Config, journal),
         read_only: fields.boolean("read_only", journal).unwrap_or(false),
         init: fields.boolean("init", journal),
+        runtime: isolation::runtime(fields, journal),
         tty: fields.boolean("tty", journal).unwrap_or(false),
         stdin_open: fields.boolean("stdin_open", journal).unwrap_or(false),
         stop_signal: signal(fields, journal),

@@ -54,7 +54,7 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "annotations",
             LIST_OR_MAPPING,
-            Noted("`docker inspect` shows them; the hosts' engine acts on none, and is the only runtime"),
+            Noted("`docker inspect` shows them; the hosts' engine acts on none"),
             "Annotations of the container for its runtime",
         ),
         field(
@@ -271,7 +271,7 @@ pub(crate) static SERVICE: Object = Object {
             Applied,
             "What happens when its container ends: `no`, `always`, `on-failure[:N]`, `unless-stopped`",
         ),
-        field("runtime", Text, Applied, "Which runtime runs it: the hosts' own engine, also by the name `runc`"),
+        field("runtime", Text, Applied, "Which runtime runs it: the hosts' own engine, also by the name `runc`, or one that its host has in `runtimes` of `stackd.toml`"),
         field("scale", Integer, Applied, "How many tasks run, as `deploy.replicas`"),
         field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), Applied, "Secrets that it sees"),
         field(
