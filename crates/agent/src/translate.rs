@@ -46,10 +46,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
     let name = container_name(task, assigned);
     let placeholders = Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name };
     let fill = |text: &String| placeholders.fill(text);
-    let image = match &container.image.digest {
-        Some(digest) => digest.to_string(),
-        None => container.image.reference.clone(),
-    };
+    let image = pinned(&container.image);
     let mut labels: BTreeMap<String, String> =
         container.labels.iter().map(|(key, value)| (key.clone(), fill(value))).collect();
     labels.extend(own_labels(task, assigned));
@@ -172,6 +169,11 @@ pub fn described_volumes(task: TaskId, assigned: &AssignedTask, place: Place<'_>
     volumes
 }
 
+/// What an image is called on the host: by the digest that it is pinned to.
+fn pinned(image: &spec::Image) -> String {
+    image.digest.as_ref().map_or_else(|| image.reference.clone(), ToString::to_string)
+}
+
 /// What the container is called on its host: `shop_web.1.` and the task's id.
 pub(crate) fn container_name(task: TaskId, assigned: &AssignedTask) -> String {
     let key = &assigned.service;
@@ -225,6 +227,9 @@ fn container_mount(
             no_copy: *no_copy,
             subpath: subpath.clone(),
         },
+        MountSource::Image { image, subpath } => {
+            ContainerMountSource::Image { reference: pinned(image), subpath: subpath.clone() }
+        }
         MountSource::Tmpfs { size, mode, options } => {
             ContainerMountSource::Tmpfs { size: *size, mode: *mode, options: options.clone() }
         }

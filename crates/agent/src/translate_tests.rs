@@ -28,6 +28,9 @@ fn the_finer_limits_and_namespaces_reach_the_engine() {
             "mounts": [
                 {"target": "/srv", "source": {"bind": {"path": "/srv", "non_recursive": true}}},
                 {"target": "/run", "source": {"tmpfs": {"options": ["exec"]}}},
+                {"target": "/tools", "source": {"image": {
+                    "image": {"reference": "tools:1", "digest": format!("sha256:{}", "a".repeat(64))}, "subpath": "bin",
+                }}},
             ],
         },
         "resources": {"memory_limit_bytes": 1024},
@@ -58,6 +61,9 @@ fn the_finer_limits_and_namespaces_reach_the_engine() {
     assert_eq!(config.annotations["a"], "b");
     assert!(matches!(config.mounts[0].source, ContainerMountSource::Bind { non_recursive: true, .. }));
     assert!(matches!(&config.mounts[1].source, ContainerMountSource::Tmpfs { options, .. } if *options == ["exec"]));
+    let reference = format!("sha256:{}", "a".repeat(64));
+    let mounted = ContainerMountSource::Image { reference, subpath: Some("bin".to_owned()) };
+    assert_eq!(config.mounts[2].source, mounted);
 }
 
 #[test]

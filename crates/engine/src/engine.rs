@@ -11,6 +11,7 @@ mod copying;
 mod difference;
 mod execs;
 mod host_end;
+mod mounted_images;
 mod networking;
 mod shipping;
 mod streams;
@@ -353,9 +354,11 @@ impl Engine {
         let image = self.inner.roots.image(&config.image).await.map_err(root)?;
         crate::container::check(&id, &config, &image.defaults)
             .map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        let mounted_images = self.find_mounted(&config).await.map_err(root)?;
         let mut record = Record {
             id: id.clone(),
             config,
+            mounted_images,
             image_digest: image.digest.clone(),
             image: image.defaults,
             overlay: crate::container::OverlayDirectories {
@@ -395,6 +398,7 @@ impl Engine {
             begun.map_err(|source| CreateError::Record { id: id.clone(), source })?;
             crash_point!("create.begun");
             record.overlay = self.inner.roots.prepare(id.as_str(), &image.digest).await.map_err(root)?;
+            self.find_layers(&mut record.mounted_images).await.map_err(root)?;
             crash_point!("create.snapshot");
             self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })
         }
@@ -746,6 +750,7 @@ impl Engine {
             name: record.config.name.clone().unwrap_or_else(|| record.id.to_string()),
             labels,
             image_digest: record.image_digest.clone(),
+            mounted_images: mounted_images::digests(&record),
             config: record.config.clone(),
             created_at: record.created_at,
             state,

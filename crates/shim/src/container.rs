@@ -139,9 +139,10 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Re
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
     let filter = process::read_filter(&launch.process)?;
-    let sources = mounts::take_sources(&launch.mounts, &peers)?;
+    let mut sources = mounts::take_sources(&launch.mounts, &peers)?;
     drop(peers);
     mounts::leave_peers()?;
+    mounts::take_images(launch, &mut sources)?;
     let root = mounts::mount_root(&launch.root)?;
     mounts::furnish(root.as_fd(), launch, sources)?;
     let terminal = if launch.process.terminal { Some(open_terminal(root.as_fd())?) } else { None };

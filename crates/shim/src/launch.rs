@@ -156,6 +156,13 @@ pub enum MountSource {
         /// If it is an empty directory, first copy into it what the image has at the target.
         copy_up: bool,
     },
+    /// The files of an image, which nobody can write to.
+    Image {
+        /// Its layers, the topmost first; at least one.
+        lower: Vec<PathBuf>,
+        /// A path within the image, which it cannot leave.
+        subpath: Option<String>,
+    },
     /// What another container has at a path where only its shim can have mounted something.
     OfPeer {
         /// The other container.

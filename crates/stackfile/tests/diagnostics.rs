@@ -244,7 +244,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "refused_by_value",
-        "services: {a: {image: 'a:1', cgroup: hots, userns_mode: keep, volumes: [{type: image, source: x, target: /x}, {type: bind, source: /y, target: /y, bind: {recursive: readonly}}], pull_policy: daily, deploy: {mode: global-job, endpoint_mode: dnsrr, rollback_config: {order: start-first}}}}\n",
+        "services: {a: {image: 'a:1', cgroup: hots, userns_mode: keep, volumes: [{type: image, target: /x}, {type: image, source: 'X:1', target: /z}, {type: image, source: 'x:1', target: /w, image: {subpath: ../up}}, {type: bind, source: /y, target: /y, bind: {recursive: readonly}}], pull_policy: daily, deploy: {mode: global-job, endpoint_mode: dnsrr, rollback_config: {order: start-first}}}}\n",
     ),
     (
         "network_drivers",

@@ -154,13 +154,21 @@ impl Subject {
                     source: Some(String::new()),
                     ..MountPoint::default()
                 },
+                ContainerMountSource::Image { reference, .. } => MountPoint {
+                    typ: Some(MountPointTypeEnum::IMAGE),
+                    name: Some(reference.clone()),
+                    // It is at no path of the host.
+                    source: Some(self.container.mounted_images.get(&mount.target).cloned().unwrap_or_default()),
+                    propagation: Some("rprivate".to_owned()),
+                    ..MountPoint::default()
+                },
                 // With the image's own below.
                 ContainerMountSource::Volume { .. } => continue,
             };
             all.push(MountPoint {
                 destination: Some(mount.target.clone()),
                 mode: Some(String::new()),
-                rw: Some(!mount.read_only),
+                rw: Some(!mount.read_only && !matches!(mount.source, ContainerMountSource::Image { .. })),
                 ..point
             });
         }
@@ -592,7 +600,9 @@ fn binds(config: &EngineConfig) -> Vec<String> {
         let source = match &mount.source {
             ContainerMountSource::Bind { path, .. } => path.display().to_string(),
             ContainerMountSource::Volume { name: Some(name), .. } => name.clone(),
-            ContainerMountSource::Volume { name: None, .. } | ContainerMountSource::Tmpfs { .. } => return None,
+            ContainerMountSource::Volume { name: None, .. }
+            | ContainerMountSource::Tmpfs { .. }
+            | ContainerMountSource::Image { .. } => return None,
         };
         let mode = if mount.read_only { "ro" } else { "rw" };
         Some(format!("{source}:{}:{mode}", mount.target))

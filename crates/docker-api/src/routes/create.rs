@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use bollard_stubs::models::ContainerCreateResponse;
-use stack_engine::container::{ContainerId, CreateError};
+use stack_engine::container::{ContainerId, ContainerMountSource, CreateError};
 use stack_engine::image::Image;
 
 use super::exec::bytes;
@@ -68,6 +68,11 @@ impl Daemon {
             check_platform(&image, asked.image()?, wanted)?;
         }
         let creation = asked.clone().translate(&self.world(&asked, &image, between))?;
+        for mount in &creation.config.mounts {
+            if let ContainerMountSource::Image { reference, .. } = &mount.source {
+                self.engine.images().get(reference)?;
+            }
+        }
         for volume in &creation.volumes {
             self.engine.volumes().ensure(&volume.name, &volume.labels, None)?;
         }

@@ -12,6 +12,7 @@ mod copying;
 mod docker_py;
 mod happenings;
 mod hostile_copies;
+mod image_mounts;
 mod images;
 mod isolation;
 mod lifecycle;

@@ -377,6 +377,14 @@ pub enum ContainerMountSource {
         #[serde(default)]
         subpath: Option<String>,
     },
+    /// The files of an image, which cannot be written to.
+    Image {
+        /// A reference or a digest that the engine's images know.
+        reference: String,
+        /// A path within the image.
+        #[serde(default)]
+        subpath: Option<String>,
+    },
     /// Memory.
     Tmpfs {
         /// In bytes; half of the memory unless said otherwise.

@@ -1,5 +1,7 @@
 //! Root file systems from the engine's own images and snapshots.
 
+use std::path::PathBuf;
+
 use super::defaults::image_defaults;
 use super::roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
 use crate::image::ImageStore;
@@ -54,6 +56,15 @@ impl Roots for ImageRoots {
             // Held until the snapshot is there, which then keeps the layers itself.
             let _lease = images.lease(&image.digest).map_err(|error| refused(what.clone(), true, error))?;
             snapshots.prepare(&id, &image).map(Into::into).map_err(|error| refused(what, true, error))
+        }))
+    }
+
+    fn layers<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<Vec<PathBuf>, RootError>> {
+        let (images, snapshots, digest) = (self.images.clone(), self.snapshots.clone(), digest.to_owned());
+        let what = format!("find the layers of the image {digest}");
+        Box::pin(blocking(what.clone(), move || {
+            let image = images.get(&digest).map_err(|error| refused(what, true, error))?;
+            Ok(snapshots.read_only(&image))
         }))
     }
 

@@ -131,6 +131,11 @@ impl Launcher {
                 read_only: false,
             },
             volumes: found,
+            images: record
+                .mounted_images
+                .iter()
+                .map(|mounted| (mounted.target.clone(), mounted.layers.clone()))
+                .collect(),
             devices,
             network_files: Some(match &config.network_mode {
                 // With the network come its names.

@@ -49,6 +49,8 @@ pub trait Roots: Send + Sync {
     fn image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<RootImage, RootError>>;
     /// Makes a container's overlay, or finds it. The image stays on the host while the overlay is there.
     fn prepare<'a>(&'a self, id: &'a str, digest: &'a str) -> BoxFuture<'a, Result<OverlayDirectories, RootError>>;
+    /// The layers of an image, the topmost first and at least one, to be mounted without a container's own.
+    fn layers<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<Vec<PathBuf>, RootError>>;
     /// Removes a container's overlay. Nothing there is no error.
     fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), RootError>>;
 }

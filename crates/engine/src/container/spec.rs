@@ -77,6 +77,14 @@ pub enum SpecError {
         /// What was given.
         path: String,
     },
+    /// A path that must be relative is not.
+    #[error("{what} `{path}` must be a relative path, without `..`")]
+    Within {
+        /// Which path.
+        what: &'static str,
+        /// What was given.
+        path: String,
+    },
     /// There is no such capability.
     #[error("there is no capability `{name}`")]
     Capability {
@@ -197,6 +205,8 @@ pub struct Host<'a> {
     pub root: Root,
     /// Where volumes lie, in the order of the mounts that are volumes, the image's own after the configured ones.
     pub volumes: BTreeMap<String, PathBuf>,
+    /// The layers of the images that are mounted, by their targets.
+    pub images: BTreeMap<String, Vec<PathBuf>>,
     /// Devices that the configuration names, or all of the host's when privileged.
     pub devices: Vec<FoundDevice>,
     /// The container's directory on the host with `hosts`, `hostname` and `resolv.conf`; `None` leaves the image's.
@@ -286,6 +296,15 @@ fn absolute(what: &'static str, path: &str) -> Result<String, SpecError> {
     }
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     Ok(format!("/{}", parts.join("/")))
+}
+
+/// A path that must be below another one.
+fn within(what: &'static str, path: &str) -> Result<(), SpecError> {
+    let climbs = path.split('/').any(|part| part == "..");
+    if path.is_empty() || path.starts_with('/') || climbs || path.contains('\0') {
+        return Err(SpecError::Within { what, path: path.to_owned() });
+    }
+    Ok(())
 }
 
 fn limits(config: &ContainerConfig) -> Result<Vec<Limit>, SpecError> {
@@ -536,6 +555,11 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
             }
             ContainerMountSource::Tmpfs { options, .. } => {
                 tmpfs_options(&mount.target, options)?;
+            }
+            ContainerMountSource::Image { subpath, .. } => {
+                if let Some(subpath) = subpath {
+                    within("the subpath of an image", subpath)?;
+                }
             }
             ContainerMountSource::Volume { .. } => {}
         }

@@ -18,6 +18,7 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
             read_only: false,
         },
         volumes: BTreeMap::from([("/data".to_owned(), "/state/volumes/v/_data".into())]),
+        images: BTreeMap::new(),
         devices: vec![],
         network_files: Some("/state/containers/web".into()),
         cgroups: Cgroups::default(),

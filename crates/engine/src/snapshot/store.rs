@@ -156,6 +156,18 @@ impl Snapshots {
         Ok(mount)
     }
 
+    /// The directories that an image is made of by itself, the topmost first: an overlay of them cannot be written to. One
+    /// alone is the whole image.
+    #[must_use]
+    pub fn read_only(&self, image: &Image) -> Vec<PathBuf> {
+        let mut lower: Vec<_> = image.layers.iter().rev().cloned().collect();
+        if lower.len() < 2 {
+            // What says that something of a lower layer is not there means something in an overlay alone.
+            lower.push(self.empty.clone());
+        }
+        lower
+    }
+
     /// What to mount for a snapshot that was prepared earlier.
     ///
     /// # Errors

@@ -91,6 +91,10 @@ impl Roots for BusyboxImage {
         })
     }
 
+    fn layers<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<PathBuf>, RootError>> {
+        Box::pin(async move { Ok(vec![self.root.join("layers/upper"), self.root.join("layers/base")]) })
+    }
+
     fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), RootError>> {
         Box::pin(async move {
             let _ = fs::remove_dir_all(self.root.join("snapshots").join(id));

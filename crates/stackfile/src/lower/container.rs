@@ -23,7 +23,7 @@ use crate::tree::Value;
 
 /// The container; `None` when it has no image, which the journal says.
 pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Option<ContainerSpec> {
-    let image = image(fields, journal);
+    let image = image(fields, "image", journal);
     let (environment, environment_removed) = environment(fields, journal);
     let security = isolation::security(fields, context, journal);
     let network_mode = isolation::network_mode(fields, journal);
@@ -84,10 +84,11 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
     image.map(|_| spec)
 }
 
-fn image(fields: &Fields<'_>, journal: &mut Journal) -> Option<Image> {
-    let node = fields.node("image")?;
+/// The image that a key names.
+pub(super) fn image(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<Image> {
+    let node = fields.node(key)?;
     let reference = node.as_text()?.to_owned();
-    let path = fields.path.key("image");
+    let path = fields.path.key(key);
     if let Some(reason) = image_problem(&reference) {
         journal.push(
             Problem::new(

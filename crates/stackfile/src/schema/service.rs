@@ -28,10 +28,6 @@ const LINK_LOCAL: Support = Refused(
     "link-local addresses hold on one link, and a network here joins many hosts",
     "remove them: the name of the service leads to it, whatever its address",
 );
-const IMAGE_MOUNT: Support = Refused(
-    "a container has the files of one image",
-    "copy the files into the image (`COPY --from=OTHER`), or into a volume by a service that ends",
-);
 const MAC_ADDRESS: Support = Refused(
     "hosts derive the addresses of interfaces from the IP addresses, so that none has to ask the others for them",
     "remove it: give the only task of a service an `ipv4_address` where something must know it",
@@ -417,16 +413,16 @@ static MOUNT: Object = Object {
             "type",
             Shape::Choice(&["bind", "volume", "tmpfs", "cluster", "npipe", "image"]),
             Applied,
-            "`volume`, `bind` or `tmpfs`",
+            "`volume`, `bind`, `tmpfs` or `image`",
         ),
-        field("source", Text, Applied, "The name of the volume, or a path of the host"),
+        field("source", Text, Applied, "The name of the volume, a path of the host, or an image"),
         field("target", Text, Applied, "Where it is in the container"),
         field("read_only", Boolean, Applied, "Whether it is read-only"),
         field("consistency", Text, Applied, "For macOS; means nothing on Linux"),
         field("bind", Mapping(&BIND), Applied, "For the type `bind`"),
         field("volume", Mapping(&VOLUME_OPTIONS), Applied, "For the type `volume`"),
         field("tmpfs", Mapping(&TMPFS), Applied, "For the type `tmpfs`"),
-        field("image", Mapping(&IMAGE_OPTIONS), IMAGE_MOUNT, "For the type `image`"),
+        field("image", Mapping(&IMAGE_OPTIONS), Applied, "For the type `image`"),
     ],
 };
 
@@ -477,7 +473,7 @@ static IMAGE_OPTIONS: Object = Object {
     noun: "`image`",
     required: &[],
     extensions: true,
-    fields: &[field("subpath", Text, IMAGE_MOUNT, "A directory within the image")],
+    fields: &[field("subpath", Text, Applied, "A path within the image")],
 };
 
 static DEVICE: Object = Object {

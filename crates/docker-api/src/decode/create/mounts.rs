@@ -166,10 +166,22 @@ fn described(mount: &Mount, volumes: &mut Vec<NewVolume>) -> Result<ContainerMou
                 options: words.collect(),
             }
         }
-        MountTypeEnum::IMAGE | MountTypeEnum::NPIPE | MountTypeEnum::CLUSTER => {
+        MountTypeEnum::IMAGE => {
+            if source.is_empty() {
+                return Err(refuse("field Source must not be empty"));
+            }
+            // Docker takes any word for it, and what is mounted cannot be written to whatever it is.
+            let subpath = nonempty(mount.image_options.clone().unwrap_or_default().subpath);
+            let climbs = |path: &String| path.starts_with('/') || path.split('/').any(|part| part == "..");
+            if subpath.as_ref().is_some_and(climbs) {
+                return Err(refuse("the subpath of an image must be a relative path that stays within the image"));
+            }
+            ContainerMountSource::Image { reference: source, subpath }
+        }
+        MountTypeEnum::NPIPE | MountTypeEnum::CLUSTER => {
             return Err(CreationError::NotSupported { field: format!("a mount of the type `{kind}`") });
         }
-        MountTypeEnum::EMPTY => return Err(refuse("the type must be bind, volume or tmpfs")),
+        MountTypeEnum::EMPTY => return Err(refuse("the type must be bind, volume, tmpfs or image")),
     };
     Ok(ContainerMount { target, read_only: mount.read_only.unwrap_or(false), source })
 }

@@ -172,6 +172,16 @@ pub(super) fn chosen_mounts(
                 }
                 made
             }
+            ContainerMountSource::Image { subpath, .. } => Mount {
+                target,
+                source: MountSource::Image {
+                    lower: host.images.get(&mount.target).cloned().unwrap_or_default(),
+                    subpath: subpath.clone(),
+                },
+                // So that /proc/mounts and statvfs(3) say it, though it could not be written to anyway.
+                attributes: libc::MOUNT_ATTR_RDONLY,
+                propagation: Propagation::Private,
+            },
             ContainerMountSource::Volume { no_copy, subpath, .. } => Mount {
                 target,
                 source: MountSource::Bind {
