@@ -74,6 +74,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             .chain(file_mounts(task, assigned, place))
             .collect(),
         read_only: container.read_only,
+        storage_size: container.storage_size,
         init: container.init.unwrap_or(false),
         tty: container.tty,
         stdin_open: container.stdin_open,
@@ -203,6 +204,7 @@ fn file_mounts(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> impl 
             create_host_path: false,
             propagation: None,
             non_recursive: false,
+            writable_below: false,
         },
     })
 }
@@ -213,12 +215,15 @@ fn container_mount(
     fill: &dyn Fn(&String) -> String,
 ) -> ContainerMount {
     let source = match &mount.source {
-        MountSource::Bind { path, create_host_path, propagation, non_recursive } => ContainerMountSource::Bind {
-            path: fill(path).into(),
-            create_host_path: *create_host_path,
-            propagation: propagation.clone(),
-            non_recursive: *non_recursive,
-        },
+        MountSource::Bind { path, create_host_path, propagation, non_recursive, writable_below } => {
+            ContainerMountSource::Bind {
+                path: fill(path).into(),
+                create_host_path: *create_host_path,
+                propagation: propagation.clone(),
+                non_recursive: *non_recursive,
+                writable_below: *writable_below,
+            }
+        }
         MountSource::Volume { name, no_copy, subpath, labels: _ } => ContainerMountSource::Volume {
             // The planner wrote the full name of every named volume into the task.
             name: name

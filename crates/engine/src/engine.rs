@@ -245,7 +245,12 @@ impl Engine {
         networks.tell_to(events.clone());
         volumes.tell_to(events.clone());
         networks.publish_in(Arc::clone(names.directory()));
-        let loaded = records.load()?;
+        let mut loaded = records.load()?;
+        if loaded.records.iter().any(|record| record.config.storage_size.is_some())
+            && let Err(error) = roots.check_size_limit()
+        {
+            loaded.warnings.push(format!("the sizes of containers are not in force: {error}"));
+        }
         let filters = config.root.join("seccomp");
         crate::seccomp::sweep(&filters).map_err(|source| OpenError::Directory { path: filters.clone(), source })?;
         let launcher = Launcher {
@@ -354,6 +359,10 @@ impl Engine {
         let image = self.inner.roots.image(&config.image).await.map_err(root)?;
         crate::container::check(&id, &config, &image.defaults)
             .map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        self.check_realtime(&config.resources).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        if config.storage_size.is_some() {
+            self.inner.roots.check_size_limit().map_err(CreateError::SizeLimit)?;
+        }
         let mounted_images = self.find_mounted(&config).await.map_err(root)?;
         let mut record = Record {
             id: id.clone(),
@@ -397,7 +406,8 @@ impl Engine {
             let begun = self.inner.launcher.records.begin(&id);
             begun.map_err(|source| CreateError::Record { id: id.clone(), source })?;
             crash_point!("create.begun");
-            record.overlay = self.inner.roots.prepare(id.as_str(), &image.digest).await.map_err(root)?;
+            record.overlay =
+                self.inner.roots.prepare(id.as_str(), &image.digest, record.config.storage_size).await.map_err(root)?;
             self.find_layers(&mut record.mounted_images).await.map_err(root)?;
             crash_point!("create.snapshot");
             self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })

@@ -193,6 +193,9 @@ pub struct ContainerSpec {
     /// The root file system is mounted read-only.
     #[serde(default)]
     pub read_only: bool,
+    /// How many bytes it may write into its root file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_size: Option<u64>,
     /// A small init process reaps orphans and passes signals on. `None`: as the engine is configured.
     #[serde(default)]
     pub init: Option<bool>,
@@ -403,6 +406,9 @@ pub enum MountSource {
         /// Without what is mounted below it.
         #[serde(default, skip_serializing_if = "is_false")]
         non_recursive: bool,
+        /// Where it is read-only: what is mounted below it can be written to.
+        #[serde(default, skip_serializing_if = "is_false")]
+        writable_below: bool,
     },
     /// A named volume.
     Volume {

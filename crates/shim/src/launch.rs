@@ -138,6 +138,9 @@ pub struct Mount {
     pub source: MountSource,
     /// `MOUNT_ATTR_*` bits, see mount_setattr(2).
     pub attributes: u64,
+    /// The attributes are those of the mount itself, and not of what is mounted below its source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub topmost_only: bool,
     /// How mounts made later on either side travel.
     pub propagation: Propagation,
 }

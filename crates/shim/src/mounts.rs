@@ -219,7 +219,12 @@ fn mount_bind(
         Propagation::Slave => libc::MS_SLAVE,
         Propagation::Shared => 0,
     };
-    mount_setattr(source.tree.as_fd(), mount.attributes, propagation, recursive).during(step)?;
+    if mount.topmost_only {
+        mount_setattr(source.tree.as_fd(), 0, propagation, recursive).during(step)?;
+        mount_setattr(source.tree.as_fd(), mount.attributes, 0, false).during(step)?;
+    } else {
+        mount_setattr(source.tree.as_fd(), mount.attributes, propagation, recursive).during(step)?;
+    }
     move_mount(source.tree.as_fd(), target.as_fd()).during(step)
 }
 

@@ -240,7 +240,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "of_other_engines",
-        "services: {a: {image: 'a:1', gpus: all, runtime: kata, mac_address: '02:42:ac:11:65:43', storage_opt: {size: 1G}, annotations: {a: b}, provider: {type: x}, networks: {n: {link_local_ips: [169.254.1.1], driver_opts: {a: b}}}}}\nnetworks: {n: {internal: true, ipam: {driver: x, config: [{subnet: 10.5.0.0/16, gateway: 10.5.0.1}]}, driver_opts: {a: b}}}\n",
+        "services: {a: {image: 'a:1', gpus: all, runtime: kata, mac_address: '02:42:ac:11:65:43', storage_opt: {size: 0, inodes: 5}, annotations: {a: b}, provider: {type: x}, networks: {n: {link_local_ips: [169.254.1.1], driver_opts: {a: b}}}}}\nnetworks: {n: {internal: true, ipam: {driver: x, config: [{subnet: 10.5.0.0/16, gateway: 10.5.0.1}]}, driver_opts: {a: b}}}\n",
     ),
     (
         "refused_by_value",

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use bollard_stubs::models::ContainerCreateResponse;
 use stack_engine::container::{ContainerId, ContainerMountSource, CreateError};
 use stack_engine::image::Image;
+use stack_engine::volume::VolumeDescription;
 
 use super::exec::bytes;
 use crate::Daemon;
@@ -74,7 +75,15 @@ impl Daemon {
             }
         }
         for volume in &creation.volumes {
-            self.engine.volumes().ensure(&volume.name, &volume.labels, None)?;
+            let VolumeDescription { labels, options } = &volume.description;
+            if options.is_empty() {
+                self.engine.volumes().ensure(&volume.name, labels, None)?;
+            } else {
+                self.engine.volumes().create(&volume.name, labels, options)?;
+            }
+        }
+        for (target, description) in &creation.config.own_volumes {
+            description.check(target)?;
         }
         Ok(creation)
     }

@@ -11,6 +11,7 @@ mod compose;
 mod copying;
 mod docker_py;
 mod happenings;
+mod host_settings;
 mod hostile_copies;
 mod image_mounts;
 mod images;

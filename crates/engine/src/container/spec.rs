@@ -181,6 +181,22 @@ pub enum SpecError {
         /// The other.
         other: &'static str,
     },
+    /// The control group above a container's.
+    #[error(
+        "the control group `{parent}` cannot be the parent of a container's: expected names between `/`, without `.` and `..`"
+    )]
+    CgroupParent {
+        /// What was given.
+        parent: String,
+    },
+    /// More time than there is.
+    #[error("cpu real-time runtime cannot be higher than cpu real-time period")]
+    Realtime,
+    /// There is no time for real-time processes on this host.
+    #[error(
+        "Your kernel does not support CPU real-time scheduler: it needs control groups of version 1 and a kernel with CONFIG_RT_GROUP_SCHED, as version 2 has no such limit"
+    )]
+    NoRealtime,
     /// Something with a NUL byte in it.
     #[error("{what} has a NUL byte")]
     Nul {
@@ -526,7 +542,20 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
     for rule in &config.device_cgroup_rules {
         device_rule(rule)?;
     }
+    if let Some(parent) = &config.cgroup_parent {
+        let is_name =
+            |name: &str| !["", ".", ".."].contains(&name) && name.len() <= 255 && !name.contains(['\0', '\n']);
+        let names = parent.strip_prefix('/').unwrap_or(parent);
+        if parent.len() > 1024 || !names.trim_end_matches('/').split('/').all(is_name) {
+            return Err(SpecError::CgroupParent { parent: parent.chars().take(80).collect() });
+        }
+    }
     let resources = &config.resources;
+    if let (Some(runtime), Some(period)) = (resources.cpu_realtime_runtime_us, resources.cpu_realtime_period_us)
+        && runtime > period
+    {
+        return Err(SpecError::Realtime);
+    }
     if resources.cpu_limit_millis.is_some() && (resources.cpu_quota_us.is_some() || resources.cpu_period_us.is_some()) {
         return Err(SpecError::Conflict { one: "a number of processors", other: "a quota or period of their time" });
     }

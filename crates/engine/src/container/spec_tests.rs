@@ -97,6 +97,7 @@ fn a_container_that_asks_for_much() {
                     create_host_path: false,
                     propagation: Some("rslave".to_owned()),
                     non_recursive: false,
+                    writable_below: false,
                 },
             },
         ],
@@ -181,6 +182,7 @@ fn the_same_for_another_runtime() {
                 create_host_path: false,
                 propagation: Some("rslave".to_owned()),
                 non_recursive: false,
+                writable_below: false,
             },
         }],
         ..ContainerConfig::default()

@@ -246,8 +246,7 @@ impl Engine {
         for volume in volumes(id, config, &record.image) {
             let failed = |source| CopyError::Volume { id: id.clone(), source };
             let owner = volume.anonymous.then_some(id.as_str());
-            let data =
-                self.volumes().ensure(&volume.name, &std::collections::BTreeMap::new(), owner).map_err(failed)?;
+            let data = self.volumes().ensure_own(&volume.name, &volume.description, owner).map_err(failed)?;
             self.volumes().mount(&volume.name, user).map_err(failed)?;
             let asked = config.mounts.iter().find(|mount| mount.target == volume.target);
             let (subpath, no_copy) = match asked.map(|mount| &mount.source) {

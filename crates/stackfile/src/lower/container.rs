@@ -47,6 +47,7 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         secrets: files::references(fields, FileKind::Secret, journal),
         configs: files::references(fields, FileKind::Config, journal),
         read_only: fields.boolean("read_only", journal).unwrap_or(false),
+        storage_size: storage_size(fields, journal),
         init: fields.boolean("init", journal),
         tty: fields.boolean("tty", journal).unwrap_or(false),
         stdin_open: fields.boolean("stdin_open", journal).unwrap_or(false),
@@ -82,6 +83,40 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
     templates::check(fields, journal);
     isolation::fixed(fields, journal);
     image.map(|_| spec)
+}
+
+/// How much it may write into its root file system.
+fn storage_size(fields: &Fields<'_>, journal: &mut Journal) -> Option<u64> {
+    let options = fields.fields("storage_opt");
+    for (key, entry) in options.mapping.into_iter().flatten().filter(|(key, _)| *key != "size") {
+        journal.push(
+            Problem::new(
+                Code::Refused,
+                entry.key_place,
+                &options.path.key(key),
+                format!(
+                    "`storage_opt: {{{key}: …}}` is refused: hosts limit the size of root file systems and nothing else"
+                ),
+            )
+            .hint("remove it; the option is `size`, as in `storage_opt: {size: 10G}`"),
+        );
+    }
+    let size = options.size("size", journal)?;
+    if size == 0
+        && let Some(node) = options.node("size")
+    {
+        journal.push(
+            Problem::new(
+                Code::BadValue,
+                node.place,
+                &options.path.key("size"),
+                "nothing can be written to a size of 0",
+            )
+            .hint("write a size such as `10G`, or `read_only: true` for a container that writes nothing"),
+        );
+        return None;
+    }
+    Some(size)
 }
 
 /// The image that a key names.

@@ -152,20 +152,20 @@ fn bind(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Op
     }
     let options = fields.fields("bind");
     let recursive = options.node("recursive");
-    if let Some(node) = recursive
-        && matches!(node.as_text(), Some("writable" | "readonly"))
+    let word = recursive.and_then(Node::as_text);
+    if let (Some(node), Some(word @ ("writable" | "readonly"))) = (recursive, word)
+        && fields.boolean("read_only", journal) != Some(true)
     {
         journal.push(
             Problem::new(
-                Code::Refused,
+                Code::Conflict,
                 node.place,
                 &options.path.key("recursive"),
                 format!(
-                    "`recursive: {}` is refused: `read_only` is about the mount itself, and not about what is below it",
-                    node.quoted().trim_matches('`')
+                    "`recursive: {word}` is about what is mounted below something read-only, and this mount is not"
                 ),
             )
-            .hint("leave it out, or write `disabled` to leave out what is mounted below the directory"),
+            .hint("add `read_only: true`, or leave it out"),
         );
     }
     let propagation = options.text("propagation", journal).filter(|propagation| !propagation.is_empty());
@@ -179,7 +179,9 @@ fn bind(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Op
         path: crate::paths::clean(&source),
         create_host_path: options.boolean("create_host_path", journal).unwrap_or(true),
         propagation,
-        non_recursive: recursive.and_then(Node::as_text) == Some("disabled"),
+        non_recursive: word == Some("disabled"),
+        // All that is below something read-only is read-only too, unless this is said.
+        writable_below: word == Some("writable"),
     })
 }
 

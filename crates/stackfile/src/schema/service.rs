@@ -283,11 +283,8 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "storage_opt",
             FREE,
-            Refused(
-                "the root file systems of containers share the file system of their host, which gives none of them a size",
-                "put what grows on a `tmpfs` with a size or on a volume",
-            ),
-            "Options of its root file system",
+            Applied,
+            "`size`: how much it may write, on hosts whose file system has project quotas (XFS with `pquota`, ext4 with `prjquota`)",
         ),
         field("sysctls", LIST_OR_MAPPING, Applied, "Kernel parameters of its namespaces"),
         field("tmpfs", TEXT_OR_LIST, Applied, "File systems in memory"),
@@ -437,7 +434,7 @@ static BIND: Object = Object {
             "recursive",
             Shape::Choice(&["enabled", "disabled", "writable", "readonly"]),
             Applied,
-            "Whether what is mounted below it comes along: `enabled`",
+            "Whether what is mounted below it comes along: `enabled`, `disabled`, or along and `writable` or `readonly` where it is read-only",
         ),
         field(
             "selinux",
