@@ -60,9 +60,7 @@ fn the_files_of_an_image_are_seen_in_another_ones_container() {
         assert_eq!(seen, "hello from another image\n");
 
         // What is wrong is said as Docker says it.
-        let refused = async |mount: &str| {
-            fails(&served, &["run", "--rm", "--pull", "never", "--mount", mount, "made:1", "true"]).await
-        };
+        let refused = async |mount: &str| fails(&served, &["run", "--rm", "--mount", mount, "made:1", "true"]).await;
         let error = refused("type=image,source=absent:9,target=/t").await;
         assert!(error.contains("No such image: absent:9"), "{error}");
         let error = refused("type=image,source=tools:1,target=/t,image-subpath=share/nothing").await;
