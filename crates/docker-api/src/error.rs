@@ -455,7 +455,7 @@ impl ApiError {
             Self::Change(error) => match error {
                 ChangeError::Missing { .. } => StatusCode::NOT_FOUND,
                 ChangeError::AutoRemove { .. } => StatusCode::CONFLICT,
-                ChangeError::Device { .. } => StatusCode::BAD_REQUEST,
+                ChangeError::Device { .. } | ChangeError::Spec { .. } => StatusCode::BAD_REQUEST,
                 ChangeError::Limit { source, .. } if source.is_refused_value() => StatusCode::BAD_REQUEST,
                 ChangeError::Limit { .. } | ChangeError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
@@ -551,7 +551,7 @@ impl ApiError {
             Self::NameTaken { .. } => StatusCode::CONFLICT,
             Self::NoSuchNetwork { .. } | Self::Platform { .. } | Self::NoSuchExec { .. } => StatusCode::NOT_FOUND,
             Self::Create(error) => match error {
-                CreateError::Id(_) | CreateError::Spec { .. } => StatusCode::BAD_REQUEST,
+                CreateError::Id(_) | CreateError::Spec { .. } | CreateError::SizeLimit(_) => StatusCode::BAD_REQUEST,
                 CreateError::Exists { .. } | CreateError::NameTaken { .. } => StatusCode::CONFLICT,
                 CreateError::Root { .. } | CreateError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },

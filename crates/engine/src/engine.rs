@@ -11,6 +11,7 @@ mod copying;
 mod difference;
 mod execs;
 mod host_end;
+mod mounted_images;
 mod networking;
 mod shipping;
 mod streams;
@@ -246,7 +247,12 @@ impl Engine {
         networks.tell_to(events.clone());
         volumes.tell_to(events.clone());
         networks.publish_in(Arc::clone(names.directory()));
-        let loaded = records.load()?;
+        let mut loaded = records.load()?;
+        if loaded.records.iter().any(|record| record.config.storage_size.is_some())
+            && let Err(error) = roots.check_size_limit()
+        {
+            loaded.warnings.push(format!("the sizes of containers are not in force: {error}"));
+        }
         let filters = config.root.join("seccomp");
         crate::seccomp::sweep(&filters).map_err(|source| OpenError::Directory { path: filters.clone(), source })?;
         let launcher = Launcher {
@@ -363,9 +369,15 @@ impl Engine {
         crate::container::check(&id, &config, &image.defaults)
             .map_err(|source| CreateError::Spec { id: id.clone(), source })?;
         self.inner.launcher.runtime(&id, &config).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        self.check_realtime(&config.resources).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        if config.storage_size.is_some() {
+            self.inner.roots.check_size_limit().map_err(CreateError::SizeLimit)?;
+        }
+        let mounted_images = self.find_mounted(&config).await.map_err(root)?;
         let mut record = Record {
             id: id.clone(),
             config,
+            mounted_images,
             image_digest: image.digest.clone(),
             image: image.defaults,
             overlay: crate::container::OverlayDirectories {
@@ -404,7 +416,9 @@ impl Engine {
             let begun = self.inner.launcher.records.begin(&id);
             begun.map_err(|source| CreateError::Record { id: id.clone(), source })?;
             crash_point!("create.begun");
-            record.overlay = self.inner.roots.prepare(id.as_str(), &image.digest).await.map_err(root)?;
+            record.overlay =
+                self.inner.roots.prepare(id.as_str(), &image.digest, record.config.storage_size).await.map_err(root)?;
+            self.find_layers(&mut record.mounted_images).await.map_err(root)?;
             crash_point!("create.snapshot");
             self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })
         }
@@ -756,6 +770,7 @@ impl Engine {
             name: record.config.name.clone().unwrap_or_else(|| record.id.to_string()),
             labels,
             image_digest: record.image_digest.clone(),
+            mounted_images: mounted_images::digests(&record),
             config: record.config.clone(),
             created_at: record.created_at,
             state,

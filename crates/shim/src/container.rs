@@ -143,9 +143,10 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Re
         // Its command line is the shim's, and names a directory of the host.
         syscalls::set_command_line(c"init").during(|| "name the init process".to_owned())?;
     }
-    let sources = mounts::take_sources(&launch.mounts, &peers)?;
+    let mut sources = mounts::take_sources(&launch.mounts, &peers)?;
     drop(peers);
     mounts::leave_peers()?;
+    mounts::take_images(launch, &mut sources)?;
     let root = mounts::mount_root(&launch.root)?;
     mounts::furnish(root.as_fd(), launch, sources)?;
     let terminal = if launch.process.terminal { Some(open_terminal(root.as_fd())?) } else { None };

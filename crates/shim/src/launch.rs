@@ -158,6 +158,9 @@ pub struct Mount {
     pub source: MountSource,
     /// `MOUNT_ATTR_*` bits, see mount_setattr(2).
     pub attributes: u64,
+    /// The attributes are those of the mount itself, and not of what is mounted below its source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub topmost_only: bool,
     /// How mounts made later on either side travel.
     pub propagation: Propagation,
 }
@@ -175,6 +178,13 @@ pub enum MountSource {
         recursive: bool,
         /// If it is an empty directory, first copy into it what the image has at the target.
         copy_up: bool,
+    },
+    /// The files of an image, which nobody can write to.
+    Image {
+        /// Its layers, the topmost first; at least one.
+        lower: Vec<PathBuf>,
+        /// A path within the image, which it cannot leave.
+        subpath: Option<String>,
     },
     /// What another container has at a path where only its shim can have mounted something.
     OfPeer {

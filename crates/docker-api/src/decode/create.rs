@@ -18,6 +18,7 @@ use stack_engine::container::{
     Container, ContainerConfig, ContainerId, Healthcheck, Logging, Resources, RestartPolicy, TerminalSize,
 };
 use stack_engine::network::NetworkRecord;
+use stack_engine::volume::VolumeDescription;
 
 pub use self::networking::{endpoint, endpoint_between};
 use crate::error::ApiError;
@@ -192,13 +193,13 @@ impl World {
     }
 }
 
-/// A volume that is made with labels if it is not there.
+/// A volume that is made if it is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVolume {
     /// Which.
     pub name: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels, and what it is of.
+    pub description: VolumeDescription,
 }
 
 /// What is to be made.

@@ -182,8 +182,13 @@ fn mounts_in_all_their_forms() {
     assert_eq!(creation.config.mounts.len(), 7, "the volume at /data is the directory: {:?}", creation.config.mounts);
     assert!(find("/data").read_only);
     let propagation = Some("rslave".to_owned());
-    let bind =
-        ContainerMountSource::Bind { path: "/srv".into(), create_host_path: true, propagation, non_recursive: false };
+    let bind = ContainerMountSource::Bind {
+        path: "/srv".into(),
+        create_host_path: true,
+        propagation,
+        non_recursive: false,
+        writable_below: false,
+    };
     assert_eq!(find("/data").source, bind);
     assert!(creation.warnings[0].contains("`Z`"), "{:?}", creation.warnings);
     assert!(matches!(find("/named").source, ContainerMountSource::Volume { no_copy: true, .. }));
@@ -194,7 +199,7 @@ fn mounts_in_all_their_forms() {
     assert!(matches!(find("/host").source, ContainerMountSource::Bind { non_recursive: true, .. }));
     let names: Vec<&str> = creation.volumes.iter().map(|volume| volume.name.as_str()).collect();
     assert_eq!(names, ["labelled", "named"]);
-    assert_eq!(creation.volumes[0].labels, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+    assert_eq!(creation.volumes[0].description.labels, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
 
     let from = host(json!({"VolumesFrom": ["db:ro"]})).mounts;
     assert_eq!((from[0].target.as_str(), from[0].read_only), ("/var/lib/db", true));
@@ -208,7 +213,11 @@ fn mounts_in_all_their_forms() {
     assert_eq!(refused(json!({"Binds": ["a:b:c:d"]})).0, 400);
     assert_eq!(refused(json!({"Binds": ["/a:/"]})).0, 400);
     assert_eq!(refused(json!({"VolumesFrom": ["nobody"]})).0, 404);
-    assert_eq!(refused(json!({"Mounts": [{"Type": "image", "Source": "x", "Target": "/x"}]})).0, 501);
+    assert_eq!(refused(json!({"Mounts": [{"Type": "cluster", "Source": "x", "Target": "/x"}]})).0, 501);
+    let image = json!({"Type": "image", "Source": "x:1", "Target": "/x", "ImageOptions": {"Subpath": "a/b"}});
+    let source = host(json!({"Mounts": [image]})).mounts.remove(0).source;
+    let subpath = Some("a/b".to_owned());
+    assert_eq!(source, ContainerMountSource::Image { reference: "x:1".to_owned(), subpath });
     assert_eq!(refused(json!({"Mounts": [{"Type": "bind", "Source": "x", "Target": "/x"}]})).0, 400);
     assert_eq!(
         refused(json!({"Mounts": [{"Type": "bind", "Source": "/x", "Target": "/x", "TmpfsOptions": {}}]})).0,
@@ -292,6 +301,14 @@ fn isolation_and_limits() {
         (json!({"Runtime": "kata"}), 400),
         (json!({"CgroupnsMode": "strange"}), 400),
         (json!({"KernelMemory": 5}), 501),
+        (json!({"StorageOpt": {"size": "1g", "inodes": "5"}}), 400),
+        (json!({"StorageOpt": {"size": "0"}}), 400),
+        (json!({"StorageOpt": {"size": "1.2.3g"}}), 400),
+        (json!({"StorageOpt": {"size": "5 parsecs"}}), 400),
+        (json!({"CpuRealtimeRuntime": 9, "CpuRealtimePeriod": 8}), 400),
+        (json!({"Mounts": [{"Type": "image", "Target": "/t"}]}), 400),
+        (json!({"Mounts": [{"Type": "image", "Source": "a", "Target": "/t", "ImageOptions": {"Subpath": "/x"}}]}), 400),
+        (json!({"Mounts": [{"Type": "image", "Source": "a", "Target": "/t", "VolumeOptions": {}}]}), 400),
         (json!({"ShmSize": -1}), 400),
         (json!({"OomScoreAdj": 2000}), 400),
         (json!({"RestartPolicy": {"Name": "always"}, "AutoRemove": true}), 400),
@@ -299,6 +316,27 @@ fn isolation_and_limits() {
     ] {
         let (found, text) = refused(wrong.clone());
         assert_eq!(found, status, "{wrong}: {text}");
+    }
+}
+
+#[test]
+fn sizes_are_read_as_docker_reads_them() {
+    for (text, bytes) in [
+        ("1024", 1024),
+        ("10G", 10 << 30),
+        ("1.5gb", 3 << 29),
+        ("512 MiB", 512 << 20),
+        ("7k", 7 << 10),
+        ("2TB", 2 << 40),
+        ("3b", 3),
+    ] {
+        let config = host(json!({"StorageOpt": {"size": text}}));
+        assert_eq!(config.storage_size, Some(bytes), "{text}");
+    }
+    assert_eq!(host(json!({"StorageOpt": {}})).storage_size, None);
+    for wrong in ["", "g", "ib", "-5", "1e9", "9999999p", "1gg"] {
+        let (status, _) = refused(json!({"HostConfig": {"StorageOpt": {"size": wrong}}}));
+        assert_eq!(status, 400, "{wrong}");
     }
 }
 

@@ -154,13 +154,21 @@ impl Subject {
                     source: Some(String::new()),
                     ..MountPoint::default()
                 },
+                ContainerMountSource::Image { reference, .. } => MountPoint {
+                    typ: Some(MountPointTypeEnum::IMAGE),
+                    name: Some(reference.clone()),
+                    // It is at no path of the host.
+                    source: Some(self.container.mounted_images.get(&mount.target).cloned().unwrap_or_default()),
+                    propagation: Some("rprivate".to_owned()),
+                    ..MountPoint::default()
+                },
                 // With the image's own below.
                 ContainerMountSource::Volume { .. } => continue,
             };
             all.push(MountPoint {
                 destination: Some(mount.target.clone()),
                 mode: Some(String::new()),
-                rw: Some(!mount.read_only),
+                rw: Some(!mount.read_only && !matches!(mount.source, ContainerMountSource::Image { .. })),
                 ..point
             });
         }
@@ -557,6 +565,10 @@ fn host_config(subject: &Subject) -> HostConfig {
         ),
         runtime: Some(config.runtime.clone().unwrap_or_else(|| "stack".to_owned())),
         cpu_quota: Some(resources.cpu_quota_us.map_or(0, signed)),
+        cgroup_parent: Some(config.cgroup_parent.clone().unwrap_or_default()),
+        cpu_realtime_runtime: Some(resources.cpu_realtime_runtime_us.map_or(0, signed)),
+        cpu_realtime_period: Some(resources.cpu_realtime_period_us.map_or(0, signed)),
+        storage_opt: config.storage_size.map(|size| HashMap::from([("size".to_owned(), size.to_string())])),
         cpu_period: Some(resources.cpu_period_us.map_or(0, signed)),
         memory_swappiness: resources.swappiness.map(signed),
         oom_kill_disable: Some(resources.oom_kill_disable),
@@ -592,7 +604,9 @@ fn binds(config: &EngineConfig) -> Vec<String> {
         let source = match &mount.source {
             ContainerMountSource::Bind { path, .. } => path.display().to_string(),
             ContainerMountSource::Volume { name: Some(name), .. } => name.clone(),
-            ContainerMountSource::Volume { name: None, .. } | ContainerMountSource::Tmpfs { .. } => return None,
+            ContainerMountSource::Volume { name: None, .. }
+            | ContainerMountSource::Tmpfs { .. }
+            | ContainerMountSource::Image { .. } => return None,
         };
         let mode = if mount.read_only { "ro" } else { "rw" };
         Some(format!("{source}:{}:{mode}", mount.target))

@@ -6,8 +6,9 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use bollard_stubs::models::ContainerCreateResponse;
-use stack_engine::container::{ContainerId, CreateError};
+use stack_engine::container::{ContainerId, ContainerMountSource, CreateError};
 use stack_engine::image::Image;
+use stack_engine::volume::VolumeDescription;
 
 use super::exec::bytes;
 use crate::Daemon;
@@ -68,8 +69,21 @@ impl Daemon {
             check_platform(&image, asked.image()?, wanted)?;
         }
         let creation = asked.clone().translate(&self.world(&asked, &image, between)).map_err(needed)?;
+        for mount in &creation.config.mounts {
+            if let ContainerMountSource::Image { reference, .. } = &mount.source {
+                self.engine.images().get(reference).map_err(|error| needed(error.into()))?;
+            }
+        }
         for volume in &creation.volumes {
-            self.engine.volumes().ensure(&volume.name, &volume.labels, None)?;
+            let VolumeDescription { labels, options } = &volume.description;
+            if options.is_empty() {
+                self.engine.volumes().ensure(&volume.name, labels, None)?;
+            } else {
+                self.engine.volumes().create(&volume.name, labels, options)?;
+            }
+        }
+        for (target, description) in &creation.config.own_volumes {
+            description.check(target)?;
         }
         Ok(creation)
     }

@@ -113,6 +113,9 @@ pub enum CreateError {
         /// Why.
         source: RootError,
     },
+    /// The file system of the host cannot limit what a container writes.
+    #[error(transparent)]
+    SizeLimit(RootError),
     /// The disk.
     #[error("could not record container {id}")]
     Record {
@@ -129,7 +132,7 @@ impl CreateError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Id(_) | Self::Exists { .. } | Self::NameTaken { .. } | Self::Spec { .. } => false,
-            Self::Root { source, .. } => source.retryable,
+            Self::Root { source, .. } | Self::SizeLimit(source) => source.retryable,
             Self::Record { .. } => true,
         }
     }
@@ -498,6 +501,14 @@ pub enum ChangeError {
         id: ContainerId,
         /// Why.
         source: Box<StartError>,
+    },
+    /// A limit that no container of this host can have.
+    #[error("the limits of container {id} could not be changed")]
+    Spec {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: SpecError,
     },
     /// The kernel refuses a limit.
     #[error("the limits of container {id} could not be changed")]

@@ -102,7 +102,7 @@ impl Launcher {
             let owner = volume.anonymous.then_some(id.as_str());
             let data = self
                 .volumes
-                .ensure(&volume.name, &std::collections::BTreeMap::new(), owner)
+                .ensure_own(&volume.name, &volume.description, owner)
                 .map_err(|source| StartError::Volume { id: id.clone(), source })?;
             self.volumes
                 .mount(&volume.name, id.as_str())
@@ -122,7 +122,8 @@ impl Launcher {
             self.filter(config, capabilities).map_err(|source| StartError::Filter { id: id.clone(), source })?;
         let rules = spec::device_rules(config, &devices);
         let resources = with_device_numbers(id, &config.resources)?;
-        let plan = cgroup::plan(&self.hierarchies, id.as_str(), &resources, &rules);
+        let groups = cgroup::place(&self.hierarchies, config.cgroup_parent.as_deref());
+        let plan = cgroup::plan(&groups, id.as_str(), &resources, &rules);
         let state = self.records.directory(id);
         let run = self.run_directory(id);
         let host = Host {
@@ -134,6 +135,11 @@ impl Launcher {
                 read_only: false,
             },
             volumes: found,
+            images: record
+                .mounted_images
+                .iter()
+                .map(|mounted| (mounted.target.clone(), mounted.layers.clone()))
+                .collect(),
             devices,
             network_files: Some(match &config.network_mode {
                 // With the network come its names.
@@ -179,10 +185,12 @@ impl Launcher {
     }
 
     /// Puts other limits in force for a container that runs.
-    pub fn limit(&self, id: &ContainerId, resources: &Resources) -> Result<(), ChangeError> {
+    pub fn limit(&self, record: &Record, resources: &Resources) -> Result<(), ChangeError> {
+        let id = &record.id;
         let resources = with_device_numbers(id, resources)
             .map_err(|source| ChangeError::Device { id: id.clone(), source: Box::new(source) })?;
-        let plan = cgroup::plan_change(&self.hierarchies, id.as_str(), &resources);
+        let groups = cgroup::place(&self.hierarchies, record.config.cgroup_parent.as_deref());
+        let plan = cgroup::plan_change(&groups, id.as_str(), &resources);
         cgroup::change(&plan).map_err(|source| ChangeError::Limit { id: id.clone(), source })
     }
 

@@ -43,7 +43,7 @@ pub(crate) use image_roots::ImageRoots;
 pub(crate) use launch::{Launched, Launcher, full_text as text_of, guest_names, name_client};
 pub(crate) use phases::Phases;
 pub(crate) use probe::Prober;
-pub(crate) use record::{Record, RecordedState, Records, exit_status, is_own_want};
+pub(crate) use record::{MountedImage, Record, RecordedState, Records, exit_status, is_own_want};
 pub use restart::RestartPolicy;
 pub(crate) use restart::pause_after;
 pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
@@ -69,6 +69,8 @@ pub struct Container {
     pub labels: std::collections::BTreeMap<String, String>,
     /// Of the image's manifest.
     pub image_digest: String,
+    /// Of the manifests of images that are mounted in it, by where they are mounted.
+    pub mounted_images: std::collections::BTreeMap<String, String>,
     /// As it was asked for.
     pub config: ContainerConfig,
     /// Milliseconds since the Unix epoch.
@@ -91,6 +93,19 @@ pub struct Container {
     pub restarting: bool,
     /// What could not be had on this host and is done without.
     pub notes: Vec<String>,
+}
+
+impl Container {
+    /// The images that it needs, by their digests: the one that it was made of, and those that are mounted in it.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.image_digest.as_str()).chain(self.mounted_images.values().map(String::as_str))
+    }
+
+    /// Whether it needs the image with this digest.
+    #[must_use]
+    pub fn needs_image(&self, digest: &str) -> bool {
+        self.images().any(|own| own == digest)
+    }
 }
 
 /// Where a container is in its life.

@@ -237,7 +237,7 @@ fn mounts(launch: &Launch) -> Result<Vec<Value>, OciError> {
 fn mount(mount: &Mount) -> Result<Value, OciError> {
     let mut options: Vec<String> = Vec::new();
     let (kind, source) = match &mount.source {
-        MountSource::Bind { subpath: Some(_), .. } => {
+        MountSource::Bind { subpath: Some(_), .. } | MountSource::Image { subpath: Some(_), .. } => {
             return Err(OciError::Subpath { target: mount.target.clone() });
         }
         MountSource::Bind { path, recursive, .. } => {
@@ -251,6 +251,19 @@ fn mount(mount: &Mount) -> Result<Value, OciError> {
                 .to_owned(),
             );
             ("bind", path.to_string_lossy().into_owned())
+        }
+        MountSource::Image { lower, subpath: None } => {
+            let layers: Vec<String> = lower.iter().map(|layer| layer.to_string_lossy().into_owned()).collect();
+            match layers.as_slice() {
+                [single] => {
+                    options.push("bind".to_owned());
+                    ("bind", single.clone())
+                }
+                several => {
+                    options.push(format!("lowerdir={}", several.join(":")));
+                    ("overlay", "overlay".to_owned())
+                }
+            }
         }
         MountSource::OfPeer { peer, path } => {
             options.push("bind".to_owned());

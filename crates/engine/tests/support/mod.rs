@@ -76,7 +76,16 @@ impl Roots for BusyboxImage {
         })
     }
 
-    fn prepare<'a>(&'a self, id: &'a str, _: &'a str) -> BoxFuture<'a, Result<OverlayDirectories, RootError>> {
+    fn check_size_limit(&self) -> Result<(), RootError> {
+        Err(RootError { what: "no sizes here".to_owned(), retryable: false, source: None })
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        id: &'a str,
+        _: &'a str,
+        _: Option<u64>,
+    ) -> BoxFuture<'a, Result<OverlayDirectories, RootError>> {
         Box::pin(async move {
             let snapshot = self.root.join("snapshots").join(id);
             let overlay = OverlayDirectories {
@@ -89,6 +98,10 @@ impl Roots for BusyboxImage {
             }
             Ok(overlay)
         })
+    }
+
+    fn layers<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<PathBuf>, RootError>> {
+        Box::pin(async move { Ok(vec![self.root.join("layers/upper"), self.root.join("layers/base")]) })
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), RootError>> {

@@ -34,6 +34,8 @@ pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &Wor
         cpuset_mems: set("memory nodes", "cpuset mems", host.cpuset_mems.as_ref(), &world.online.memory_nodes)?,
         pids: host.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|&limit| limit > 0),
         cpu_quota_us: host.cpu_quota.and_then(|quota| u64::try_from(quota).ok()).filter(|&quota| quota > 0),
+        cpu_realtime_runtime_us: positive("HostConfig.CpuRealtimeRuntime", host.cpu_realtime_runtime)?,
+        cpu_realtime_period_us: positive("HostConfig.CpuRealtimePeriod", host.cpu_realtime_period)?,
         cpu_period_us: period(host.cpu_period)?,
         oom_kill_disable: host.oom_kill_disable.unwrap_or(false),
         blkio_weight: blkio_weight(host.blkio_weight)?,
@@ -41,6 +43,13 @@ pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &Wor
         blkio_throttles: throttles(host)?,
         ..memory(host)?
     };
+    let resources = &config.resources;
+    let realtime = resources.cpu_realtime_runtime_us.zip(resources.cpu_realtime_period_us);
+    if realtime.is_some_and(|(runtime, period)| runtime > period) {
+        return Err(CreationError::Rule("cpu real-time runtime cannot be higher than cpu real-time period"));
+    }
+    config.cgroup_parent = nonempty(host.cgroup_parent.clone());
+    config.storage_size = storage_size(host)?;
     config.devices = devices(host)?;
     config.device_cgroup_rules = host.device_cgroup_rules.clone().unwrap_or_default();
     for limit in host.ulimits.iter().flatten() {
@@ -61,6 +70,46 @@ pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &Wor
     )
     .filter(|&score| score != 0);
     Ok(())
+}
+
+/// How much it may write. Of Docker's options of its storage drivers there is the size alone.
+fn storage_size(host: &HostConfig) -> Result<Option<u64>, CreationError> {
+    let mut size = None;
+    for (option, value) in host.storage_opt.iter().flatten() {
+        if !option.eq_ignore_ascii_case("size") {
+            return Err(invalid(
+                "HostConfig.StorageOpt",
+                option,
+                "unknown option: the only one is `size`, as in `size=10G`",
+            ));
+        }
+        let bytes = bytes(value).filter(|bytes| *bytes > 0);
+        size = Some(bytes.ok_or_else(|| {
+            invalid("HostConfig.StorageOpt size", value, "expected a number of bytes above 0, such as `10G` or `512m`")
+        })?);
+    }
+    Ok(size)
+}
+
+/// A number of bytes as Docker has them: `10G`, `1.5gb`, `512 MiB`, each unit 1024 times the one before.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let factor = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
+        "" if unit != "i" && unit != "ib" => 1.0,
+        "k" => 1024.0,
+        "m" => 1_048_576.0,
+        "g" => 1_073_741_824.0,
+        "t" => 1_099_511_627_776.0,
+        "p" => 1_125_899_906_842_624.0,
+        _ => return None,
+    };
+    let bytes = number.parse::<f64>().ok()? * factor;
+    // Exact where it fits: nothing has more bytes than 2 to the power of 53.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within what the type can hold")]
+    (bytes.is_finite() && (0.0..9.0e15).contains(&bytes)).then_some(bytes as u64)
 }
 
 /// The limits of a container that is there, with those that are named in place of its own.
@@ -98,6 +147,8 @@ pub(super) fn changed(host: &HostConfig, now: &Resources, world: &World) -> Resu
         made.cpu_period_us = asked.cpu_period_us.or(now.cpu_period_us);
     }
     made.cpu_shares = asked.cpu_shares.or(made.cpu_shares);
+    made.cpu_realtime_runtime_us = asked.cpu_realtime_runtime_us.or(made.cpu_realtime_runtime_us);
+    made.cpu_realtime_period_us = asked.cpu_realtime_period_us.or(made.cpu_realtime_period_us);
     made.cpuset_cpus = asked.cpuset_cpus.or(made.cpuset_cpus);
     made.cpuset_mems = asked.cpuset_mems.or(made.cpuset_mems);
     made.memory_bytes = asked.memory_bytes.or(made.memory_bytes);
@@ -114,10 +165,7 @@ pub(super) fn changed(host: &HostConfig, now: &Resources, world: &World) -> Resu
 /// What no Linux container of this daemon can have.
 fn refuse(host: &HostConfig) -> Result<(), CreationError> {
     let is_set = |number: Option<i64>| number.unwrap_or(0) != 0;
-    without(host.cgroup_parent.as_ref().is_some_and(|parent| !parent.is_empty()), "HostConfig.CgroupParent")?;
-    without(is_set(host.cpu_realtime_period) || is_set(host.cpu_realtime_runtime), "HostConfig.CpuRealtimeRuntime")?;
     without(host.device_requests.as_ref().is_some_and(|asked| !asked.is_empty()), "HostConfig.DeviceRequests")?;
-    without(host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()), "HostConfig.StorageOpt")?;
     let for_windows = [host.cpu_count, host.cpu_percent, host.io_maximum_iops, host.io_maximum_bandwidth];
     if for_windows.into_iter().any(is_set) {
         return Err(CreationError::Rule(
