@@ -16,6 +16,7 @@ mod images;
 mod isolation;
 mod lifecycle;
 mod logging;
+mod macvlan;
 mod networks;
 mod served;
 mod usage;
