@@ -584,12 +584,16 @@ impl ApiError {
 
 fn network_status(error: &NetworkError) -> StatusCode {
     match error {
-        NetworkError::Name { .. } | NetworkError::Settings { .. } => StatusCode::BAD_REQUEST,
+        NetworkError::Name { .. } | NetworkError::Settings { .. } | NetworkError::NoParent { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        NetworkError::NoSuchLinks { .. } => StatusCode::NOT_IMPLEMENTED,
         NetworkError::Exists { .. } => StatusCode::CONFLICT,
         NetworkError::Missing { .. } => StatusCode::NOT_FOUND,
         NetworkError::NoSubnet { .. }
         | NetworkError::NoSubnet6 { .. }
         | NetworkError::BridgeTaken { .. }
+        | NetworkError::ParentTaken { .. }
         | NetworkError::Overlap { .. }
         | NetworkError::InUse { .. } => StatusCode::FORBIDDEN,
         NetworkError::Record { .. } | NetworkError::Setting { .. } | NetworkError::Kernel { .. } => {
@@ -604,10 +608,12 @@ fn endpoint_status(error: &network::AttachError) -> StatusCode {
         AttachError::Id { .. }
         | AttachError::NetworkTwice { .. }
         | AttachError::OutsideSubnet { .. }
+        | AttachError::NoMac { .. }
         | AttachError::NoIpv6 { .. } => StatusCode::BAD_REQUEST,
-        AttachError::AddressTaken { .. } | AttachError::Connected { .. } | AttachError::NotConnected { .. } => {
-            StatusCode::FORBIDDEN
-        }
+        AttachError::AddressTaken { .. }
+        | AttachError::ForOne { .. }
+        | AttachError::Connected { .. }
+        | AttachError::NotConnected { .. } => StatusCode::FORBIDDEN,
         AttachError::AlreadyAttached { .. } | AttachError::NotAttached { .. } => StatusCode::CONFLICT,
         AttachError::Network(error) => network_status(error),
         AttachError::PortsWithoutNetwork { .. }

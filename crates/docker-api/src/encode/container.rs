@@ -200,15 +200,24 @@ fn unattached() -> EndpointSettings {
     }
 }
 
+/// The identifier of an interface: of its link-layer address, or of its own where that is the host's.
+pub(super) fn endpoint_id(endpoint: &Endpoint) -> String {
+    if endpoint.mac.is_empty() {
+        identifier("endpoint", &endpoint.address.to_string())
+    } else {
+        identifier("endpoint", &endpoint.mac)
+    }
+}
+
 fn endpoint(found: &Endpoint, network_id: String, aliases: Option<Vec<String>>) -> EndpointSettings {
     EndpointSettings {
         network_id: Some(network_id),
-        endpoint_id: Some(identifier("endpoint", &found.mac)),
+        endpoint_id: Some(endpoint_id(found)),
         mac_address: Some(found.mac.clone()),
-        gateway: Some(found.gateway.to_string()),
+        gateway: Some(if found.routes_by_interface { String::new() } else { found.gateway.to_string() }),
         ip_address: Some(found.address.addr().to_string()),
         ip_prefix_len: Some(i64::from(found.address.prefix_len())),
-        ipv6_gateway: found.ipv6.map(|part| part.gateway.to_string()),
+        ipv6_gateway: found.ipv6.filter(|_| !found.routes_by_interface).map(|part| part.gateway.to_string()),
         global_ipv6_address: found.ipv6.map(|part| part.net.addr().to_string()),
         global_ipv6_prefix_len: found.ipv6.map(|part| i64::from(part.net.prefix_len())),
         gw_priority: Some(found.priority),

@@ -18,6 +18,7 @@ mod images;
 mod isolation;
 mod lifecycle;
 mod logging;
+mod macvlan;
 mod networks;
 mod served;
 mod usage;

@@ -342,7 +342,10 @@ impl Launcher {
             crash_point!("start.names");
             name_servers.push(NAME_SERVER.into());
         }
-        let gateways = attachment.leading().into_iter().map(|endpoint| endpoint.gateway);
+        // The host is no neighbour of a container whose link is on one of its own.
+        let by_bridges = attachment.leading().into_iter().chain(&attachment.endpoints);
+        let by_bridges = by_bridges.filter(|endpoint| self.networks.is_bridge(&endpoint.network));
+        let gateways = by_bridges.map(|endpoint| endpoint.gateway);
         let own = attachment.endpoints.iter().flat_map(Endpoint::addresses);
         Ok(Surroundings {
             addresses: own.chain(overlays.iter().flat_map(|endpoint| endpoint.own_addresses())).collect(),
