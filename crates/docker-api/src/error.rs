@@ -490,6 +490,8 @@ impl ApiError {
                 StartError::Container { .. }
                 | StartError::Volume { .. }
                 | StartError::Filter { .. }
+                | StartError::AppArmor { .. }
+                | StartError::Cdi { .. }
                 | StartError::Cgroup { .. }
                 | StartError::Network { .. }
                 | StartError::Between { .. }
@@ -542,7 +544,7 @@ impl ApiError {
             Self::NameTaken { .. } => StatusCode::CONFLICT,
             Self::NoSuchNetwork { .. } | Self::Platform { .. } | Self::NoSuchExec { .. } => StatusCode::NOT_FOUND,
             Self::Create(error) => match error {
-                CreateError::Id(_) | CreateError::Spec { .. } => StatusCode::BAD_REQUEST,
+                CreateError::Id(_) | CreateError::Spec { .. } | CreateError::AppArmor { .. } => StatusCode::BAD_REQUEST,
                 CreateError::Exists { .. } | CreateError::NameTaken { .. } => StatusCode::CONFLICT,
                 CreateError::Root { .. } | CreateError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },

@@ -63,6 +63,7 @@ struct File {
     hostname: Option<String>,
     shim: Option<PathBuf>,
     cgroup_parent: Option<String>,
+    cdi_directories: Option<Vec<PathBuf>>,
     insecure_registries: BTreeSet<String>,
     registry_mirrors: BTreeMap<String, Vec<String>>,
     registry_authorities: Vec<PathBuf>,
@@ -121,6 +122,8 @@ pub struct Configuration {
     pub shim: PathBuf,
     /// The cgroup below which containers have theirs.
     pub cgroup_parent: Option<String>,
+    /// Where devices are described; the last goes before the others.
+    pub cdi_directories: Vec<PathBuf>,
     /// How images are fetched.
     pub registry: stack_engine::image::RegistryConfig,
     /// How networks are made.
@@ -173,6 +176,14 @@ pub enum ConfigurationError {
         above: u8,
         /// The second.
         down_to: u8,
+    },
+    /// A directory is wrong.
+    #[error("{}: `cdi_directories` has `{}`: expected absolute paths", path.display(), directory.display())]
+    Directory {
+        /// In which file.
+        path: PathBuf,
+        /// What it is.
+        directory: PathBuf,
     },
     /// A port is wrong.
     #[error("{}: `encryption.port` is {port}: expected 1024 to 65534, as the next one is used, too", path.display())]
@@ -269,6 +280,11 @@ impl Configuration {
         if after < Duration::from_secs(5) {
             return Err(ConfigurationError::Rotation { path: path.to_owned() });
         }
+        let usual = || stack_engine::cdi::DIRECTORIES.map(PathBuf::from).to_vec();
+        let cdi_directories = file.cdi_directories.unwrap_or_else(usual);
+        if let Some(directory) = cdi_directories.iter().find(|directory| !directory.is_absolute()) {
+            return Err(ConfigurationError::Directory { path: path.to_owned(), directory: directory.clone() });
+        }
         let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), stack_api::DEFAULT_PORT);
         Ok(Self {
             state_directory: arguments.state_dir.or(file.state_dir).unwrap_or_else(|| "/var/lib/stack".into()),
@@ -278,6 +294,7 @@ impl Configuration {
             hostname: file.hostname,
             shim: arguments.shim.or(file.shim).unwrap_or_else(|| beside_this_program("stack-shim")),
             cgroup_parent: file.cgroup_parent,
+            cdi_directories,
             registry,
             network,
             images,
@@ -325,6 +342,8 @@ mod tests {
     fn what_is_no_setting_is_refused_with_its_place() {
         let error = read("state_dir = \"/a\"\nstat_dir = \"/b\"", &[]).expect_err("refused").to_string();
         assert!(error.contains("stat_dir") && error.contains("line 2"), "{error}");
+        let error = read("cdi_directories = [\"/etc/cdi\", \"cdi\"]", &[]).expect_err("refused").to_string();
+        assert!(error.ends_with("`cdi_directories` has `cdi`: expected absolute paths"), "{error}");
         let error = read("node_timeout = \"soon\"", &[]).expect_err("refused").to_string();
         assert!(error.contains("node_timeout") && error.contains("soon"), "{error}");
     }

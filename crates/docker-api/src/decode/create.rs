@@ -58,6 +58,14 @@ pub enum CreationError {
         /// So many.
         processors: u32,
     },
+    /// Nobody gives such devices.
+    #[error("could not select device driver \"{driver}\" with capabilities: [{capabilities}]")]
+    DeviceDriver {
+        /// Who was asked for.
+        driver: String,
+        /// What the device must be able to do, as Docker shows it.
+        capabilities: String,
+    },
     /// A relative path where a volume's name or an absolute path must be.
     #[error(
         "\"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
@@ -77,6 +85,7 @@ impl CreationError {
             | Self::Conflict { .. }
             | Self::Rule(_)
             | Self::Processors { .. }
+            | Self::DeviceDriver { .. }
             | Self::VolumeName { .. } => StatusCode::BAD_REQUEST,
         }
     }

@@ -3,15 +3,14 @@
 
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
-use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Namespaces, Process, Propagation};
+use stack_shim::launch::{
+    DeviceKind, Hook, Launch, Mount, MountSource, Namespaces, Process, Propagation, RUNTIME_VERSION,
+};
 
 use super::capability;
 use super::config::{BlkioLimit, Resources};
 use crate::cgroup::DeviceRule;
 use crate::seccomp::{Action, Comparison, Filter};
-
-/// The version of the specification that is written.
-const VERSION: &str = "1.2.0";
 
 /// What such a document cannot say.
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +71,13 @@ pub fn runtime_spec(
         })
         .collect();
     let document = json!({
-        "ociVersion": VERSION,
+        "ociVersion": RUNTIME_VERSION,
         "root": { "path": launch.root.mountpoint, "readonly": launch.root.read_only },
         "process": process(launch)?,
         "hostname": launch.hostname,
         "domainname": launch.domainname,
         "mounts": mounts,
+        "hooks": hooks(&launch.hooks),
         "linux": {
             "namespaces": namespaces(launch),
             "sysctl": launch.sysctls,
@@ -89,6 +89,15 @@ pub fn runtime_spec(
         },
     });
     Ok(serde_json::from_value(document)?)
+}
+
+fn hooks(hooks: &[Hook]) -> Option<Value> {
+    let hook = |hook: &Hook| {
+        json!({
+            "path": hook.path, "args": hook.arguments, "env": hook.environment, "timeout": hook.timeout_seconds,
+        })
+    };
+    (!hooks.is_empty()).then(|| json!({ "createContainer": hooks.iter().map(hook).collect::<Vec<_>>() }))
 }
 
 fn number(name: &str) -> Result<u32, OciError> {
@@ -120,6 +129,7 @@ fn process(launch: &Launch) -> Result<Value, OciError> {
         "rlimits": limits,
         "noNewPrivileges": process.no_new_privileges,
         "oomScoreAdj": process.oom_score_adj,
+        "apparmorProfile": process.confinement.as_ref().map(|confinement| &confinement.profile),
     }))
 }
 
