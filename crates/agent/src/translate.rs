@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use stack_engine::container::{
-    BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerMount, ContainerMountSource, DeviceMapping,
-    Healthcheck, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit,
+    AppArmorChoice, BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerMount, ContainerMountSource,
+    DeviceMapping, Healthcheck, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit,
 };
 use stack_engine::network::{PortBinding, Protocol};
 use stack_model::limits::{BlockLimitKind, FineLimits};
@@ -91,6 +91,11 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             spec::SeccompProfile::Unconfined => SeccompChoice::Unconfined,
             spec::SeccompProfile::Custom(profile) => SeccompChoice::Custom(profile.clone()),
         },
+        apparmor: match &container.apparmor {
+            spec::AppArmorProfile::Default => AppArmorChoice::Default,
+            spec::AppArmorProfile::Unconfined => AppArmorChoice::Unconfined,
+            spec::AppArmorProfile::Named(name) => AppArmorChoice::Profile(name.clone()),
+        },
         devices: container
             .devices
             .iter()
@@ -100,6 +105,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
                 permissions: device.permissions.clone(),
             })
             .collect(),
+        cdi_devices: container.cdi_devices.clone(),
         device_cgroup_rules: container.device_cgroup_rules.clone(),
         masked_paths: container.system_paths_unconfined.then(Vec::new),
         read_only_paths: container.system_paths_unconfined.then(Vec::new),

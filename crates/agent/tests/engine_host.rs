@@ -64,6 +64,7 @@ async fn conforms(root: PathBuf, cgroup: &str) {
             run: root.join("run"),
             shim: programs().join("stack-shim"),
             cgroup_parent: Path::new("/").join(cgroup),
+            cdi_directories: Vec::new(),
             shim_patience: ContainersConfig::SHIM_PATIENCE,
             runtimes: stack_engine::container::Runtimes::new(),
         },

@@ -487,9 +487,7 @@ impl ApiError {
                 StartError::Spec { .. }
                 | StartError::Runtime { .. }
                 | StartError::MountSource { .. }
-                | StartError::Device { .. } => {
-                    StatusCode::BAD_REQUEST
-                }
+                | StartError::Device { .. } => StatusCode::BAD_REQUEST,
                 // A network that was there when the container was made.
                 StartError::Network { source: network::AttachError::Network(NetworkError::Missing { .. }), .. } => {
                     StatusCode::NOT_FOUND
@@ -499,6 +497,8 @@ impl ApiError {
                 StartError::Container { .. }
                 | StartError::Volume { .. }
                 | StartError::Filter { .. }
+                | StartError::AppArmor { .. }
+                | StartError::Cdi { .. }
                 | StartError::Cgroup { .. }
                 | StartError::Network { .. }
                 | StartError::Between { .. }
@@ -551,7 +551,10 @@ impl ApiError {
             Self::NameTaken { .. } => StatusCode::CONFLICT,
             Self::NoSuchNetwork { .. } | Self::Platform { .. } | Self::NoSuchExec { .. } => StatusCode::NOT_FOUND,
             Self::Create(error) => match error {
-                CreateError::Id(_) | CreateError::Spec { .. } | CreateError::SizeLimit(_) => StatusCode::BAD_REQUEST,
+                CreateError::Id(_)
+                | CreateError::Spec { .. }
+                | CreateError::AppArmor { .. }
+                | CreateError::SizeLimit(_) => StatusCode::BAD_REQUEST,
                 CreateError::Exists { .. } | CreateError::NameTaken { .. } => StatusCode::CONFLICT,
                 CreateError::Root { .. } | CreateError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },

@@ -37,6 +37,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stack_shim::protocol::{Request, Response};
 use tokio::sync::watch;
 
+use crate::apparmor::AppArmor;
 use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, EventKind, ExecCommand, ExecError, ExecId,
@@ -72,6 +73,8 @@ pub struct ContainersConfig {
     pub shim: PathBuf,
     /// The control group above the containers'. Relative: below the groups of this process.
     pub cgroup_parent: PathBuf,
+    /// Where devices are described (Container Device Interface); the last goes before the others. Empty: nowhere.
+    pub cdi_directories: Vec<PathBuf>,
     /// How long the shim of a container that ran may take to answer an engine that has just come.
     pub shim_patience: Duration,
     /// Other runtimes, by the names that containers call them.
@@ -255,7 +258,12 @@ impl Engine {
         }
         let filters = config.root.join("seccomp");
         crate::seccomp::sweep(&filters).map_err(|source| OpenError::Directory { path: filters.clone(), source })?;
+        let apparmor = tokio::task::spawn_blocking(AppArmor::open)
+            .await
+            .map_err(|error| OpenError::Directory { path: filters.clone(), source: io::Error::other(error) })?;
         let launcher = Launcher {
+            apparmor,
+            cdi_directories: config.cdi_directories.clone().into(),
             between: Arc::default(),
             program,
             hierarchies,
@@ -292,7 +300,38 @@ impl Engine {
     pub fn warnings(&self) -> Vec<String> {
         let mut all = locked(&self.inner.warnings).clone();
         all.extend(self.log_troubles());
+        all.extend(self.inner.launcher.apparmor.warning());
         all
+    }
+
+    /// Where devices are described by name.
+    #[must_use]
+    pub fn cdi_directories(&self) -> &[PathBuf] {
+        &self.inner.launcher.cdi_directories
+    }
+
+    /// AppArmor on this host.
+    #[must_use]
+    pub fn apparmor(&self) -> &AppArmor {
+        &self.inner.launcher.apparmor
+    }
+
+    /// The profile of AppArmor that a container's processes run under, or would if it were started: `unconfined` is none; empty
+    /// where the host has no AppArmor. Reads the disk.
+    #[must_use]
+    pub fn apparmor_profile(&self, container: &Container) -> String {
+        let (launcher, apparmor) = (&self.inner.launcher, self.apparmor());
+        match container.state {
+            ContainerState::Running { .. } => launcher.confinement_of(&container.id).map_or_else(
+                // It has ended meanwhile.
+                |_| apparmor.shown(&container.config),
+                |confinement| apparmor.shown_of(confinement.as_ref()),
+            ),
+            ContainerState::Created
+            | ContainerState::Starting
+            | ContainerState::Exited(_)
+            | ContainerState::Removing => apparmor.shown(&container.config),
+        }
     }
 
     /// The images.
@@ -373,6 +412,8 @@ impl Engine {
         if config.storage_size.is_some() {
             self.inner.roots.check_size_limit().map_err(CreateError::SizeLimit)?;
         }
+        let apparmor = &self.inner.launcher.apparmor;
+        apparmor.check(&config).map_err(|source| CreateError::AppArmor { id: id.clone(), source })?;
         let mounted_images = self.find_mounted(&config).await.map_err(root)?;
         let mut record = Record {
             id: id.clone(),

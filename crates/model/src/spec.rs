@@ -239,12 +239,18 @@ pub struct ContainerSpec {
     /// Which seccomp profile filters the system calls.
     #[serde(default)]
     pub seccomp: SeccompProfile,
+    /// Which profile of AppArmor confines its processes.
+    #[serde(default, skip_serializing_if = "AppArmorProfile::is_default")]
+    pub apparmor: AppArmorProfile,
     /// Nothing of `/proc` and `/sys` is hidden or kept from being written (`security_opt: systempaths=unconfined`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub system_paths_unconfined: bool,
     /// Host devices.
     #[serde(default)]
     pub devices: Vec<DeviceMapping>,
+    /// Devices that descriptions on the host say how to give (Container Device Interface): `vendor.com/class=name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cdi_devices: Vec<String>,
     /// Devices that may be used if the container has or makes a node for them: `c 10:* rwm`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub device_cgroup_rules: Vec<String>,
@@ -311,6 +317,25 @@ pub enum SeccompProfile {
     Unconfined,
     /// A profile in Docker's JSON form.
     Custom(String),
+}
+
+/// Which profile of AppArmor confines a container's processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum AppArmorProfile {
+    /// The engine's own where the host has AppArmor, none for a privileged container.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// The one of this name, which the host must have loaded.
+    Named(String),
+}
+
+impl AppArmorProfile {
+    fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
 }
 
 /// Which network namespace a container has.

@@ -13,7 +13,7 @@ use stack_shim::protocol::{Failure, FailureKind};
 
 use crate::failing::{During, failure};
 use crate::peer::Peers;
-use crate::{init, mounts, process, syscalls};
+use crate::{hooks, init, mounts, process, syscalls};
 
 /// What the first process tells the shim before its program runs. The socket's closing says that it does.
 #[derive(Debug, Serialize, Deserialize)]
@@ -149,6 +149,7 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Re
     mounts::take_images(launch, &mut sources)?;
     let root = mounts::mount_root(&launch.root)?;
     mounts::furnish(root.as_fd(), launch, sources)?;
+    hooks::run(launch)?;
     let terminal = if launch.process.terminal { Some(open_terminal(root.as_fd())?) } else { None };
     process::set_limits(&launch.process)?;
     if let Some(hostname) = &launch.hostname {
@@ -161,7 +162,7 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Re
     mounts::protect(root.as_fd(), launch)?;
     mounts::enter(root.as_fd())?;
     drop(root);
-    let prepared = process::prepare(&launch.process, filter)?;
+    let mut prepared = process::prepare(&launch.process, filter)?;
     let (controlling, peer) = match terminal {
         Some((controlling, peer)) => (Some(controlling), Some(peer)),
         None => (None, None),
@@ -171,7 +172,7 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Re
     wait_for_start(shim)?;
     connect(streams, peer)?;
     process::default_signals();
-    process::become_user(&launch.process, &prepared)?;
+    process::become_user(&launch.process, &mut prepared)?;
     Ok(prepared)
 }
 

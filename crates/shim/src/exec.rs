@@ -256,7 +256,7 @@ fn set_up(
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
-    let prepared = process::prepare(&request.process, filter)?;
+    let mut prepared = process::prepare(&request.process, filter)?;
     let mut terminal = None;
     if request.process.terminal {
         let root = File::open("/").during(|| "open the container's root".to_owned())?;
@@ -266,6 +266,6 @@ fn set_up(
     }
     container::connect(streams, terminal)?;
     process::default_signals();
-    process::become_user(&request.process, &prepared)?;
+    process::become_user(&request.process, &mut prepared)?;
     Ok(prepared)
 }

@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 
 /// The name of the launch document in the run directory.
 pub const LAUNCH_FILE: &str = "launch.json";
+/// The name of the file in the run directory that tells hooks, in the form of the OCI runtime specification, where the
+/// container's root is.
+pub const BUNDLE_FILE: &str = "config.json";
+/// The version of that specification.
+pub const RUNTIME_VERSION: &str = "1.2.0";
 /// The name of the shim's socket in the run directory.
 pub const SOCKET_FILE: &str = "shim.sock";
 /// The name of the file in the run directory that gets what the shim itself has to complain about.
@@ -34,6 +39,9 @@ pub struct Launch {
     pub mounts: Vec<Mount>,
     /// Nodes in `/dev`.
     pub devices: Vec<DeviceNode>,
+    /// Programs of the host to run when all file systems are mounted.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
     /// Symbolic links to make: path in the container, target.
     pub symlinks: Vec<(String, String)>,
     /// Paths that must not be seen.
@@ -237,6 +245,19 @@ pub struct DeviceNode {
     pub gid: u32,
 }
 
+/// A program of the host that is run while the container is made (`createContainer` of the OCI runtime specification).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Absolute, on the host.
+    pub path: String,
+    /// Its own name, and its arguments.
+    pub arguments: Vec<String>,
+    /// `KEY=value`; it has no others.
+    pub environment: Vec<String>,
+    /// It is killed, and the start fails, when it takes longer.
+    pub timeout_seconds: Option<u32>,
+}
+
 /// What a device node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceKind {
@@ -273,6 +294,28 @@ pub struct Process {
     pub terminal: bool,
     /// A compiled seccomp filter: an array of `struct sock_filter`.
     pub seccomp: Option<PathBuf>,
+    /// What AppArmor confines it by.
+    #[serde(default)]
+    pub confinement: Option<Confinement>,
+}
+
+/// A profile of AppArmor for a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Its name, which the kernel knows.
+    pub profile: String,
+    /// From when on.
+    pub moment: ConfinementMoment,
+}
+
+/// From when on a process is under its profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConfinementMoment {
+    /// Before it becomes its user. The profile must let it do that, and run its program. Unlike the other it does not make the
+    /// kernel forget that the process shall end with its parent.
+    Now,
+    /// With its program.
+    Program,
 }
 
 /// Capability sets as bit masks, bit N for the capability of number N (linux/capability.h).

@@ -4,10 +4,12 @@
 //! the listening socket. `stack-shim exec DIRECTORY` does so with one more process in a running container; `stack-shim exec`
 //! runs one for as long as its standard input, a connection, is open.
 
+mod confinement;
 mod connection;
 mod container;
 mod exec;
 mod failing;
+mod hooks;
 mod init;
 mod log_compression;
 mod log_files;

@@ -179,7 +179,8 @@ fn mount_filesystem(
     move_mount(tree.as_fd(), target.as_fd()).during(step)
 }
 
-fn new_filesystem(
+/// A file system of our own that is mounted nowhere yet.
+pub fn new_filesystem(
     kind: &str,
     source: &str,
     options: &[(String, Option<String>)],

@@ -12,6 +12,7 @@ use stack_shim::mount_calls;
 use stack_shim::protocol::{Failure, FailureKind};
 use stack_shim::root_path::{self, Links, Make};
 
+use crate::confinement::{self, Confiner};
 use crate::failing::{During, failure};
 use crate::syscalls;
 
@@ -25,6 +26,7 @@ pub struct Prepared {
     arguments: Vec<CString>,
     search: Vec<String>,
     filter: Option<Vec<u8>>,
+    confiner: Option<Confiner>,
     known_capabilities: u64,
 }
 
@@ -99,18 +101,23 @@ pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, F
         arguments: strings(&process.arguments)?,
         search,
         filter,
+        confiner: process.confinement.as_ref().map(confinement::open).transpose()?,
         identity,
         known_capabilities: syscalls::known_capabilities(),
     })
 }
 
 /// Gives up everything that the process shall not have.
-pub fn become_user(process: &Process, prepared: &Prepared) -> Result<(), Failure> {
+pub fn become_user(process: &Process, prepared: &mut Prepared) -> Result<(), Failure> {
     let step = |what: &str| {
         let what = what.to_owned();
         move || what
     };
     syscalls::forbid_dumping().during(step("forbid dumping"))?;
+    // While the filter and the user cannot be in its way.
+    if let (Some(confinement), Some(confiner)) = (&process.confinement, prepared.confiner.take()) {
+        confiner.apply(confinement)?;
+    }
     let filter = prepared.filter.as_ref();
     // Loading a filter needs CAP_SYS_ADMIN or no_new_privs: with the former it comes before the capabilities go.
     if let Some(filter) = filter.filter(|_| !process.no_new_privileges) {

@@ -65,6 +65,12 @@ pub fn close_from(first: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// A descriptor of a process of our own, which can be read from when that has ended.
+pub fn open_process(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers alone; the process is a child that was not waited for, so the number is still its own.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
 /// Leaves the session keyring of whoever started us, so that its keys are not shared with the container.
 pub fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;

@@ -64,6 +64,7 @@ struct File {
     hostname: Option<String>,
     shim: Option<PathBuf>,
     cgroup_parent: Option<String>,
+    cdi_directories: Option<Vec<PathBuf>>,
     insecure_registries: BTreeSet<String>,
     registry_mirrors: BTreeMap<String, Vec<String>>,
     registry_authorities: Vec<PathBuf>,
@@ -134,6 +135,8 @@ pub struct Configuration {
     pub cgroup_parent: Option<String>,
     /// Other programs that make containers, by the names that containers call them.
     pub runtimes: Runtimes,
+    /// Where devices are described; the last goes before the others.
+    pub cdi_directories: Vec<PathBuf>,
     /// How images are fetched.
     pub registry: stack_engine::image::RegistryConfig,
     /// How networks are made.
@@ -186,6 +189,14 @@ pub enum ConfigurationError {
         above: u8,
         /// The second.
         down_to: u8,
+    },
+    /// A directory is wrong.
+    #[error("{}: `cdi_directories` has `{}`: expected absolute paths", path.display(), directory.display())]
+    Directory {
+        /// In which file.
+        path: PathBuf,
+        /// What it is.
+        directory: PathBuf,
     },
     /// A port is wrong.
     #[error("{}: `encryption.port` is {port}: expected 1024 to 65534, as the next one is used, too", path.display())]
@@ -301,6 +312,11 @@ impl Configuration {
             }
             runtimes.insert(name, RuntimeProgram { program, arguments });
         }
+        let usual = || stack_engine::cdi::DIRECTORIES.map(PathBuf::from).to_vec();
+        let cdi_directories = file.cdi_directories.unwrap_or_else(usual);
+        if let Some(directory) = cdi_directories.iter().find(|directory| !directory.is_absolute()) {
+            return Err(ConfigurationError::Directory { path: path.to_owned(), directory: directory.clone() });
+        }
         let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), stack_api::DEFAULT_PORT);
         Ok(Self {
             state_directory: arguments.state_dir.or(file.state_dir).unwrap_or_else(|| "/var/lib/stack".into()),
@@ -311,6 +327,7 @@ impl Configuration {
             shim: arguments.shim.or(file.shim).unwrap_or_else(|| beside_this_program("stack-shim")),
             cgroup_parent: file.cgroup_parent,
             runtimes,
+            cdi_directories,
             registry,
             network,
             images,
@@ -358,6 +375,8 @@ mod tests {
     fn what_is_no_setting_is_refused_with_its_place() {
         let error = read("state_dir = \"/a\"\nstat_dir = \"/b\"", &[]).expect_err("refused").to_string();
         assert!(error.contains("stat_dir") && error.contains("line 2"), "{error}");
+        let error = read("cdi_directories = [\"/etc/cdi\", \"cdi\"]", &[]).expect_err("refused").to_string();
+        assert!(error.ends_with("`cdi_directories` has `cdi`: expected absolute paths"), "{error}");
         let error = read("node_timeout = \"soon\"", &[]).expect_err("refused").to_string();
         assert!(error.contains("node_timeout") && error.contains("soon"), "{error}");
     }

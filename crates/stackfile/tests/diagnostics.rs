@@ -101,7 +101,7 @@ const CASES: &[(&str, &str)] = &[
     ("bad_command_line", "services: {web: {image: 'nginx:1', command: \"echo 'hello\"}}\n"),
     (
         "bad_devices",
-        "services: {web: {image: 'nginx:1', devices: ['/dev/a:/dev/b:rw:x', '/dev/a:/dev/b:xyz', 'fuse', 'vendor.com/class=gpu']}}\n",
+        "services: {web: {image: 'nginx:1', devices: ['/dev/a:/dev/b:rw:x', '/dev/a:/dev/b:xyz', 'fuse', 'vendor.com/class=gpu', {source: 'vendor.com/class=gpu', permissions: r}, 'vendor.com/class=']}}\n",
     ),
     (
         "bad_constraints",
@@ -128,7 +128,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "bad_security_options",
-        "services: {web: {image: 'nginx:1', security_opt: [no-new-priviledges, 'seccomp=absent.json', 'seccomp=bad.json', 'apparmor=web']}}\n",
+        "services: {web: {image: 'nginx:1', security_opt: [no-new-priviledges, 'seccomp=absent.json', 'seccomp=bad.json', 'apparmor=', 'label=type:web_t']}}\n",
     ),
     (
         "bad_health_tests",

@@ -96,6 +96,14 @@ pub enum CreationError {
     /// There is no such option of a volume.
     #[error("invalid mode: {0}")]
     Mode(String),
+    /// Nobody gives such devices.
+    #[error("could not select device driver \"{driver}\" with capabilities: [{capabilities}]")]
+    DeviceDriver {
+        /// Who was asked for.
+        driver: String,
+        /// What the device must be able to do, as Docker shows it.
+        capabilities: String,
+    },
     /// A relative path where a volume's name or an absolute path must be.
     #[error(
         "\"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
@@ -122,6 +130,7 @@ impl CreationError {
             | Self::Runtime(_)
             | Self::MountKind(_)
             | Self::Mode(_)
+            | Self::DeviceDriver { .. }
             | Self::VolumeName { .. } => StatusCode::BAD_REQUEST,
         }
     }

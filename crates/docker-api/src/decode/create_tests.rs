@@ -1,5 +1,5 @@
 use serde_json::json;
-use stack_engine::container::{ContainerMountSource, NamespaceMode, NetworkMode, SeccompChoice};
+use stack_engine::container::{AppArmorChoice, ContainerMountSource, NamespaceMode, NetworkMode, SeccompChoice};
 
 use super::*;
 use crate::encode::samples::{container as sample, running};
@@ -286,6 +286,16 @@ fn isolation_and_limits() {
     assert!(host(json!({"IpcMode": "none"})).without_shm);
     assert_eq!(host(json!({"Runtime": "crun"})).runtime.as_deref(), Some("crun"));
     assert_eq!(host(json!({"Runtime": "runc"})).runtime, None, "the usual one by its usual name");
+    let confined = |option: &str| host(json!({"SecurityOpt": [option]})).apparmor;
+    assert_eq!(confined("apparmor=unconfined"), AppArmorChoice::Unconfined);
+    assert_eq!(confined("apparmor:web"), AppArmorChoice::Profile("web".to_owned()));
+    let named = json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["a.b/c=1", "a.b/c=0:1"], "Count": 0}]});
+    assert_eq!(host(named).cdi_devices, ["a.b/c=1", "a.b/c=0:1"]);
+    let gpu = json!({"HostConfig": {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu", "compute"]]}]}});
+    assert_eq!(
+        refused(gpu),
+        (400, "could not select device driver \"\" with capabilities: [[gpu compute]]".to_owned())
+    );
 
     let refused = |host: Value| refused(json!({"HostConfig": host}));
     for (wrong, status) in [
@@ -295,7 +305,11 @@ fn isolation_and_limits() {
         (json!({"NanoCpus": 5_000_000_000_i64}), 400),
         (json!({"NanoCpus": 1_000_000_000, "CpuQuota": 5}), 400),
         (json!({"SecurityOpt": ["colour=red"]}), 400),
-        (json!({"SecurityOpt": ["apparmor=mine"]}), 501),
+        (json!({"SecurityOpt": ["label=type:svirt_apache_t"]}), 501),
+        (json!({"DeviceRequests": [{"Driver": "nvidia", "Count": -1}]}), 400),
+        (json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["/dev/fuse"]}]}), 400),
+        (json!({"DeviceRequests": [{"Driver": "cdi", "Count": 2}]}), 400),
+        (json!({"DeviceRequests": [{"Driver": "cdi", "Options": {"a": "b"}}]}), 400),
         (json!({"PidMode": "private"}), 400),
         (json!({"UsernsMode": "private"}), 400),
         (json!({"Runtime": "kata"}), 400),

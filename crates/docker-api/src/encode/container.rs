@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use bollard_stubs::models::{
     ContainerConfig, ContainerInspectResponse, ContainerState as State, ContainerStateStatusEnum, ContainerSummary,
     ContainerSummaryHealth, ContainerSummaryHealthStatusEnum, ContainerSummaryHostConfig,
-    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitResponse, DeviceMapping, DriverData,
-    EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HealthcheckResult, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum, NetworkSettings,
-    PortBinding, PortMap, PortSummary, PortSummaryTypeEnum, ResourcesBlkioWeightDevice, ResourcesUlimits,
-    RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
+    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitResponse, DeviceMapping, DeviceRequest,
+    DriverData, EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HealthcheckResult,
+    HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum,
+    NetworkSettings, PortBinding, PortMap, PortSummary, PortSummaryTypeEnum, ResourcesBlkioWeightDevice,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
 };
 use stack_engine::container::{
-    BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState, ExitStatus, Health,
-    Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice, volumes,
+    AppArmorChoice, BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState,
+    ExitStatus, Health, Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice, volumes,
 };
 use stack_engine::network::{Attachment, Endpoint, Protocol};
 use stack_engine::overlay::OverlayEndpoint;
@@ -359,6 +359,9 @@ pub fn inspect(subject: &Subject) -> ContainerInspectResponse {
         restart_count: Some(i64::from(container.restarts)),
         driver: Some("overlay".to_owned()),
         platform: Some("linux".to_owned()),
+        // Nothing is labelled for SELinux.
+        mount_label: Some(String::new()),
+        process_label: Some(String::new()),
         host_config: Some(host_config(subject)),
         graph_driver: Some(DriverData { name: "overlay".to_owned(), data: HashMap::new() }),
         mounts: Some(subject.mounts()),
@@ -508,10 +511,19 @@ fn host_config(subject: &Subject) -> HostConfig {
         SeccompChoice::Unconfined => security.push("seccomp=unconfined".to_owned()),
         SeccompChoice::Custom(profile) => security.push(format!("seccomp={profile}")),
     }
+    match &config.apparmor {
+        AppArmorChoice::Default => {}
+        AppArmorChoice::Unconfined => security.push("apparmor=unconfined".to_owned()),
+        AppArmorChoice::Profile(name) => security.push(format!("apparmor={name}")),
+    }
     let devices = config.devices.iter().map(|device| DeviceMapping {
         path_on_host: Some(device.source.clone()),
         path_in_container: Some(device.target.clone()),
         cgroup_permissions: Some(device.permissions.clone()),
+    });
+    let named = (!config.cdi_devices.is_empty()).then(|| {
+        let ids = Some(config.cdi_devices.clone());
+        vec![DeviceRequest { driver: Some("cdi".to_owned()), device_ids: ids, ..DeviceRequest::default() }]
     });
     let ulimits = config.ulimits.iter().map(|(name, limit)| ResourcesUlimits {
         name: Some(name.clone()),
@@ -546,6 +558,7 @@ fn host_config(subject: &Subject) -> HostConfig {
         sysctls: Some(config.sysctls.clone().into_iter().collect()),
         init: Some(config.init),
         devices: Some(devices.collect()),
+        device_requests: named,
         ulimits: Some(ulimits.collect()),
         nano_cpus: Some(resources.cpu_limit_millis.map_or(0, |millis| signed(millis.saturating_mul(1_000_000)))),
         cpu_shares: Some(resources.cpu_shares.map_or(0, signed)),

@@ -1,8 +1,8 @@
 //! Pure. What the daemon says about itself and its host.
 
 use bollard_stubs::models::{
-    LocalNodeState, PluginsInfo, Runtime, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum,
-    SystemVersion, SystemVersionComponents, SystemVersionPlatform,
+    DeviceInfo, LocalNodeState, PluginsInfo, Runtime, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum,
+    SystemInfoCgroupVersionEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform,
 };
 
 use stack_engine::cgroup::Hierarchies;
@@ -22,6 +22,17 @@ pub struct Counts {
     pub running: usize,
     /// Images.
     pub images: usize,
+}
+
+/// What the host has that containers may be given or kept by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// AppArmor confines containers.
+    pub apparmor: bool,
+    /// Where devices are described by name.
+    pub cdi_directories: Vec<String>,
+    /// The devices that are described there.
+    pub devices: Vec<String>,
 }
 
 /// The architecture in Go's words, which Docker's clients compare images with.
@@ -72,6 +83,7 @@ pub fn info(
     counts: Counts,
     groups: &Hierarchies,
     others: &Runtimes,
+    hardware: Hardware,
     warnings: Vec<String>,
 ) -> SystemInfo {
     let others = others.iter().map(|(name, other)| {
@@ -136,7 +148,19 @@ pub fn info(
         // Containers go on when the daemon ends.
         live_restore_enabled: Some(true),
         init_binary: Some("stack-shim".to_owned()),
-        security_options: names(&["name=seccomp,profile=builtin"]),
+        security_options: if hardware.apparmor {
+            names(&["name=apparmor", "name=seccomp,profile=builtin"])
+        } else {
+            names(&["name=seccomp,profile=builtin"])
+        },
+        cdi_spec_dirs: Some(hardware.cdi_directories),
+        discovered_devices: Some(
+            hardware
+                .devices
+                .into_iter()
+                .map(|id| DeviceInfo { source: Some("cdi".to_owned()), id: Some(id) })
+                .collect(),
+        ),
         warnings: Some(warnings),
         ..SystemInfo::default()
     }
@@ -156,7 +180,17 @@ mod tests {
         let counts = Counts { containers: 3, running: 1, images: 4 };
         let crun = RuntimeProgram { program: "/usr/bin/crun".into(), arguments: vec!["--debug".to_owned()] };
         let others = Runtimes::from([("crun".to_owned(), crun)]);
-        let document = serde_json::to_value(info(&daemon, &host, counts, &groups, &others, vec!["careful".to_owned()])).unwrap();
+        let hardware = Hardware {
+            apparmor: true,
+            cdi_directories: vec!["/etc/cdi".to_owned()],
+            devices: vec!["vendor.com/device=0".to_owned()],
+        };
+        let document = info(&daemon, &host, counts, &groups, &others, hardware, vec!["careful".to_owned()]);
+        let document = serde_json::to_value(document).unwrap();
+        assert_eq!(document["CDISpecDirs"], serde_json::json!(["/etc/cdi"]));
+        let devices = serde_json::json!([{"Source": "cdi", "ID": "vendor.com/device=0"}]);
+        assert_eq!(document["DiscoveredDevices"], devices);
+        assert_eq!(document["SecurityOptions"], serde_json::json!(["name=apparmor", "name=seccomp,profile=builtin"]));
         assert_eq!((&document["ContainersStopped"], &document["Images"]), (&2.into(), &4.into()));
         assert_eq!((&document["CgroupVersion"], &document["NCPU"]), (&"2".into(), &2.into()));
         assert_eq!(document["MemoryLimit"], false);

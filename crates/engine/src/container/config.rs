@@ -161,12 +161,16 @@ pub struct ContainerConfig {
     pub no_new_privileges: bool,
     /// Which seccomp profile filters its system calls.
     pub seccomp: SeccompChoice,
+    /// Which profile of AppArmor confines its processes.
+    pub apparmor: AppArmorChoice,
     /// Paths that must not be seen, in place of the usual ones.
     pub masked_paths: Option<Vec<String>>,
     /// Paths that must not be written, in place of the usual ones.
     pub read_only_paths: Option<Vec<String>>,
     /// Host devices.
     pub devices: Vec<DeviceMapping>,
+    /// Devices that descriptions on the host say how to give (Container Device Interface): `vendor.com/class=name`.
+    pub cdi_devices: Vec<String>,
     /// Devices that may be used if the container has or makes a node for them: `c 10:* rwm`.
     pub device_cgroup_rules: Vec<String>,
     /// Resource limits of processes, by name without `RLIMIT_`, lower case: `nofile`.
@@ -301,6 +305,19 @@ pub enum SeccompChoice {
     Unconfined,
     /// A profile in Docker's JSON form.
     Custom(String),
+}
+
+/// Which profile of AppArmor confines a container's processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AppArmorChoice {
+    /// The engine's own where the host has AppArmor, none for a privileged container.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// The one of this name, which the host must have. Docker's default is understood as the engine's own.
+    Profile(String),
 }
 
 /// Which network namespace a container has.

@@ -9,6 +9,8 @@ use super::config::{ContainerId, ContainerIdError};
 use super::exec::ExecId;
 use super::roots::RootError;
 use super::spec::SpecError;
+use crate::apparmor::AppArmorError;
+use crate::cdi::CdiError;
 use crate::cgroup::CgroupError;
 use crate::dns::ServeError;
 use crate::network;
@@ -105,6 +107,14 @@ pub enum CreateError {
         /// Why.
         source: SpecError,
     },
+    /// The profile of AppArmor.
+    #[error("container {id} cannot be confined as it asks")]
+    AppArmor {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: AppArmorError,
+    },
     /// The image or the snapshot.
     #[error("no root file system for container {id}")]
     Root {
@@ -131,7 +141,9 @@ impl CreateError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Id(_) | Self::Exists { .. } | Self::NameTaken { .. } | Self::Spec { .. } => false,
+            Self::Id(_) | Self::Exists { .. } | Self::NameTaken { .. } | Self::Spec { .. } | Self::AppArmor { .. } => {
+                false
+            }
             Self::Root { source, .. } | Self::SizeLimit(source) => source.retryable,
             Self::Record { .. } => true,
         }
@@ -187,6 +199,14 @@ pub enum StartError {
         /// Why it cannot be looked at; `None`: it is no device.
         cause: Option<io::Error>,
     },
+    /// A device by its name.
+    #[error("container {id} did not get its devices")]
+    Cdi {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: CdiError,
+    },
     /// A volume.
     #[error("container {id} did not get its volumes")]
     Volume {
@@ -202,6 +222,14 @@ pub enum StartError {
         id: ContainerId,
         /// Why.
         source: FilterError,
+    },
+    /// The profile of AppArmor.
+    #[error("container {id} did not get its AppArmor profile")]
+    AppArmor {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: AppArmorError,
     },
     /// The control groups.
     #[error("container {id} did not get its control groups")]
@@ -291,7 +319,7 @@ pub enum StartError {
 
 impl StartError {
     /// Whether the same attempt may succeed later without a change of the configuration: the disk has room again, a port
-    /// is free again. A missing mount source or user, or a program that cannot be run, is for the user to correct.
+    /// is free again. A missing mount source, profile or user, or a program that cannot be run, is for the user to correct.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -300,10 +328,14 @@ impl StartError {
             | Self::Spec { .. }
             | Self::Runtime { .. }
             | Self::MountSource { .. }
-            | Self::Device { .. } => false,
+            | Self::Device { .. }
+            | Self::Cdi { .. } => false,
             Self::Volume { source, .. } => matches!(source, VolumeError::Disk { .. }),
             Self::Filter { source, .. } => matches!(source, FilterError::Keep { .. }),
             Self::Cgroup { source, .. } => !source.is_refused_value(),
+            Self::AppArmor { source, .. } => {
+                matches!(source, AppArmorError::Default { .. } | AppArmorError::List(_))
+            }
             Self::Network { .. }
             | Self::Between { .. }
             | Self::Overlay { .. }

@@ -110,7 +110,13 @@ pub(crate) fn request(
         return Err(refused(spec::SpecError::NoCommand { image: container.image.clone() }));
     }
     let filter = launcher.filter_of(&adjusted).map_err(|source| ExecError::Filter { id: id.clone(), source })?;
-    let mut process = spec::process(id, &adjusted, &record.image, config.arguments.clone(), filter).map_err(refused)?;
+    let confinement = launcher.confinement_beside(id).map_err(|source| ExecError::Shim {
+        id: id.clone(),
+        what: "read what confines the processes",
+        source,
+    })?;
+    let arguments = config.arguments.clone();
+    let mut process = spec::process(id, &adjusted, &record.image, arguments, filter, confinement).map_err(refused)?;
     process.make_working_dir = false;
     let runtime = match launcher.runtime(id, container).map_err(refused)? {
         Some(runtime) => {

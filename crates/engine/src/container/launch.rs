@@ -8,7 +8,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt}
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch, OciRuntime, Root};
+use stack_shim::launch::{
+    BUNDLE_FILE, Cgroups, Confinement, ConfinementMoment, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch,
+    OciRuntime, RUNTIME_VERSION, Root,
+};
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
 
@@ -23,6 +26,8 @@ use super::record::{Record, Records};
 use super::runtimes::{self, Runtimes};
 use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host, SpecError};
+use crate::apparmor::{AppArmor, DEFAULT_PROFILE};
+use crate::cdi::{self, HostNode, Injection};
 use crate::cgroup::{self, Hierarchies};
 use crate::crash_point::crash_point;
 use crate::dns::{
@@ -46,6 +51,9 @@ pub(crate) struct Launcher {
     /// Who gives addresses on networks between hosts, once this host is a member of a cluster.
     pub between: Arc<OnceLock<Arc<dyn BetweenHosts>>>,
     pub names: Arc<NameServers>,
+    pub apparmor: AppArmor,
+    /// Where devices are described; the last goes before the others.
+    pub cdi_directories: Arc<[PathBuf]>,
     pub volumes: Volumes,
     pub records: Records,
     /// `run/containers`.
@@ -120,7 +128,11 @@ impl Launcher {
             .map_err(|name| StartError::Spec { id: id.clone(), source: spec::SpecError::Capability { name } })?;
         let seccomp =
             self.filter(config, capabilities).map_err(|source| StartError::Filter { id: id.clone(), source })?;
-        let rules = spec::device_rules(config, &devices);
+        let confinement =
+            self.apparmor.confinement(config).map_err(|source| StartError::AppArmor { id: id.clone(), source })?;
+        let injection = self.injection(record)?;
+        let allowed: Vec<FoundDevice> = devices.iter().chain(&injection.devices).cloned().collect();
+        let rules = spec::device_rules(config, &allowed);
         let resources = with_device_numbers(id, &config.resources)?;
         let groups = cgroup::place(&self.hierarchies, config.cgroup_parent.as_deref());
         let plan = cgroup::plan(&groups, id.as_str(), &resources, &rules);
@@ -141,6 +153,7 @@ impl Launcher {
                 .map(|mounted| (mounted.target.clone(), mounted.layers.clone()))
                 .collect(),
             devices,
+            injection,
             network_files: Some(match &config.network_mode {
                 // With the network come its names.
                 NetworkMode::Container(other) => self.records.directory(other),
@@ -149,6 +162,7 @@ impl Launcher {
             cgroups: plan.cgroups.clone(),
             hierarchies: &self.hierarchies,
             seccomp,
+            confinement,
             log_directory: state.join("logs"),
             exit_file: self.records.exit_file(id),
             attempt: record.starts,
@@ -184,6 +198,30 @@ impl Launcher {
         })
     }
 
+    /// What the descriptions of a container's devices ask for. Reads the descriptions.
+    fn injection(&self, record: &Record) -> Result<Injection, StartError> {
+        let config = &record.config;
+        if config.cdi_devices.is_empty() {
+            return Ok(Injection::default());
+        }
+        // Nodes without an owner are its user's, where that is told by numbers; names are the image's.
+        let user = config.user.as_ref().unwrap_or(&record.image.user);
+        let (user, group) = user.split_once(':').unwrap_or((user, ""));
+        let number = |text: &str| text.parse().unwrap_or(0);
+        let look = |path: &Path| {
+            let found = found_device(path, "", "")?;
+            Ok(found.map(|FoundDevice { node, .. }| HostNode {
+                kind: node.kind,
+                major: node.major,
+                minor: node.minor,
+                mode: node.mode,
+            }))
+        };
+        cdi::read(&self.cdi_directories)
+            .inject(&config.cdi_devices, (number(user), number(group)), &look)
+            .map_err(|source| StartError::Cdi { id: record.id.clone(), source })
+    }
+
     /// Puts other limits in force for a container that runs.
     pub fn limit(&self, record: &Record, resources: &Resources) -> Result<(), ChangeError> {
         let id = &record.id;
@@ -205,7 +243,26 @@ impl Launcher {
         self.filter(config, capabilities)
     }
 
-    /// The same for a container's first process, before it is compiled.
+    /// What a container that runs is confined by, whatever this host would give it now.
+    pub fn confinement_of(&self, id: &ContainerId) -> io::Result<Option<Confinement>> {
+        let launch: Launch = serde_json::from_slice(&fs::read(self.run_directory(id).join(LAUNCH_FILE))?)?;
+        Ok(launch.process.confinement)
+    }
+
+    /// The same for a further process in it: our own profile lets it be under it at once, another one may only be for programs.
+    pub fn confinement_beside(&self, id: &ContainerId) -> io::Result<Option<Confinement>> {
+        let confinement = self.confinement_of(id)?;
+        Ok(confinement.map(|confinement| Confinement {
+            moment: if confinement.profile == DEFAULT_PROFILE {
+                ConfinementMoment::Now
+            } else {
+                ConfinementMoment::Program
+            },
+            ..confinement
+        }))
+    }
+
+    /// The filter of a container's first process, before it is compiled.
     pub fn uncompiled_filter_of(&self, record: &Record) -> Result<Option<seccomp::Filter>, StartError> {
         let config = &record.config;
         let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged).unwrap_or(0);
@@ -663,6 +720,11 @@ fn write_files(run: &Path, state: &Path, launch: &Launch, exit_file: PathBuf) ->
     }
     let file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(run.join(LAUNCH_FILE))?;
     serde_json::to_writer(io::BufWriter::new(file), launch)?;
+    if !launch.hooks.is_empty() {
+        let root = serde_json::json!({ "path": launch.root.mountpoint, "readonly": launch.root.read_only });
+        let bundle = serde_json::json!({ "ociVersion": RUNTIME_VERSION, "root": root, "hostname": launch.hostname });
+        fs::write(run.join(BUNDLE_FILE), bundle.to_string())?;
+    }
     Ok(())
 }
 

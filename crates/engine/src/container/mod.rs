@@ -26,9 +26,9 @@ mod spec;
 pub use attach::{AttachedInput, AttachedOutput, Attachment, Chunk};
 pub(crate) use attach::{Waiting, connect as attach};
 pub use config::{
-    BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerId, ContainerIdError, ContainerMount,
-    ContainerMountSource, DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources,
-    SeccompChoice, TerminalSize, Ulimit,
+    AppArmorChoice, BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerId, ContainerIdError,
+    ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode,
+    NetworkMode, Resources, SeccompChoice, TerminalSize, Ulimit,
 };
 pub(crate) use defaults::image_defaults;
 pub use errors::{
@@ -50,7 +50,7 @@ pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
 pub use runtimes::{RuntimeProgram, Runtimes};
 pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim};
 pub use signals::number as signal_number;
-pub use spec::{ContainerVolume, SpecError, check, stop_signal, volumes};
+pub use spec::{ContainerVolume, FoundDevice, SpecError, check, stop_signal, volumes};
 pub(crate) use spec::{arguments, environment};
 pub use stack_shim::protocol::Attach;
 

@@ -3,7 +3,9 @@
 
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
-use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Namespaces, Process, Propagation};
+use stack_shim::launch::{
+    DeviceKind, Hook, Launch, Mount, MountSource, Namespaces, Process, Propagation, RUNTIME_VERSION,
+};
 use stack_shim::protocol::TerminalSize;
 
 use super::capability;
@@ -13,9 +15,6 @@ use crate::seccomp::{Action, Comparison, Filter};
 
 /// Where control groups are mounted.
 const GROUPS: &str = "/sys/fs/cgroup";
-
-/// The version of the specification that is written.
-const VERSION: &str = "1.2.0";
 
 /// The version that all runtimes know.
 const UNDERSTOOD_BY_ALL: &str = "1.0.2";
@@ -129,12 +128,13 @@ fn whole(
         })
         .collect();
     let document = json!({
-        "ociVersion": VERSION,
+        "ociVersion": RUNTIME_VERSION,
         "root": { "path": launch.root.mountpoint, "readonly": launch.root.read_only },
         "process": process_document(&launch.process, launch.terminal_size, users)?,
         "hostname": launch.hostname,
         "domainname": launch.domainname,
         "mounts": mounts,
+        "hooks": hooks(&launch.hooks),
         "linux": {
             "namespaces": namespaces(launch),
             "sysctl": launch.sysctls,
@@ -146,6 +146,15 @@ fn whole(
         },
     });
     Ok(serde_json::from_value(document)?)
+}
+
+fn hooks(hooks: &[Hook]) -> Option<Value> {
+    let hook = |hook: &Hook| {
+        json!({
+            "path": hook.path, "args": hook.arguments, "env": hook.environment, "timeout": hook.timeout_seconds,
+        })
+    };
+    (!hooks.is_empty()).then(|| json!({ "createContainer": hooks.iter().map(hook).collect::<Vec<_>>() }))
 }
 
 fn number(name: &str) -> Result<u32, OciError> {
@@ -179,6 +188,7 @@ fn process_document(process: &Process, size: Option<TerminalSize>, users: Users)
         "rlimits": limits,
         "noNewPrivileges": process.no_new_privileges,
         "oomScoreAdj": process.oom_score_adj,
+        "apparmorProfile": process.confinement.as_ref().map(|confinement| &confinement.profile),
     }))
 }
 

@@ -7,15 +7,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use stack_shim::launch::{
-    Capabilities, Cgroups, DeviceKind, DeviceNode, Joined, Launch, Limit, LogFiles, Namespaces, Process, Propagation,
-    Root,
+    Capabilities, Cgroups, Confinement, DeviceKind, DeviceNode, Joined, Launch, Limit, LogFiles, Namespaces, Process,
+    Propagation, Root,
 };
 
 use super::capability;
 use super::config::{
-    ContainerConfig, ContainerId, ContainerMountSource, ImageDefaults, Logging, NamespaceMode, NetworkMode,
+    AppArmorChoice, ContainerConfig, ContainerId, ContainerMountSource, ImageDefaults, Logging, NamespaceMode,
+    NetworkMode,
 };
 use super::signals;
+use crate::cdi::{self, Injection};
 use crate::cgroup::{DeviceRule, Hierarchies};
 pub use mounts::{ContainerVolume, volumes};
 use mounts::{bind, chosen_mounts, outside_proc, propagation, system_mounts, tmpfs_options};
@@ -205,6 +207,18 @@ pub enum SpecError {
         "Your kernel does not support CPU real-time scheduler: it needs control groups of version 1 and a kernel with CONFIG_RT_GROUP_SCHED, as version 2 has no such limit"
     )]
     NoRealtime,
+    /// The name of a profile of AppArmor.
+    #[error("`{name}` cannot be the name of an AppArmor profile: it must have a character, and no control characters")]
+    AppArmorProfile {
+        /// What was given, at most 200 characters of it.
+        name: String,
+    },
+    /// The name of a device.
+    #[error("`{name}` cannot be the name of a device: expected `VENDOR/CLASS=NAME`, such as `vendor.com/device=0`")]
+    CdiName {
+        /// What was given, at most 200 characters of it.
+        name: String,
+    },
     /// Something with a NUL byte in it.
     #[error("{what} has a NUL byte")]
     Nul {
@@ -233,6 +247,8 @@ pub struct Host<'a> {
     pub images: BTreeMap<String, Vec<PathBuf>>,
     /// Devices that the configuration names, or all of the host's when privileged.
     pub devices: Vec<FoundDevice>,
+    /// What the descriptions of its devices ask for.
+    pub injection: Injection,
     /// The container's directory on the host with `hosts`, `hostname` and `resolv.conf`; `None` leaves the image's.
     pub network_files: Option<PathBuf>,
     /// Control groups, as planned.
@@ -241,6 +257,8 @@ pub struct Host<'a> {
     pub hierarchies: &'a Hierarchies,
     /// The compiled filter.
     pub seccomp: Option<PathBuf>,
+    /// What AppArmor confines its processes by.
+    pub confinement: Option<Confinement>,
     /// Where the log goes.
     pub log_directory: PathBuf,
     /// Where the exit record goes.
@@ -487,6 +505,7 @@ pub fn process(
     image: &ImageDefaults,
     arguments: Vec<String>,
     seccomp: Option<PathBuf>,
+    confinement: Option<Confinement>,
 ) -> Result<Process, SpecError> {
     let set = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged)
         .map_err(|name| SpecError::Capability { name })?;
@@ -512,6 +531,7 @@ pub fn process(
         oom_score_adj: config.oom_score_adj,
         terminal: config.tty,
         seccomp,
+        confinement,
     })
 }
 
@@ -543,7 +563,7 @@ pub fn entered(config: &ContainerConfig) -> Namespaces {
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) -> Result<(), SpecError> {
-    process(id, config, image, arguments(config, image)?, None)?;
+    process(id, config, image, arguments(config, image)?, None, None)?;
     stop_signal(config, image)?;
     sysctls(config)?;
     log_files(&config.logging, std::path::Path::new("/"))?;
@@ -558,6 +578,11 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
             return Err(SpecError::CgroupParent { parent: parent.chars().take(80).collect() });
         }
     }
+    if let AppArmorChoice::Profile(name) = &config.apparmor
+        && (name.is_empty() || name.contains(char::is_control))
+    {
+        return Err(SpecError::AppArmorProfile { name: name.chars().take(200).collect() });
+    }
     let resources = &config.resources;
     if let (Some(runtime), Some(period)) = (resources.cpu_realtime_runtime_us, resources.cpu_realtime_period_us)
         && runtime > period
@@ -569,6 +594,9 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
     }
     for path in config.masked_paths.iter().chain(&config.read_only_paths).flatten() {
         absolute("a masked or read-only path", path)?;
+    }
+    if let Some(name) = config.cdi_devices.iter().find(|name| !cdi::is_qualified(name)) {
+        return Err(SpecError::CdiName { name: name.chars().take(200).collect() });
     }
     for device in &config.devices {
         absolute("the path of a device", &device.target)?;
@@ -615,9 +643,21 @@ pub fn launch(
     host: &Host<'_>,
 ) -> Result<Launch, SpecError> {
     check(id, config, image)?;
-    let process = process(id, config, image, arguments(config, image)?, host.seccomp.clone())?;
+    let mut process =
+        process(id, config, image, arguments(config, image)?, host.seccomp.clone(), host.confinement.clone())?;
+    let injection = &host.injection;
+    for variable in &injection.environment {
+        let name = |entry: &str| entry.split('=').next().unwrap_or("").to_owned();
+        process.environment.retain(|other| name(other) != name(variable));
+        process.environment.push(variable.clone());
+    }
+    process.groups.extend(injection.groups.iter().map(ToString::to_string));
     let mut mounts = system_mounts(config, host.hierarchies, &host.joined);
-    let chosen = chosen_mounts(id, config, image, host)?;
+    let mut chosen = chosen_mounts(id, config, image, host)?;
+    chosen.retain(|mount| !injection.mounts.iter().any(|other| other.target == mount.target));
+    chosen.extend(injection.mounts.iter().cloned());
+    // Outer ones first, or they would hide those below them.
+    chosen.sort_by_key(|mount| mount.target.matches('/').count());
     // What is asked for at a place of ours replaces ours, as a tmpfs of another size at /dev/shm.
     mounts.retain(|mount| !chosen.iter().any(|other| other.target == mount.target && mount.target != "/dev"));
     if let Some(directory) = &host.network_files {
@@ -643,7 +683,7 @@ pub fn launch(
         read_only.push("/sys/fs/cgroup".to_owned());
     }
     let mut devices = default_devices();
-    for device in &host.devices {
+    for device in host.devices.iter().chain(&injection.devices) {
         devices.retain(|other| other.path != device.node.path);
         devices.push(device.node.clone());
     }
@@ -664,6 +704,7 @@ pub fn launch(
         root: Root { read_only: config.read_only, ..host.root.clone() },
         mounts,
         devices,
+        hooks: injection.hooks.clone(),
         symlinks: symlinks.map(|(path, target)| (path.to_owned(), target.to_owned())).to_vec(),
         masked_paths: masked,
         read_only_paths: read_only,

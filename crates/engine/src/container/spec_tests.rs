@@ -24,6 +24,8 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
         cgroups: Cgroups::default(),
         hierarchies,
         seccomp: Some("/state/seccomp/filter.bpf".into()),
+        confinement: None,
+        injection: Injection::default(),
         log_directory: "/state/containers/web/logs".into(),
         exit_file: "/state/containers/web/exit.json".into(),
         attempt: 1,

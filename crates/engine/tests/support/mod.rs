@@ -149,6 +149,7 @@ pub fn config(root: &Path, cgroup: &str) -> ContainersConfig {
         run: root.join("run"),
         shim: shim(),
         cgroup_parent: PathBuf::from("/").join(cgroup),
+        cdi_directories: ["etc", "run"].map(|name| root.join("cdi").join(name)).to_vec(),
         shim_patience: ContainersConfig::SHIM_PATIENCE,
         runtimes: [("runc".to_owned(), runc())].into(),
     }

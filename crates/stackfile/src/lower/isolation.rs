@@ -1,6 +1,6 @@
 //! Pure. What separates a container from its host and from other containers.
 
-use stack_model::spec::{NamespaceMode, NetworkMode, SeccompProfile};
+use stack_model::spec::{AppArmorProfile, NamespaceMode, NetworkMode, SeccompProfile};
 
 use super::Context;
 use super::read::Fields;
@@ -82,12 +82,17 @@ pub(super) fn capabilities(fields: &Fields<'_>, key: &str, journal: &mut Journal
 pub(super) struct Security {
     pub no_new_privileges: bool,
     pub seccomp: SeccompProfile,
+    pub apparmor: AppArmorProfile,
     pub system_paths_unconfined: bool,
 }
 
 pub(super) fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Security {
-    let mut security =
-        Security { no_new_privileges: false, seccomp: SeccompProfile::Default, system_paths_unconfined: false };
+    let mut security = Security {
+        no_new_privileges: false,
+        seccomp: SeccompProfile::Default,
+        apparmor: AppArmorProfile::Default,
+        system_paths_unconfined: false,
+    };
     let list = fields.path.key("security_opt");
     for (index, node) in fields.items("security_opt").iter().enumerate() {
         let path = list.index(index);
@@ -122,16 +127,20 @@ pub(super) fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut
                 ),
             },
             ("systempaths", "unconfined") => security.system_paths_unconfined = true,
-            // What every container has without them.
-            ("label", "disable") | ("apparmor", "unconfined") => {}
-            ("label" | "apparmor" | "systempaths" | "writable-cgroups" | "credentialspec", _) => journal.push(
+            ("apparmor", "unconfined") => security.apparmor = AppArmorProfile::Unconfined,
+            ("apparmor", name) if !name.is_empty() && !name.contains(char::is_control) => {
+                security.apparmor = AppArmorProfile::Named(name.to_owned());
+            }
+            // What every container has without it.
+            ("label", "disable") => {}
+            ("label" | "systempaths" | "writable-cgroups" | "credentialspec", _) => journal.push(
                 Problem::new(
                     Code::Refused,
                     node.place,
                     &path,
-                    format!("the security option {} is refused: hosts apply no such profile or label", node.quoted()),
+                    format!("the security option {} is refused: hosts apply no such label or setting", node.quoted()),
                 )
-                .hint("remove it; seccomp, capabilities, and masked paths protect the host"),
+                .hint("remove it; seccomp, capabilities, AppArmor and masked paths protect the host"),
             ),
             _ => journal.push(
                 Problem::new(
@@ -141,7 +150,7 @@ pub(super) fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut
                     format!("{} is not a security option", node.quoted()),
                 )
                 .hint(
-                    "known are `no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE` and `systempaths=unconfined`",
+                    "known are `no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`, `apparmor=unconfined`, `apparmor=NAME` and `systempaths=unconfined`",
                 ),
             ),
         }

@@ -1,7 +1,7 @@
 //! Pure. What separates a container from its host and from other containers.
 
 use bollard_stubs::models::{HostConfig, HostConfigCgroupnsModeEnum, HostConfigIsolationEnum};
-use stack_engine::container::{ContainerConfig, ContainerId, NamespaceMode, SeccompChoice};
+use stack_engine::container::{AppArmorChoice, ContainerConfig, ContainerId, NamespaceMode, SeccompChoice};
 
 use super::{Creation, CreationError, World, invalid};
 use crate::error::ApiError;
@@ -116,9 +116,11 @@ fn security_option(config: &mut ContainerConfig, option: &str) -> Result<(), Cre
             config.masked_paths = Some(Vec::new());
             config.read_only_paths = Some(Vec::new());
         }
-        // Nothing of theirs is applied here, so that this is what is anyway.
-        ("apparmor", "unconfined") | ("label", "disable") => {}
-        ("apparmor" | "label", _) => {
+        ("apparmor", "unconfined") => config.apparmor = AppArmorChoice::Unconfined,
+        ("apparmor", profile) => config.apparmor = AppArmorChoice::Profile(profile.to_owned()),
+        // Nothing is labelled here, so that this is what is anyway.
+        ("label", "disable") => {}
+        ("label", _) => {
             return Err(CreationError::NotSupported { field: format!("the security option `{option}`") });
         }
         _ => return Err(invalid("--security-opt", option, "there is no such option")),
