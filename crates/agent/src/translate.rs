@@ -5,7 +5,7 @@ use std::path::Path;
 
 use stack_engine::container::{
     BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerMount, ContainerMountSource, DeviceMapping,
-    Healthcheck, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit,
+    Healthcheck, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit, UserNamespaceMode,
 };
 use stack_engine::network::{PortBinding, Protocol};
 use stack_model::limits::{BlockLimitKind, FineLimits};
@@ -125,6 +125,11 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
         ipc_mode: namespace_mode(container.ipc_mode),
         uts_mode: namespace_mode(container.uts_mode),
         cgroup_mode: namespace_mode(container.cgroup_mode),
+        user_namespace: match container.user_namespace {
+            spec::UserNamespaceMode::Default => UserNamespaceMode::Default,
+            spec::UserNamespaceMode::Host => UserNamespaceMode::Host,
+            spec::UserNamespaceMode::Private => UserNamespaceMode::Private,
+        },
         annotations: container.annotations.clone(),
         logging: Logging {
             driver: container.logging.driver.clone(),
@@ -201,6 +206,7 @@ fn file_mounts(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> impl 
             create_host_path: false,
             propagation: None,
             non_recursive: false,
+            mapped: true,
         },
     })
 }
@@ -216,6 +222,7 @@ fn container_mount(
             create_host_path: *create_host_path,
             propagation: propagation.clone(),
             non_recursive: *non_recursive,
+            mapped: false,
         },
         MountSource::Volume { name, no_copy, subpath, labels: _ } => ContainerMountSource::Volume {
             // The planner wrote the full name of every named volume into the task.

@@ -65,6 +65,7 @@ async fn conforms(root: PathBuf, cgroup: &str) {
             shim: programs().join("stack-shim"),
             cgroup_parent: Path::new("/").join(cgroup),
             shim_patience: ContainersConfig::SHIM_PATIENCE,
+            users: stack_engine::container::UserNamespaces::default(),
         },
         registry: RegistryConfig::default(),
         network: NetworkConfig::default(),

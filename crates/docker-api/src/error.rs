@@ -478,9 +478,10 @@ impl ApiError {
             Self::Start(error) => match error {
                 StartError::Missing { .. } => StatusCode::NOT_FOUND,
                 StartError::State { .. } | StartError::Peer { .. } => StatusCode::CONFLICT,
-                StartError::Spec { .. } | StartError::MountSource { .. } | StartError::Device { .. } => {
-                    StatusCode::BAD_REQUEST
-                }
+                StartError::Spec { .. }
+                | StartError::Users { .. }
+                | StartError::MountSource { .. }
+                | StartError::Device { .. } => StatusCode::BAD_REQUEST,
                 // A network that was there when the container was made.
                 StartError::Network { source: network::AttachError::Network(NetworkError::Missing { .. }), .. } => {
                     StatusCode::NOT_FOUND

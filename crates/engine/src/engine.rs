@@ -16,6 +16,7 @@ mod shipping;
 mod streams;
 mod supervision;
 mod telling;
+mod users;
 mod verdict;
 
 pub use changes::ContainerChange;
@@ -40,7 +41,8 @@ use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, EventKind, ExecCommand, ExecError, ExecId,
     ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Phases, Prober, Record,
-    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
+    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, UserNamespaces, WaitError,
+    Waiting,
 };
 use crate::crash_point::crash_point;
 use crate::dns::{Directory, NameServers, NameServersConfig};
@@ -73,6 +75,8 @@ pub struct ContainersConfig {
     pub cgroup_parent: PathBuf,
     /// How long the shim of a container that ran may take to answer an engine that has just come.
     pub shim_patience: Duration,
+    /// Whose users those of containers are.
+    pub users: UserNamespaces,
 }
 
 impl ContainersConfig {
@@ -244,9 +248,15 @@ impl Engine {
         networks.tell_to(events.clone());
         volumes.tell_to(events.clone());
         networks.publish_in(Arc::clone(names.directory()));
-        let loaded = records.load()?;
+        let mut loaded = records.load()?;
         let filters = config.root.join("seccomp");
         crate::seccomp::sweep(&filters).map_err(|source| OpenError::Directory { path: filters.clone(), source })?;
+        let users_refusal = crate::container::try_user_namespace(&program, &config.root, config.users.ids).await.err();
+        if let Some(reason) = users_refusal.as_ref().filter(|_| config.users.by_default) {
+            loaded.warnings.push(format!(
+                "containers cannot have user namespaces on this host, so that none is started without `--userns=host`: {reason}"
+            ));
+        }
         let launcher = Launcher {
             between: Arc::default(),
             program,
@@ -258,6 +268,8 @@ impl Engine {
             records,
             run,
             filters,
+            users: config.users,
+            users_refusal,
         };
         let inner = Inner {
             launcher,
@@ -352,6 +364,7 @@ impl Engine {
         }
         let image = self.inner.roots.image(&config.image).await.map_err(root)?;
         crate::container::check(&id, &config, &image.defaults)
+            .and_then(|()| self.check_users(&config))
             .map_err(|source| CreateError::Spec { id: id.clone(), source })?;
         let mut record = Record {
             id: id.clone(),
@@ -369,6 +382,7 @@ impl Engine {
             stopped: false,
             keeps_volumes: false,
             cgroups: stack_shim::launch::Cgroups::default(),
+            users: None,
             state: RecordedState::Created,
         };
         let slot = Arc::new(Slot::new(record.clone(), ContainerState::Created));
@@ -521,9 +535,10 @@ impl Engine {
         let id = record.id.clone();
         let mut phases = Phases::begin();
         let prepared = {
-            let joined = self.joined(record)?;
+            let (joined, users) = self.joined(record)?;
+            record.users = users.as_ref().map(|users| users.ids);
             let (launcher, record) = (self.inner.launcher.clone(), record.clone());
-            tokio::task::spawn_blocking(move || launcher.prepare(&record, joined)).await.map_err(|error| {
+            tokio::task::spawn_blocking(move || launcher.prepare(&record, joined, users)).await.map_err(|error| {
                 StartError::Shim { id: id.clone(), what: "prepare the start", source: io::Error::other(error) }
             })??
         };

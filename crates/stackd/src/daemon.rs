@@ -98,6 +98,7 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
             shim: configuration.shim.clone(),
             cgroup_parent: configuration.cgroup_parent.clone().map_or_else(|| "/stack".into(), Into::into),
             shim_patience: ContainersConfig::SHIM_PATIENCE,
+            users: configuration.users,
         },
         registry: configuration.registry.clone(),
         network: configuration.network.clone(),

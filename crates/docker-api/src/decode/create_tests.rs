@@ -180,8 +180,13 @@ fn mounts_in_all_their_forms() {
     assert_eq!(creation.config.mounts.len(), 7, "the volume at /data is the directory: {:?}", creation.config.mounts);
     assert!(find("/data").read_only);
     let propagation = Some("rslave".to_owned());
-    let bind =
-        ContainerMountSource::Bind { path: "/srv".into(), create_host_path: true, propagation, non_recursive: false };
+    let bind = ContainerMountSource::Bind {
+        path: "/srv".into(),
+        create_host_path: true,
+        propagation,
+        non_recursive: false,
+        mapped: false,
+    };
     assert_eq!(find("/data").source, bind);
     assert!(creation.warnings[0].contains("`Z`"), "{:?}", creation.warnings);
     assert!(matches!(find("/named").source, ContainerMountSource::Volume { no_copy: true, .. }));
@@ -284,7 +289,7 @@ fn isolation_and_limits() {
         (json!({"SecurityOpt": ["colour=red"]}), 400),
         (json!({"SecurityOpt": ["apparmor=mine"]}), 501),
         (json!({"PidMode": "private"}), 400),
-        (json!({"UsernsMode": "private"}), 400),
+        (json!({"UsernsMode": "keep-id"}), 400),
         (json!({"Runtime": "kata"}), 400),
         (json!({"CgroupnsMode": "strange"}), 400),
         (json!({"KernelMemory": 5}), 501),

@@ -8,6 +8,7 @@ use bollard_stubs::models::{
 };
 
 use stack_engine::cgroup::Hierarchies;
+use stack_engine::container::UserNamespaces;
 
 use super::text::signed;
 use crate::DaemonInfo;
@@ -72,6 +73,7 @@ pub fn info(
     host: &Host,
     counts: Counts,
     groups: &Hierarchies,
+    users: UserNamespaces,
     warnings: Vec<String>,
 ) -> SystemInfo {
     let legacy = !groups.legacy.is_empty();
@@ -130,10 +132,18 @@ pub fn info(
         // Containers go on when the daemon ends.
         live_restore_enabled: Some(true),
         init_binary: Some("stack-shim".to_owned()),
-        security_options: names(&["name=seccomp,profile=builtin"]),
+        security_options: Some(security_options(users)),
         warnings: Some(warnings),
         ..SystemInfo::default()
     }
+}
+
+fn security_options(users: UserNamespaces) -> Vec<String> {
+    let mut all = vec!["name=seccomp,profile=builtin".to_owned()];
+    if users.by_default {
+        all.push("name=userns".to_owned());
+    }
+    all
 }
 
 #[cfg(test)]
@@ -146,7 +156,15 @@ mod tests {
         let host = Host { kernel: "6.1".to_owned(), processors: 2, ..Host::default() };
         let groups = Hierarchies { legacy: Vec::new(), unified: None };
         let counts = Counts { containers: 3, running: 1, images: 4 };
-        let document = serde_json::to_value(info(&daemon, &host, counts, &groups, vec!["careful".to_owned()])).unwrap();
+        let document = serde_json::to_value(info(
+            &daemon,
+            &host,
+            counts,
+            &groups,
+            UserNamespaces::default(),
+            vec!["careful".to_owned()],
+        ))
+        .unwrap();
         assert_eq!((&document["ContainersStopped"], &document["Images"]), (&2.into(), &4.into()));
         assert_eq!((&document["CgroupVersion"], &document["NCPU"]), (&"2".into(), &2.into()));
         assert_eq!(document["MemoryLimit"], false);

@@ -46,7 +46,8 @@ pub async fn info(State(daemon): State<Daemon>) -> Result<Json<SystemInfo>, ApiE
         let counts = Counts { containers: containers.len(), running, images };
         let mut warnings = daemon.engine.warnings();
         warnings.extend(daemon.engine.networks().warnings());
-        Ok(Json(system::info(&daemon.info, &Host::read(), counts, daemon.engine.hierarchies(), warnings)))
+        let (groups, users) = (daemon.engine.hierarchies(), daemon.engine.user_namespaces());
+        Ok(Json(system::info(&daemon.info, &Host::read(), counts, groups, users, warnings)))
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Interrupted)?
 }

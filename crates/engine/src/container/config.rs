@@ -197,6 +197,8 @@ pub struct ContainerConfig {
     pub uts_mode: NamespaceMode,
     /// Whether it sees the host's control groups.
     pub cgroup_mode: NamespaceMode,
+    /// Whose users its users are.
+    pub user_namespace: UserNamespaceMode,
     /// For tools: handed through, without effect here.
     pub annotations: BTreeMap<String, String>,
     /// Where its output goes.
@@ -316,6 +318,19 @@ pub enum NamespaceMode {
     Container(ContainerId),
 }
 
+/// Whose users those of a container are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserNamespaceMode {
+    /// As the engine is set.
+    #[default]
+    Default,
+    /// The host's: root in it is root.
+    Host,
+    /// Those of a user namespace: root in it is nobody in particular on the host.
+    Private,
+}
+
 /// One host device in a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceMapping {
@@ -365,6 +380,10 @@ pub enum ContainerMountSource {
         /// Without the mounts below it.
         #[serde(default)]
         non_recursive: bool,
+        /// Where the container has a user namespace, its files belong in it to whom they belong here. Otherwise they belong
+        /// to nobody there, as with Docker.
+        #[serde(default)]
+        mapped: bool,
     },
     /// A volume.
     Volume {

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt}
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch, Root};
+use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch, Root, Users};
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
 
@@ -20,8 +20,10 @@ use super::files::{self, Surroundings};
 use super::oci::{self, OciError};
 use super::phases::Phases;
 use super::record::{Record, Records};
+use super::roots::OverlayDirectories;
 use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host};
+use super::users::UserNamespaces;
 use crate::cgroup::{self, Hierarchies};
 use crate::crash_point::crash_point;
 use crate::dns::{
@@ -51,6 +53,10 @@ pub(crate) struct Launcher {
     pub run: PathBuf,
     /// Compiled filters.
     pub filters: PathBuf,
+    /// The user namespaces that containers have.
+    pub users: UserNamespaces,
+    /// Why this host can give them none.
+    pub users_refusal: Option<String>,
 }
 
 /// A container whose program runs.
@@ -92,7 +98,7 @@ impl Launcher {
     }
 
     /// Looks at the host and decides everything. Makes volumes and compiled filters, which are not this start's alone.
-    pub fn prepare(&self, record: &Record, joined: Joined) -> Result<Prepared, StartError> {
+    pub fn prepare(&self, record: &Record, joined: Joined, users: Option<Users>) -> Result<Prepared, StartError> {
         let (id, config) = (&record.id, &record.config);
         let mut found = std::collections::BTreeMap::new();
         for volume in spec::volumes(id, config, &record.image) {
@@ -144,6 +150,7 @@ impl Launcher {
             exit_file: self.records.exit_file(id),
             attempt: record.starts,
             joined,
+            users: users.map(|users| Users { layers: layers(&record.overlay), ..users }),
         };
         let launch = spec::launch(id, config, &record.image, &host)
             .map_err(|source| StartError::Spec { id: id.clone(), source })?;
@@ -514,6 +521,12 @@ async fn open_kept(id: &ContainerId, netns: &File, shim: &mut Shim) -> Result<So
         Err(error) => tracing::debug!(container = %id, %error, "its shim does not hold the name server's sockets"),
     }
     Ok(sockets)
+}
+
+/// The directories whose files' owners are mapped for a container with a user namespace. What the overlay writes to and its
+/// scratch directory must lie in one mount, so they are mapped together.
+fn layers(overlay: &OverlayDirectories) -> Vec<PathBuf> {
+    overlay.lower.iter().cloned().chain(overlay.upper.parent().map(Path::to_owned)).collect()
 }
 
 /// What a container on networks that have names may ask; `None`: its networks have none.

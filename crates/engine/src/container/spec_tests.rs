@@ -27,6 +27,8 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
         exit_file: "/state/containers/web/exit.json".into(),
         attempt: 1,
         joined: Joined::default(),
+        users: None,
+        users: None,
     }
 }
 
@@ -96,6 +98,7 @@ fn a_container_that_asks_for_much() {
                     create_host_path: false,
                     propagation: Some("rslave".to_owned()),
                     non_recursive: false,
+                    mapped: false,
                 },
             },
         ],
@@ -180,6 +183,7 @@ fn the_same_for_another_runtime() {
                 create_host_path: false,
                 propagation: Some("rslave".to_owned()),
                 non_recursive: false,
+                mapped: false,
             },
         }],
         ..ContainerConfig::default()

@@ -130,6 +130,7 @@ pub fn config(root: &Path, cgroup: &str) -> ContainersConfig {
         shim: shim(),
         cgroup_parent: PathBuf::from("/").join(cgroup),
         shim_patience: ContainersConfig::SHIM_PATIENCE,
+        users: stack_engine::container::UserNamespaces::default(),
     }
 }
 

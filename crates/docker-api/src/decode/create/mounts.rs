@@ -111,7 +111,7 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
             return Err(invalid("volume specification", text, "`nocopy` is for volumes only"));
         }
         let path = source.into();
-        ContainerMountSource::Bind { path, create_host_path: true, propagation, non_recursive: false }
+        ContainerMountSource::Bind { path, create_host_path: true, propagation, non_recursive: false, mapped: false }
     } else {
         if propagation.is_some() {
             return Err(invalid("volume specification", text, "propagation is for directories of the host only"));
@@ -182,6 +182,7 @@ fn bound(source: String, options: &MountBindOptions) -> Result<ContainerMountSou
         create_host_path: options.create_mountpoint.unwrap_or(false),
         propagation: nonempty(options.propagation.map(|propagation| propagation.to_string())),
         non_recursive: options.non_recursive.unwrap_or(false),
+        mapped: false,
     })
 }
 

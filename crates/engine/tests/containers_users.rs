@@ -1,0 +1,365 @@
+//! Containers with a user namespace: root in them is nobody in particular on the host, and what they write belongs on the
+//! disk to whom it belongs in them.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::Path;
+
+use stack_engine::container::{
+    ContainerConfig, ContainerMount, ContainerMountSource, ExecCommand, NamespaceMode, NetworkMode, UserNamespaceMode,
+    UserNamespaces,
+};
+use stack_engine::{Engine, RemoveOptions};
+use support::{shell, with_host};
+
+/// Root of these containers on the host.
+const FIRST: u32 = 1_000_000;
+
+/// A container that runs a line of shell in a user namespace.
+fn private(line: &str) -> ContainerConfig {
+    ContainerConfig { user_namespace: UserNamespaceMode::Private, ..shell(line) }
+}
+
+fn volume(name: &str, target: &str) -> ContainerMount {
+    ContainerMount {
+        target: target.to_owned(),
+        read_only: false,
+        source: ContainerMountSource::Volume { name: Some(name.to_owned()), no_copy: false, subpath: None },
+    }
+}
+
+fn bind(path: &Path, target: &str, mapped: bool) -> ContainerMount {
+    ContainerMount {
+        target: target.to_owned(),
+        read_only: false,
+        source: ContainerMountSource::Bind {
+            path: path.to_owned(),
+            create_host_path: false,
+            propagation: None,
+            non_recursive: false,
+            mapped,
+        },
+    }
+}
+
+fn command(line: &str) -> ExecCommand {
+    ExecCommand {
+        arguments: ["sh", "-c", line].map(str::to_owned).to_vec(),
+        output_limit: 64 << 10,
+        ..ExecCommand::default()
+    }
+}
+
+async fn exec(
+    engine: &Engine,
+    id: &stack_engine::container::ContainerId,
+    command: ExecCommand,
+) -> (Option<i32>, String) {
+    let outcome = engine.exec(id, command).await.unwrap();
+    let output = [outcome.stdout, outcome.stderr].concat();
+    (outcome.code, String::from_utf8_lossy(&output).into_owned())
+}
+
+fn owner(path: &Path) -> (u32, u32) {
+    let found = fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    (found.uid(), found.gid())
+}
+
+/// A field of /proc/PID/status, with single blanks.
+fn status(pid: i32, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn root_of_a_container_is_nobody_on_the_host_and_its_files_stay_plain() {
+    with_host("users-root", async |host| {
+        let base = host.root.join("layers/base");
+        let before = owner(&base.join("data/seed"));
+        let mut config = private(
+            "id -u; cat /proc/self/uid_map; stat -c '%u:%g %a' /data/seed /etc/hosts /dev/null /dev/pts /dev/shm /tmp /volume; \
+             touch /made /data/new /volume/made && chown 33:44 /volume/made && rm /layer && mkdir -p /tmp/x && \
+             chown web /data/seed && echo words > /dev/stdout && echo ready && exec sleep 1000",
+        );
+        config.mounts = vec![volume("kept", "/volume")];
+        let id = host.start("root", config).await;
+        host.says(&id, "ready").await;
+        let pid = host.pid(&id);
+        assert_eq!(status(pid, "Uid"), [FIRST.to_string().as_str(); 4].join(" "));
+        assert_eq!(status(pid, "Gid"), [FIRST.to_string().as_str(); 4].join(" "));
+        assert_eq!(status(pid, "CapEff"), "00000000a80425fb");
+        let own = fs::read_link("/proc/self/ns/user").unwrap();
+        assert_ne!(fs::read_link(format!("/proc/{pid}/ns/user")).unwrap(), own);
+        let output = host.output(&id).await;
+        let lines: Vec<&str> = output.lines().collect();
+        assert_eq!(lines[0], "0", "{output}");
+        assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["0", "1000000", "65536"], "{output}");
+        for line in &lines[2..9] {
+            assert!(line.starts_with("0:0 "), "{output}");
+        }
+        assert!(lines.contains(&"words"), "{output}");
+        // On the disk.
+        let upper = host.root.join("snapshots/root/upper");
+        assert_eq!((owner(&upper.join("made")), owner(&upper.join("data/new"))), ((0, 0), (0, 0)));
+        assert_eq!(owner(&upper.join("data/seed")), (33, before.1));
+        assert_eq!(owner(&base.join("data/seed")), before);
+        assert_eq!(fs::symlink_metadata(upper.join("layer")).unwrap().rdev(), 0, "a whiteout");
+        let volume = host.config.root.join("volumes/kept");
+        let made = find(&volume, "made");
+        assert_eq!(owner(&made), (33, 44));
+        // Another start with it, and one without.
+        let (code, output) = host
+            .run("plain", {
+                let mut config = shell("stat -c '%u:%g' /volume/made; touch /volume/plain");
+                config.mounts = vec![self::volume("kept", "/volume")];
+                config
+            })
+            .await;
+        assert_eq!((code, output.as_str()), (0, "33:44\n"));
+        let (code, output) = exec(
+            &host.engine,
+            &id,
+            command(
+                "stat -c '%u:%g' /volume/plain; id -u; cat /proc/self/uid_map; echo x > /dev/stderr; touch /from-exec",
+            ),
+        )
+        .await;
+        assert_eq!(code, Some(0), "{output}");
+        assert!(output.starts_with("0:0\n0\n") && output.contains("1000000") && output.contains('x'), "{output}");
+        assert_eq!(owner(&upper.join("from-exec")), (0, 0));
+        let as_web =
+            ExecCommand { user: Some("web".to_owned()), ..command("id -u; grep Uid /proc/self/status; touch /etc/x") };
+        let (code, output) = exec(&host.engine, &id, as_web).await;
+        assert!(code != Some(0) && output.starts_with("33\nUid:\t33"), "{output}");
+        // The same files without a user namespace.
+        host.engine.stop(&id, Some(std::time::Duration::ZERO)).await.unwrap();
+        let stat = host.engine.stat_path(&id, "/made").await.unwrap();
+        assert_eq!(stat.size, 0);
+    });
+}
+
+/// A file below a directory, by its name.
+fn find(directory: &Path, name: &str) -> std::path::PathBuf {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+            if entry.file_name() == *name {
+                return entry.path();
+            }
+            if entry.file_type().unwrap().is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    panic!("there is no {name} below {}", directory.display());
+}
+
+#[test]
+fn what_is_the_hosts_stays_the_hosts() {
+    with_host("users-escape", async |host| {
+        let secret = host.root.join("secret");
+        fs::write(&secret, "of the host").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let open = host.root.join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+        let mine = host.root.join("mine");
+        fs::create_dir(&mine).unwrap();
+        chown(&mine, Some(FIRST), Some(FIRST)).unwrap();
+        let handed = host.root.join("handed");
+        fs::write(&handed, "a secret").unwrap();
+        fs::set_permissions(&handed, fs::Permissions::from_mode(0o400)).unwrap();
+        chown(&handed, Some(33), Some(44)).unwrap();
+        let mut config = private(
+            "cat /secret 2>/dev/null || echo no-read; touch /open/x 2>/dev/null || echo no-write; \
+             chown 0 /secret 2>/dev/null || echo no-chown; touch /mine/x && echo mine; \
+             mknod /tmp/disk b 254 0 2>/dev/null || echo no-node; mknod /dev/disk c 1 1 2>/dev/null || echo no-device; \
+             echo 1 2>/dev/null > /proc/sys/kernel/panic || echo no-sysctl; \
+             mount -t tmpfs x /tmp 2>/dev/null && echo mounted; umount /sys/firmware 2>/dev/null || echo locked; \
+             mount -o remount,rw /proc/sys 2>/dev/null || echo still-read-only; \
+             umount /proc/kcore 2>/dev/null || echo still-masked; \
+             cat /handed; stat -c '%u:%g %a' /handed; \
+             cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmax; \
+             hostname; ip link set lo down && ip link set lo up && echo own-network; \
+             dmesg >/dev/null 2>&1 || echo no-log; ls -d /dev/mqueue /sys/class/net/lo; echo random; head -c1 /dev/urandom | wc -c",
+        );
+        config.cap_add = vec!["SYS_ADMIN".to_owned(), "NET_ADMIN".to_owned(), "SYS_PTRACE".to_owned()];
+        config.seccomp = stack_engine::container::SeccompChoice::Unconfined;
+        config.hostname = Some("inside".to_owned());
+        config.sysctls.insert("kernel.msgmax".to_owned(), "4096".to_owned());
+        config.mounts = vec![
+            bind(&secret, "/secret", false),
+            bind(&open, "/open", false),
+            bind(&mine, "/mine", false),
+            bind(&handed, "/handed", true),
+        ];
+        let (code, output) = host.run("escape", config).await;
+        assert_eq!(code, 0, "{output}");
+        let lines: Vec<&str> = output.lines().collect();
+        for expected in [
+            "no-read",
+            "no-write",
+            "no-chown",
+            "mine",
+            "no-node",
+            "no-device",
+            "no-sysctl",
+            "mounted",
+            "locked",
+            "still-read-only",
+            "still-masked",
+            "a secret33:44 400",
+            "0",
+            "4096",
+            "inside",
+            "own-network",
+            "no-log",
+            "/dev/mqueue",
+            "/sys/class/net/lo",
+            "1",
+        ] {
+            assert!(lines.contains(&expected), "{expected} in {output}");
+        }
+        assert_eq!(owner(&mine.join("x")), (FIRST, FIRST));
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "of the host");
+    });
+}
+
+#[test]
+fn users_of_the_image_setuid_programs_memory_and_terminals() {
+    with_host("users-image", async |host| {
+        let base = host.root.join("layers/base");
+        fs::copy("/bin/busybox", base.join("bin/su-box")).unwrap();
+        fs::set_permissions(base.join("bin/su-box"), fs::Permissions::from_mode(0o4755)).unwrap();
+        fs::create_dir_all(base.join("filled")).unwrap();
+        fs::write(base.join("filled/file"), "words").unwrap();
+        chown(base.join("filled"), Some(33), Some(44)).unwrap();
+        chown(base.join("filled/file"), Some(33), Some(44)).unwrap();
+        let mut config = private(
+            "id -u; touch /filled/mine && stat -c %u:%g /filled /filled/file /filled/mine; touch /x 2>/dev/null || echo no-root; \
+             /bin/su-box id -u 2>&1; /bin/su-box sh -c 'grep ^Uid /proc/self/status'; stat -c '%u:%g' /memory; touch /memory/x; \
+             echo out > /dev/stdout; echo err > /dev/stderr; stat -c %u $(tty); stat -c '%t:%T' /dev/null",
+        );
+        config.user = Some("web".to_owned());
+        config.tty = true;
+        config.mounts = vec![
+            volume("filled", "/filled"),
+            ContainerMount {
+                target: "/memory".to_owned(),
+                read_only: false,
+                source: ContainerMountSource::Tmpfs {
+                    size: Some(1 << 20),
+                    mode: Some(0o700),
+                    options: vec!["uid=33".to_owned(), "gid=44".to_owned()],
+                },
+            },
+        ];
+        let (code, output) = host.run("web", config).await;
+        let output = output.replace('\r', "");
+        assert_eq!(code, 0, "{output}");
+        let lines: Vec<&str> = output.lines().collect();
+        assert_eq!(lines[..5], ["33", "33:44", "33:44", "33:44", "no-root"], "{output}");
+        assert!(output.contains("Uid:\t33\t0\t0\t0"), "the setuid program is root of the container: {output}");
+        assert_eq!(lines[lines.len() - 5..], ["33:44", "out", "err", "33", "1:3"], "{output}");
+        let unknown = ContainerConfig { user: Some("70000".to_owned()), ..private("true") };
+        let id = host.create("unknown", unknown).await;
+        let error = host.engine.start(&id).await.unwrap_err();
+        assert!(error.full_text().contains("has no such id"), "{}", error.full_text());
+    });
+}
+
+#[test]
+fn who_joins_a_container_shares_its_users() {
+    with_host("users-joined", async |host| {
+        let first = host.start("first", private("echo ready; exec sleep 1000")).await;
+        host.says(&first, "ready").await;
+        let joining = |line: &str| ContainerConfig {
+            network_mode: NetworkMode::Container(first.clone()),
+            ipc_mode: NamespaceMode::Container(first.clone()),
+            pid_mode: NamespaceMode::Container(first.clone()),
+            ..shell(line)
+        };
+        let second = host.start("second", joining("echo ready; exec sleep 1000")).await;
+        host.says(&second, "ready").await;
+        for kind in ["user", "net", "ipc", "pid"] {
+            let of = |id| fs::read_link(format!("/proc/{}/ns/{kind}", host.pid(id))).unwrap();
+            assert_eq!(of(&first), of(&second), "{kind}");
+        }
+        let (code, output) =
+            exec(&host.engine, &second, command("id -u; touch /x; kill -0 1 && echo sees; ls /dev/shm")).await;
+        assert_eq!((code, output.as_str()), (Some(0), "0\nsees\n"));
+        let own_processes = ContainerConfig { pid_mode: NamespaceMode::Private, ..joining("echo pid $$; hostname") };
+        let (code, output) = host.run("third", own_processes).await;
+        assert_eq!(code, 0);
+        assert!(output.starts_with("pid 1\n"), "{output}");
+        let refused = ContainerConfig { user_namespace: UserNamespaceMode::Host, ..joining("true") };
+        let id = host.create("refused", refused).await;
+        let error = host.engine.start(&id).await.unwrap_err();
+        assert!(error.full_text().contains("has a user namespace") && !error.is_retryable(), "{}", error.full_text());
+        let of_host = host.start("of-host", shell("echo ready; exec sleep 1000")).await;
+        host.says(&of_host, "ready").await;
+        let refused = ContainerConfig { network_mode: NetworkMode::Container(of_host), ..private("true") };
+        let id = host.create("refused-too", refused).await;
+        let error = host.engine.start(&id).await.unwrap_err();
+        assert!(error.full_text().contains("whose users are the host's"), "{}", error.full_text());
+    });
+}
+
+#[test]
+fn the_engine_s_choice_holds_unless_a_container_has_its_own_and_survives_the_engine() {
+    with_host("users-default", async |host| {
+        // The same host with another setting.
+        let mut config = host.config.clone();
+        config.users = UserNamespaces { by_default: true, ..config.users };
+        config.root = host.root.join("state-on");
+        config.run = host.root.join("run-on");
+        let engine = support::open(&host.root, config.clone()).await;
+        assert!(engine.user_namespaces_refusal().is_none(), "{:?}", engine.user_namespaces_refusal());
+        let start = async |engine: &Engine, name: &str, config: ContainerConfig| {
+            let id = engine.create(Some(name.parse().unwrap()), config).await.unwrap();
+            engine.start(&id).await.unwrap();
+            id
+        };
+        let pid = |engine: &Engine, id| match engine.inspect(id).unwrap().state {
+            stack_engine::container::ContainerState::Running { pid, .. } => pid,
+            other => panic!("{other:?}"),
+        };
+        let mapped = start(&engine, "on-mapped", shell("exec sleep 1000")).await;
+        let plain = ContainerConfig { user_namespace: UserNamespaceMode::Host, ..shell("exec sleep 1000") };
+        let plain = start(&engine, "on-plain", plain).await;
+        assert!(status(pid(&engine, &mapped), "Uid").starts_with("1000000 "));
+        assert!(status(pid(&engine, &plain), "Uid").starts_with("0 "));
+        for (config, words) in [
+            (
+                ContainerConfig { privileged: true, ..shell("true") },
+                "privileged mode is incompatible with user namespaces",
+            ),
+            (
+                ContainerConfig { network_mode: NetworkMode::Host, ..shell("true") },
+                "cannot share the host's network namespace when user namespaces are enabled",
+            ),
+            (
+                ContainerConfig { pid_mode: NamespaceMode::Host, ..shell("true") },
+                "cannot share the host PID namespace when user namespaces are enabled",
+            ),
+        ] {
+            let error = engine.create(None, config).await.unwrap_err();
+            let text = std::error::Error::source(&error).unwrap().to_string();
+            assert!(text.contains(words), "{text}");
+        }
+        // Another engine takes over, with another default: what runs stays as it is.
+        let before = (pid(&engine, &mapped), pid(&engine, &plain));
+        drop(engine);
+        config.users.by_default = false;
+        let engine = support::open(&host.root, config).await;
+        assert_eq!((pid(&engine, &mapped), pid(&engine, &plain)), before);
+        let (code, output) = exec(&engine, &mapped, command("id -u; head -1 /proc/self/uid_map; touch /x")).await;
+        assert!(code == Some(0) && output.contains("1000000"), "{output}");
+        for id in [mapped, plain] {
+            engine.remove(&id, RemoveOptions { force: true, volumes: true }).await.unwrap();
+        }
+    });
+}
