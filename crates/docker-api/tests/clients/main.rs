@@ -19,4 +19,5 @@ mod logging;
 mod networks;
 mod served;
 mod usage;
+mod users;
 mod volumes;
