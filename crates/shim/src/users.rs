@@ -94,11 +94,18 @@ impl Founder {
         setns(self.held.as_fd(), flags).during(|| "join the container's own namespaces".to_owned())
     }
 
-    /// Enters the user namespace as its root, with a copy of the mounts that belongs to it.
+    /// Enters the user namespace as its root, with the mounts in a mount namespace that belongs to it.
     pub fn enter(&self) -> Result<(), Failure> {
+        let step = || "make the container's mounts its own".to_owned();
+        let mounts = clone_tree(None, c"/", true).during(step)?;
         enter(self.held.as_fd())?;
-        // The kernel ties the copies of mounts that come from another user namespace to each other.
-        unshare(CloneFlags::CLONE_NEWNS).during(|| "make the container's mounts its own".to_owned())
+        // The kernel ties the copies of mounts that come from another user namespace to each other, so that nobody can take a
+        // single one any more, not the container for what it may and not the engine for copies of files. What was taken
+        // before is not tied, and takes the place of the copies.
+        unshare(CloneFlags::CLONE_NEWNS).during(step)?;
+        let root = fs::File::open("/").during(step)?;
+        move_mount(mounts.as_fd(), root.as_fd()).during(step)?;
+        crate::mounts::enter(mounts.as_fd())
     }
 }
 
@@ -236,10 +243,11 @@ pub fn probe(directory: &Path, ids: IdRange) -> Result<(), Failure> {
     }
     make_as_root_of(ids)?;
     let mounted = crate::mounts::mount_root(&root)?;
-    founder.enter()?;
+    crate::mounts::enter(mounted.as_fd())?;
     drop(mounted);
-    fs::write(root.mountpoint.join("file"), "").during(step)?;
-    let owner = fs::metadata(root.mountpoint.join("file")).during(step)?.uid();
+    founder.enter()?;
+    fs::write("/file", "").during(step)?;
+    let owner = fs::metadata("/file").during(step)?.uid();
     if owner != 0 {
         return Err(failure(FailureKind::Kernel, step(), "the kernel does not map the owners of an overlay's files"));
     }

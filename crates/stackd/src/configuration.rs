@@ -373,7 +373,7 @@ mod tests {
         let users = read("[user_namespaces]\nby_default = true\nfirst = 300000", &[]).expect("settings").users;
         assert!(users.by_default);
         assert_eq!(users.ids, IdRange { first: 300_000, count: FEWEST_IDS });
-        for wrong in ["first = 1000", "count = 1000", "first = 4294900000", "frist = 1000000"] {
+        for wrong in ["first = 1000", "count = 1000", "first = 4294950000", "frist = 1000000"] {
             let error = read(&format!("[user_namespaces]\n{wrong}"), &[]).expect_err("refused").to_string();
             assert!(error.contains("first") && error.contains("stackd.toml"), "{error}");
         }
