@@ -819,6 +819,7 @@ impl Engine {
         let ContainerState::Running { pid, .. } = slot.current() else {
             return Err(ExecError::NotRunning { id: id.clone() });
         };
+        slot.is_awake()?;
         crate::container::run_command(&self.inner.launcher, &slot.record(), pid, command).await
     }
 

@@ -264,6 +264,54 @@ fn users_of_the_image_setuid_programs_memory_and_terminals() {
     });
 }
 
+/// Gives a file capabilities, as `setcap cap_net_raw=ep` does.
+fn give_net_raw(path: &Path) {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    let value = [&[1, 0, 0, 2, 0, 0x20, 0, 0][..], &[0; 12]].concat();
+    // SAFETY: both texts end with a zero byte, and the value is as long as stated.
+    let answer = unsafe {
+        libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    assert_eq!(answer, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn capabilities_of_an_images_programs_count() {
+    with_host("users-capable", async |host| {
+        let base = host.root.join("layers/base");
+        fs::create_dir(base.join("capable")).unwrap();
+        fs::copy("/bin/busybox", base.join("capable/busybox")).unwrap();
+        give_net_raw(&base.join("capable/busybox"));
+        let mut config = private("/capable/busybox grep CapEff /proc/self/status");
+        config.user = Some("web".to_owned());
+        let (code, output) = host.run("capable", config).await;
+        assert_eq!((code, output.as_str()), (0, "CapEff:\t0000000000002000\n"));
+    });
+}
+
+/// Where a file system is mounted for as long as its thread lives.
+fn try_on(kind: &'static str) -> std::process::Output {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, shim) = (directory.path().to_owned(), support::shim());
+    let tried = move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS | nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+        let none = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some(kind), &path, Some(kind), none, None::<&str>).unwrap();
+        std::process::Command::new(shim).arg("users").arg(&path).args(["1000000", "65536"]).output().unwrap()
+    };
+    std::thread::spawn(tried).join().unwrap()
+}
+
+#[test]
+fn a_file_system_that_cannot_map_owners_is_named() {
+    let refused = try_on("ramfs");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{said}");
+    assert!(said.contains("cannot map the owners of files of this file system") && said.contains("5.19"), "{said}");
+}
+
 #[test]
 fn who_joins_a_container_shares_its_users() {
     with_host("users-joined", async |host| {

@@ -156,6 +156,10 @@ fn set_up(
     }
     nix::unistd::setsid().during(|| "start a session".to_owned())?;
     let filter = process::read_filter(&launch.process)?;
+    if launch.init {
+        // Its command line is the shim's, and names a directory of the host.
+        syscalls::set_command_line(c"init").during(|| "name the init process".to_owned())?;
+    }
     let sources = mounts::take_sources(&launch.mounts, &peers, founder.map(Founder::users))?;
     drop(peers);
     mounts::leave_peers()?;

@@ -212,7 +212,8 @@ pub fn execute(prepared: &Prepared) -> Failure {
             }
         }
     }
-    let step = format!("run `{shown}`");
+    // The words of runc, by which clients and people tell what is wrong.
+    let step = format!("exec: \"{shown}\"");
     match refusal {
         nix::errno::Errno::ENOENT if shown.contains('/') => failure(
             FailureKind::CommandNotFound,

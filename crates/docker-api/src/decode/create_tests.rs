@@ -12,6 +12,7 @@ fn world() -> World {
         networks: vec![KnownNetwork { name: "front".to_owned(), id: "f".repeat(64), reach: Reach::Host }],
         image_ports: vec!["80/tcp".to_owned()],
         processors: 4,
+        online: Online { processors: "0-1,3".to_owned(), memory_nodes: "0".to_owned() },
     }
 }
 
@@ -206,7 +207,7 @@ fn mounts_in_all_their_forms() {
 
     let refused = |text: Value| refused(json!({"HostConfig": text}));
     assert!(refused(json!({"Binds": ["./x:/data"]})).1.contains("use absolute path"));
-    assert!(refused(json!({"Binds": ["/a:/b:fast"]})).1.contains("invalid mode `fast`"));
+    assert!(refused(json!({"Binds": ["/a:/b:fast"]})).1.contains("invalid mode: fast"));
     assert!(refused(json!({"Binds": ["/a:/b", "/c:/b/"]})).1.contains("Duplicate mount point"));
     assert_eq!(refused(json!({"Binds": ["a:b:c:d"]})).0, 400);
     assert_eq!(refused(json!({"Binds": ["/a:/"]})).0, 400);
@@ -301,6 +302,33 @@ fn isolation_and_limits() {
         let (found, text) = refused(wrong.clone());
         assert_eq!(found, status, "{wrong}: {text}");
     }
+}
+
+#[test]
+fn what_is_wrong_is_said_in_dockers_words() {
+    let text = |host: Value| refused(json!({"HostConfig": host})).1;
+    for (wrong, words) in [
+        (json!({"CpusetCpus": "2"}), "Requested CPUs are not available - requested 2, available: 0-1,3"),
+        (json!({"CpusetCpus": "0-4294967295"}), "Requested CPUs are not available"),
+        (json!({"CpusetMems": "0,1"}), "Requested memory nodes are not available - requested 0,1, available: 0"),
+        (json!({"CpusetCpus": "3-1"}), "Invalid value 3-1 for cpuset cpus: invalid format"),
+        (json!({"CpusetMems": "all"}), "Invalid value all for cpuset mems: invalid format"),
+        (json!({"CpuPeriod": 10}), "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s"),
+        (json!({"CpuQuota": 10}), "CPU cfs quota can not be less than 1ms (i.e. 1000)"),
+        (json!({"RestartPolicy": {"Name": "often"}}), "invalid restart policy: unknown policy 'often'; use one of"),
+        (
+            json!({"Mounts": [{"Type": "tape", "Target": "/x"}]}),
+            "invalid mount config for type \"tape\": mount type unknown",
+        ),
+        (json!({"Binds": ["data:/x:ro,rw"]}), "invalid mode: ro,rw"),
+        (json!({"Binds": ["data:/x:fast"]}), "invalid mode: fast"),
+    ] {
+        assert!(text(wrong.clone()).starts_with(words), "{wrong}: {}", text(wrong.clone()));
+    }
+    assert_eq!(host(json!({"CpusetCpus": "0-1, 3"})).resources.cpuset_cpus.as_deref(), Some("0-1, 3"));
+    let update = |body: Value| decode_update(body.to_string().as_bytes(), &Resources::default(), &world());
+    assert!(update(json!({"RestartPolicy": {"Name": "often"}})).unwrap_err().to_string().contains("'often'"));
+    assert!(update(json!({"CpusetCpus": "9"})).unwrap_err().to_string().contains("available: 0-1,3"));
 }
 
 proptest::proptest! {

@@ -175,14 +175,14 @@ pub enum StartError {
         path: PathBuf,
     },
     /// A device of the host.
-    #[error("container {id}: {path} is no device of this host")]
+    #[error("container {id}: error gathering device information while adding custom device \"{path}\": {}", no_device(cause.as_ref()))]
     Device {
         /// Which container.
         id: ContainerId,
         /// Which device.
         path: String,
-        /// Why, if it is there at all.
-        source: Option<io::Error>,
+        /// Why it cannot be looked at; `None`: it is no device.
+        cause: Option<io::Error>,
     },
     /// A volume.
     #[error("container {id} did not get its volumes")]
@@ -565,7 +565,7 @@ pub enum RemoveError {
         id: ContainerId,
     },
     /// It runs.
-    #[error("container {id} is running: stop it first, or force its removal")]
+    #[error("cannot remove container {id}: container is running: stop the container before removing or force remove")]
     Running {
         /// Which.
         id: ContainerId,
@@ -640,6 +640,12 @@ pub enum ExecError {
         /// Which.
         id: ContainerId,
     },
+    /// It is paused: the command would not run before it goes on.
+    #[error("Container {id} is paused, unpause the container before exec")]
+    Paused {
+        /// Which.
+        id: ContainerId,
+    },
     /// What is asked for makes no sense.
     #[error("the command cannot be run in container {id}")]
     Spec {
@@ -707,4 +713,13 @@ pub enum AttachError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Why something is no device, in Docker's words: its client tells by them what it exits with.
+fn no_device(cause: Option<&io::Error>) -> String {
+    match cause {
+        None => "not a device node".to_owned(),
+        Some(error) if error.kind() == io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        Some(error) => error.to_string(),
+    }
 }

@@ -674,7 +674,7 @@ fn with_device_numbers(id: &ContainerId, resources: &Resources) -> Result<Resour
     let throttled = resources.blkio_throttles.iter_mut().map(|throttle| &mut throttle.device);
     let weighed = resources.blkio_device_weights.iter_mut().map(|weight| &mut weight.device);
     for device in throttled.chain(weighed) {
-        let refuse = |source| StartError::Device { id: id.clone(), path: device.clone(), source };
+        let refuse = |cause| StartError::Device { id: id.clone(), path: device.clone(), cause };
         let metadata = fs::metadata(&*device).map_err(|error| refuse(Some(error)))?;
         if !metadata.file_type().is_block_device() {
             return Err(refuse(None));
@@ -706,7 +706,7 @@ fn find_devices(id: &ContainerId, config: &ContainerConfig) -> Result<Vec<FoundD
         }
     }
     for device in &config.devices {
-        let refuse = |source| StartError::Device { id: id.clone(), path: device.source.clone(), source };
+        let refuse = |cause| StartError::Device { id: id.clone(), path: device.source.clone(), cause };
         let found = found_device(Path::new(&device.source), &device.target, &device.permissions)
             .map_err(|error| refuse(Some(error)))?
             .ok_or_else(|| refuse(None))?;

@@ -92,7 +92,7 @@ pub enum SpecError {
         reason: &'static str,
     },
     /// There is no such signal.
-    #[error("there is no signal `{text}`")]
+    #[error("Invalid signal: {text}")]
     Signal {
         /// What was given.
         text: String,

@@ -57,7 +57,7 @@ pub enum VolumeError {
         name: String,
     },
     /// There is none.
-    #[error("there is no volume `{name}` on this host")]
+    #[error("get {name}: no such volume")]
     Missing {
         /// Which.
         name: String,

@@ -90,6 +90,9 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
     if plain(target).is_empty() {
         return Err(invalid("volume specification", text, "destination can't be '/'"));
     }
+    if ["ro", "rw"].iter().all(|mode| options.split(',').any(|option| option == *mode)) {
+        return Err(CreationError::Mode(options.chars().take(80).collect()));
+    }
     let (mut read_only, mut no_copy, mut propagation) = (false, false, None);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
@@ -103,7 +106,7 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
             "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
                 propagation = Some(option.to_owned());
             }
-            other => return Err(invalid("mode", other, "there is no such option of a volume")),
+            other => return Err(CreationError::Mode(other.chars().take(80).collect())),
         }
     }
     let source = if source.starts_with('/') {

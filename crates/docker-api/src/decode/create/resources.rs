@@ -24,14 +24,17 @@ fn positive(field: &'static str, number: Option<i64>) -> Result<Option<u64>, Cre
 /// Applies them.
 pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &World) -> Result<(), CreationError> {
     refuse(host)?;
+    if (1..1_000).contains(&host.cpu_quota.unwrap_or(0)) {
+        return Err(CreationError::Rule("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
+    }
     config.resources = Resources {
         cpu_limit_millis: processors(host, world)?,
         cpu_shares: positive("HostConfig.CpuShares", host.cpu_shares)?,
-        cpuset_cpus: nonempty(host.cpuset_cpus.clone()),
-        cpuset_mems: nonempty(host.cpuset_mems.clone()),
+        cpuset_cpus: set("CPUs", "cpuset cpus", host.cpuset_cpus.as_ref(), &world.online.processors)?,
+        cpuset_mems: set("memory nodes", "cpuset mems", host.cpuset_mems.as_ref(), &world.online.memory_nodes)?,
         pids: host.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|&limit| limit > 0),
         cpu_quota_us: host.cpu_quota.and_then(|quota| u64::try_from(quota).ok()).filter(|&quota| quota > 0),
-        cpu_period_us: positive("HostConfig.CpuPeriod", host.cpu_period)?,
+        cpu_period_us: period(host.cpu_period)?,
         oom_kill_disable: host.oom_kill_disable.unwrap_or(false),
         blkio_weight: blkio_weight(host.blkio_weight)?,
         blkio_device_weights: device_weights(host)?,
@@ -50,16 +53,18 @@ pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &Wor
         size => Some(u64::try_from(size).map_err(|_| CreationError::Rule("SHM size can not be less than 0"))?),
     };
     let score = host.oom_score_adj.unwrap_or(0);
-    config.oom_score_adj =
-        Some(i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score)).ok_or_else(|| {
-            invalid("HostConfig.OomScoreAdj", score.to_string(), "expected a number from -1000 to 1000")
-        })?)
-        .filter(|&score| score != 0);
+    config.oom_score_adj = Some(
+        i32::try_from(score)
+            .ok()
+            .filter(|score| (-1000..=1000).contains(score))
+            .ok_or_else(|| invalid("OomScoreAdj", score.to_string(), "range for oom score adj is [-1000, 1000]"))?,
+    )
+    .filter(|&score| score != 0);
     Ok(())
 }
 
 /// The limits of a container that is there, with those that are named in place of its own.
-pub(super) fn changed(host: &HostConfig, now: &Resources, processors: u32) -> Result<Resources, CreationError> {
+pub(super) fn changed(host: &HostConfig, now: &Resources, world: &World) -> Result<Resources, CreationError> {
     let mut host = host.clone();
     // What is compared with each other is compared as it will be.
     let signed = |bytes: Option<u64>| bytes.map(|bytes| i64::try_from(bytes).unwrap_or(-1));
@@ -75,9 +80,8 @@ pub(super) fn changed(host: &HostConfig, now: &Resources, processors: u32) -> Re
     if !names_memory {
         host.memory = signed(now.memory_bytes);
     }
-    let world = World { processors, ..World::default() };
     let mut asked = ContainerConfig::default();
-    apply(&mut asked, &host, &world)?;
+    apply(&mut asked, &host, world)?;
     let asked = asked.resources;
     let mut made = now.clone();
     if asked.cpu_limit_millis.is_some() {
@@ -121,6 +125,46 @@ fn refuse(host: &HostConfig) -> Result<(), CreationError> {
         ));
     }
     Ok(())
+}
+
+/// A list of the kernel's: `0-3,8`. `None`: it is no such list.
+fn listed(text: &str) -> Option<Vec<std::ops::RangeInclusive<u32>>> {
+    let number = |text: &str| text.trim().parse::<u32>().ok();
+    let part = |part: &str| match part.split_once('-') {
+        None => number(part).map(|single| single..=single),
+        Some((first, last)) => Some(number(first)?..=number(last)?).filter(|range| !range.is_empty()),
+    };
+    text.split(',').map(part).collect()
+}
+
+/// Processors or memory nodes that a container is kept to.
+fn set(
+    what: &'static str,
+    field: &'static str,
+    asked: Option<&String>,
+    available: &str,
+) -> Result<Option<String>, CreationError> {
+    let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(None) };
+    let short = |text: &str| text.chars().take(200).collect::<String>();
+    let wanted = listed(asked).ok_or_else(|| CreationError::NoSet { field, value: short(asked) })?;
+    let there = listed(available).unwrap_or_default();
+    let is_there = |number: u32| there.iter().any(|range| range.contains(&number));
+    // Where what there is is not known the kernel has the word. A range is looked at only as far as there can be something.
+    if !there.is_empty() && wanted.into_iter().any(|range| range.take(1 << 16).any(|number| !is_there(number))) {
+        return Err(CreationError::NotOnline { what, asked: short(asked), available: available.to_owned() });
+    }
+    Ok(Some(asked.clone()))
+}
+
+/// Of the scheduler, in microseconds.
+fn period(period: Option<i64>) -> Result<Option<u64>, CreationError> {
+    match positive("HostConfig.CpuPeriod", period)? {
+        None => Ok(None),
+        Some(period @ 1_000..=1_000_000) => Ok(Some(period)),
+        Some(_) => Err(CreationError::Rule(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        )),
+    }
 }
 
 /// In thousandths of one.

@@ -66,7 +66,12 @@ pub(super) fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies,
         _ if config.without_shm => {}
         (NamespaceMode::Private, _) => {
             let shm = config.shm_size.unwrap_or(DEFAULT_SHM).to_string();
-            all.push(filesystem("/dev/shm", "tmpfs", CLOSED, &[("mode", some("1777")), ("size", Some(shm))]));
+            let mut mount = filesystem("/dev/shm", "tmpfs", CLOSED, &[("mode", some("1777")), ("size", Some(shm))]);
+            if let MountSource::Filesystem { source, .. } = &mut mount.source {
+                // What `df` in a container of Docker's shows.
+                "shm".clone_into(source);
+            }
+            all.push(mount);
         }
         (NamespaceMode::Container(_), Some(peer)) => all.push(Mount {
             target: "/dev/shm".to_owned(),
