@@ -1,6 +1,8 @@
 //! Containers with a user namespace: root in them is nobody in particular on the host, and what they write belongs on the
 //! disk to whom it belongs in them.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 mod support;
 
 use std::fs;

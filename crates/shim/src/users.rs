@@ -147,7 +147,7 @@ fn found(users: &Users, namespaces: Namespaces, peers: &Peers, mut shim: UnixStr
                 setns(there, CloneFlags::CLONE_NEWUSER)?;
             }
         }
-        Ok(syscalls::die_with_parent()?)
+        syscalls::die_with_parent()
     };
     let make_others = || -> io::Result<()> {
         // As root there, to whom things in them belong.
