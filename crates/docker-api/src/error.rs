@@ -486,6 +486,7 @@ impl ApiError {
                 StartError::State { .. } | StartError::Peer { .. } => StatusCode::CONFLICT,
                 StartError::Spec { .. }
                 | StartError::Runtime { .. }
+                | StartError::Users { .. }
                 | StartError::MountSource { .. }
                 | StartError::Device { .. } => StatusCode::BAD_REQUEST,
                 // A network that was there when the container was made.

@@ -9,7 +9,7 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 use stack_agent::encryption::Rotation;
 use stack_agent::images::ImageCollection;
-use stack_engine::container::{RuntimeProgram, Runtimes};
+use stack_engine::container::{FEWEST_IDS, IdRange, LOWEST_ID, RuntimeProgram, Runtimes, UserNamespaces};
 use stack_engine::encryption::{Implementation, TunnelsConfig};
 
 /// Where the settings are unless told otherwise.
@@ -74,6 +74,7 @@ struct File {
     images: Images,
     encryption: Encryption,
     runtimes: BTreeMap<String, Runtime>,
+    user_namespaces: Users,
     heartbeat: Option<String>,
     node_timeout: Option<String>,
 }
@@ -104,6 +105,15 @@ struct Encryption {
     program: Option<PathBuf>,
     implementation: Option<Implementation>,
     rotate_after: Option<String>,
+}
+
+/// The user namespaces of this host's containers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Users {
+    by_default: Option<bool>,
+    first: Option<u32>,
+    count: Option<u32>,
 }
 
 /// The networks of this host.
@@ -141,6 +151,8 @@ pub struct Configuration {
     pub registry: stack_engine::image::RegistryConfig,
     /// How networks are made.
     pub network: stack_engine::network::NetworkConfig,
+    /// Whose users those of containers are.
+    pub users: UserNamespaces,
     /// When images are removed that nothing uses.
     pub images: ImageCollection,
     /// How tunnels to other hosts are made.
@@ -205,6 +217,21 @@ pub enum ConfigurationError {
         path: PathBuf,
         /// What it is.
         port: u16,
+    },
+    /// The ids of user namespaces are wrong.
+    #[error(
+        "{}: `user_namespaces.first` is {first} and `user_namespaces.count` is {count}: expected the first to be at least \
+         {LOWEST_ID}, so that no user of the host is among them, at least {FEWEST_IDS} of them, as images have users up to \
+         65534, and the last below 4294967295",
+        path.display()
+    )]
+    Ids {
+        /// In which file.
+        path: PathBuf,
+        /// The first.
+        first: u32,
+        /// How many.
+        count: u32,
     },
     /// A span of time is too short.
     #[error("{}: `encryption.rotate_after` is shorter than 5 s", path.display())]
@@ -317,6 +344,15 @@ impl Configuration {
         if let Some(directory) = cdi_directories.iter().find(|directory| !directory.is_absolute()) {
             return Err(ConfigurationError::Directory { path: path.to_owned(), directory: directory.clone() });
         }
+        let usual = UserNamespaces::default();
+        let first = file.user_namespaces.first.unwrap_or(usual.ids.first);
+        let count = file.user_namespaces.count.unwrap_or(usual.ids.count);
+        let by_default = file.user_namespaces.by_default.unwrap_or(usual.by_default);
+        let users = UserNamespaces { by_default, ids: IdRange { first, count } };
+        // The greatest number is no id.
+        if first < LOWEST_ID || count < FEWEST_IDS || first.checked_add(count).is_none() {
+            return Err(ConfigurationError::Ids { path: path.to_owned(), first, count });
+        }
         let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), stack_api::DEFAULT_PORT);
         Ok(Self {
             state_directory: arguments.state_dir.or(file.state_dir).unwrap_or_else(|| "/var/lib/stack".into()),
@@ -330,6 +366,7 @@ impl Configuration {
             cdi_directories,
             registry,
             network,
+            users,
             images,
             tunnels,
             rotation: Rotation { after, ..defaults },
@@ -391,6 +428,19 @@ mod tests {
             let error = read(&format!("[runtimes.{name}]\npath = \"{path}\""), &[]).expect_err("refused").to_string();
             assert!(error.contains(&format!("runtimes.{name}")) && error.contains(path), "{error}");
         }
+    }
+
+    #[test]
+    fn ids_of_user_namespaces_are_no_users_of_the_host() {
+        assert_eq!(read("", &[]).expect("settings").users, UserNamespaces::default());
+        let users = read("[user_namespaces]\nby_default = true\nfirst = 300000", &[]).expect("settings").users;
+        assert!(users.by_default);
+        assert_eq!(users.ids, IdRange { first: 300_000, count: FEWEST_IDS });
+        for wrong in ["first = 1000", "count = 1000", "first = 4294950000", "frist = 1000000"] {
+            let error = read(&format!("[user_namespaces]\n{wrong}"), &[]).expect_err("refused").to_string();
+            assert!(error.contains("first") && error.contains("stackd.toml"), "{error}");
+        }
+        read("[user_namespaces]\nfirst = 4294901759", &[]).expect("the last id is 4294967294");
     }
 
     #[test]

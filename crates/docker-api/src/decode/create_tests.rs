@@ -188,6 +188,7 @@ fn mounts_in_all_their_forms() {
         propagation,
         non_recursive: false,
         writable_below: false,
+        mapped: false,
     };
     assert_eq!(find("/data").source, bind);
     assert!(creation.warnings[0].contains("`Z`"), "{:?}", creation.warnings);
@@ -311,7 +312,7 @@ fn isolation_and_limits() {
         (json!({"DeviceRequests": [{"Driver": "cdi", "Count": 2}]}), 400),
         (json!({"DeviceRequests": [{"Driver": "cdi", "Options": {"a": "b"}}]}), 400),
         (json!({"PidMode": "private"}), 400),
-        (json!({"UsernsMode": "private"}), 400),
+        (json!({"UsernsMode": "keep-id"}), 400),
         (json!({"Runtime": "kata"}), 400),
         (json!({"CgroupnsMode": "strange"}), 400),
         (json!({"KernelMemory": 5}), 501),

@@ -13,7 +13,8 @@ use bollard_stubs::models::{
 };
 use stack_engine::container::{
     AppArmorChoice, BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState,
-    ExitStatus, Health, Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice, volumes,
+    ExitStatus, Health, Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice,
+    UserNamespaceMode, volumes,
 };
 use stack_engine::network::{Attachment, Endpoint, Protocol};
 use stack_engine::overlay::OverlayEndpoint;
@@ -570,6 +571,14 @@ fn host_config(subject: &Subject) -> HostConfig {
         pids_limit: resources.pids.map(signed),
         binds: Some(binds(config)).filter(|binds| !binds.is_empty()),
         uts_mode: Some(mode(&config.uts_mode, "")),
+        userns_mode: Some(
+            match config.user_namespace {
+                UserNamespaceMode::Default => "",
+                UserNamespaceMode::Host => "host",
+                UserNamespaceMode::Private => "private",
+            }
+            .to_owned(),
+        ),
         cgroupns_mode: Some(match config.cgroup_mode {
             NamespaceMode::Host => HostConfigCgroupnsModeEnum::HOST,
             NamespaceMode::Private | NamespaceMode::Container(_) => HostConfigCgroupnsModeEnum::PRIVATE,
