@@ -109,36 +109,45 @@ fn a_device_that_is_not_there_is_told_with_its_reason() {
     });
 }
 
+/// As vendors' programs do: the document in the bundle says where the container's root is.
+const HOOK: &str = r#"
+state=$(cat)
+bundle=${state#*'"bundle":"'}
+config=$(cat "${bundle%%'"'*}/config.json")
+root=${config#*'"path":"'}
+root=${root%%'"'*}
+ln -s /bin/busybox "$root/linked"
+echo "$WORD $0 $1" >"$root/said"
+printf '%s\n' "$state" >"$root/state"
+"#;
+
 #[test]
 fn hooks_change_the_container_before_its_program_runs() {
     with_host("cdi-hooks", async |host| {
-        let hook = |name: &str, script: &str, more: &str| {
-            let script = script.replace('"', "\\\"");
-            format!(
-                "  - name: {name}\n    containerEdits:\n      hooks:\n        - hookName: createContainer\n          path: /bin/sh\n          \
-                 args: [sh, -c, \"{script}\"]\n          env: [WORD=spoken]\n{more}"
-            )
+        let script = host.root.join("hook.sh");
+        fs::write(&script, HOOK).unwrap();
+        let device = |name: &str, arguments: &[&str]| {
+            serde_json::json!({ "name": name, "containerEdits": { "hooks": [{
+                "hookName": "createContainer", "path": "/bin/sh", "args": arguments, "env": ["WORD=spoken"], "timeout": 20,
+            }] } })
         };
-        // As vendors' programs do: the bundle's document says where the root is.
-        let root = "state=$(cat); bundle=${state#*\"bundle\":\"}; bundle=${bundle%%\"*}; config=$(cat $bundle/config.json); \
-                    root=${config#*\"path\":\"}; root=${root%%\"*}";
-        let link =
-            format!("{root}; ln -s /bin/busybox $root/linked; echo $WORD > $root/said; echo $state > $root/state");
-        let text = format!(
-            "cdiVersion: 0.5.0\nkind: vendor.com/device\ndevices:\n{}{}{}",
-            hook("links", &link, ""),
-            hook("fails", "echo it has no card >&2; exit 3", ""),
-            hook("hangs", "sleep 1000", "          timeout: 1\n"),
-        );
-        describe(&host, "etc", "vendor.yaml", &text);
-        let line = "readlink /linked; cat /said; cat /state; ls /etc/shadow.host 2>/dev/null; echo end";
-        let (code, output) =
-            host.run("linked", ContainerConfig { read_only: true, ..with_devices(line, &["links"]) }).await;
+        let mut hanging = device("hangs", &["sh", "-c", "exec sleep 1000"]);
+        hanging["containerEdits"]["hooks"][0]["timeout"] = 1.into();
+        let document = serde_json::json!({ "cdiVersion": "0.5.0", "kind": "vendor.com/device", "devices": [
+            device("links", &["sh", script.to_str().unwrap(), "now"]),
+            device("fails", &["sh", "-c", "echo it has no card >&2; exit 3"]),
+            hanging,
+        ] });
+        describe(&host, "etc", "vendor.json", &document.to_string());
+        let config = with_devices("readlink /linked; cat /said /state; (echo x > /state) || echo kept", &["links"]);
+        let (code, output) = host.run("linked", ContainerConfig { read_only: true, ..config }).await;
         let lines: Vec<&str> = output.lines().collect();
-        assert_eq!((code, &lines[..2]), (0, &["/bin/busybox", "spoken"][..]), "{output}");
+        assert_eq!((code, lines[0]), (0, "/bin/busybox"), "{output}");
+        assert_eq!(lines[1], format!("spoken {} now", script.display()));
         let state: serde_json::Value = serde_json::from_str(lines[2]).unwrap();
         assert_eq!((&state["id"], &state["status"]), (&"linked".into(), &"creating".into()));
         assert!(state["pid"].as_i64().unwrap() > 1, "as the host knows it: {state}");
+        assert!(lines.contains(&"kept"), "the root is read-only after the hooks alone: {output}");
 
         for (name, told) in [
             ("fails", "run the hook /bin/sh of a device: it ended with exit status: 3: it has no card"),

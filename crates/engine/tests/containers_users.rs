@@ -269,7 +269,7 @@ fn users_of_the_image_setuid_programs_memory_and_terminals() {
 /// Gives a file capabilities, as `setcap cap_net_raw=ep` does.
 fn give_net_raw(path: &Path) {
     let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-    let value = [&[1, 0, 0, 2, 0, 0x20, 0, 0][..], &[0; 12]].concat();
+    let value = [&[1_u8, 0, 0, 2, 0, 0x20, 0, 0][..], &[0; 12]].concat();
     // SAFETY: both texts end with a zero byte, and the value is as long as stated.
     let answer = unsafe {
         libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)

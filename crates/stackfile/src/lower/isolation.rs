@@ -246,7 +246,19 @@ pub(super) fn user_namespace(fields: &Fields<'_>, journal: &mut Journal) -> User
     match node.as_text().unwrap_or_default() {
         "" => UserNamespaceMode::Default,
         "host" => UserNamespaceMode::Host,
-        "private" => UserNamespaceMode::Private,
+        "private" => {
+            for (key, value) in [("privileged", "true"), ("network_mode", "host"), ("pid", "host")] {
+                if fields.node(key).is_some_and(|node| node.quoted().trim_matches('`') == value) {
+                    let problem = format!("`userns_mode: private` cannot be used together with `{key}: {value}`");
+                    journal.push(
+                        Problem::new(Code::Conflict, fields.key_place(key), &fields.path.key(key), problem).hint(
+                            "remove one of the two: root of a user namespace has no rights over what is the host's",
+                        ),
+                    );
+                }
+            }
+            UserNamespaceMode::Private
+        }
         _ => {
             not_allowed(node, &fields.path.key("userns_mode"), &["host", "private"], journal);
             UserNamespaceMode::Default
