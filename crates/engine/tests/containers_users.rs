@@ -41,6 +41,7 @@ fn bind(path: &Path, target: &str, mapped: bool) -> ContainerMount {
             create_host_path: false,
             propagation: None,
             non_recursive: false,
+            writable_below: false,
             mapped,
         },
     }

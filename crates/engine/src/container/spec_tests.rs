@@ -247,6 +247,7 @@ fn with_a_user_namespace_owners_are_those_of_the_host_and_volumes_are_mapped() {
                     create_host_path: false,
                     propagation: None,
                     non_recursive: false,
+                    writable_below: false,
                     mapped: false,
                 },
             ),
