@@ -17,7 +17,7 @@ use stack_engine::overlay::Reconciled;
 use stack_engine::volume::{VolumeError, Volumes};
 use stack_engine::{Engine, RemoveOptions};
 use stack_model::lifecycle::Hook;
-use stack_model::spec::PullPolicy;
+use stack_model::spec::{Image, PullPolicy};
 use stack_model::{AssignedTask, Health, NodeId, RegistryCredential, TaskId, Timestamp};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
@@ -30,7 +30,7 @@ use crate::host::{Host, Observed, ObservedContainer, ObservedState, StepFailure}
 use crate::names;
 use crate::networks::{HostNetworks, Networks};
 use crate::overlay::{self, Underlay};
-use crate::plan::Step;
+use crate::plan::{Step, registry_of};
 use crate::translate::{
     DescribedVolume, Place, TASK_LABEL, container_config, described_volumes, external_volumes, filled,
 };
@@ -104,14 +104,31 @@ impl EngineHost {
         }
     }
 
-    async fn pull(&self, assigned: &AssignedTask, credential: Option<&RegistryCredential>) -> Result<(), StepFailure> {
-        let image = &assigned.spec.container.image;
+    async fn pull(
+        &self,
+        assigned: &AssignedTask,
+        credentials: &BTreeMap<String, RegistryCredential>,
+    ) -> Result<(), StepFailure> {
+        let container = &assigned.spec.container;
+        for image in container.images() {
+            let credential = credentials.get(registry_of(&image.reference));
+            self.pull_image(image, container.pull_policy, credential).await?;
+        }
+        Ok(())
+    }
+
+    async fn pull_image(
+        &self,
+        image: &Image,
+        policy: PullPolicy,
+        credential: Option<&RegistryCredential>,
+    ) -> Result<(), StepFailure> {
         if let Some(digest) = &image.digest
             && self.engine.images().get(digest.as_str()).is_ok()
         {
             return Ok(());
         }
-        if assigned.spec.container.pull_policy == PullPolicy::Never {
+        if policy == PullPolicy::Never {
             return Err(StepFailure {
                 message: format!(
                     "image {}: it is not on this host, and its pull policy is `never`: load it",
@@ -325,7 +342,7 @@ impl Host for EngineHost {
 
     async fn execute(&self, step: &Step) -> Result<(), StepFailure> {
         match step {
-            Step::Pull { assigned, credential, .. } => self.pull(assigned, credential.as_ref()).await,
+            Step::Pull { assigned, credentials, .. } => self.pull(assigned, credentials).await,
             Step::Create { task, assigned } => self.create(*task, assigned).await,
             Step::Start { task, container, hooks, .. } => self.start(*task, container, hooks).await,
             Step::Stop { container, hooks, .. } => self.stop(container, hooks).await,

@@ -163,10 +163,13 @@ async fn remove(
     Query(query): Query<ImageQuery>,
 ) -> Result<Json<Vec<ImageView>>, Refusal> {
     let image = engine.images().get(&query.reference).map_err(|error| Refusal::of(ErrorCode::NotFound, &error))?;
-    let used: Vec<(String, String)> =
-        engine.list().into_iter().map(|container| (container.image_digest, container.name)).collect();
-    let in_use =
-        |digest: &EngineDigest| used.iter().find(|(image, _)| image == digest.as_str()).map(|(_, name)| name.clone());
+    let containers = engine.list();
+    let in_use = |digest: &EngineDigest| {
+        containers
+            .iter()
+            .find(|container| container.needs_image(digest.as_str()))
+            .map(|container| container.name.clone())
+    };
     engine
         .images()
         .remove(&query.reference, &in_use)

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use stack_api::error::full_text;
 use stack_engine::Engine;
+use stack_engine::container::Container;
 use stack_engine::content::Digest;
 use stack_engine::image::Origin;
 use tokio_util::sync::CancellationToken;
@@ -102,9 +103,11 @@ async fn round(
     let wanted: BTreeSet<String> = {
         let ledger = ledger.lock().await;
         let of_tasks = ledger.assignment().tasks.values();
-        of_tasks.filter_map(|task| task.spec.container.image.digest.as_ref()).map(ToString::to_string).collect()
+        let images = of_tasks.flat_map(|task| task.spec.container.images());
+        images.filter_map(|image| image.digest.as_ref()).map(ToString::to_string).collect()
     };
-    let of_containers: BTreeSet<String> = engine.list().into_iter().map(|container| container.image_digest).collect();
+    let containers = engine.list();
+    let of_containers: BTreeSet<String> = containers.iter().flat_map(Container::images).map(str::to_owned).collect();
     let in_use: BTreeSet<Digest> = images
         .iter()
         .filter(|image| {
@@ -129,10 +132,7 @@ async fn round(
         // A container may have been made of it since.
         let user = |digest: &Digest| {
             let containers = engine.list().into_iter();
-            containers
-                .filter(|container| container.image_digest == digest.as_str())
-                .map(|one| one.id.to_string())
-                .next()
+            containers.filter(|container| container.needs_image(digest.as_str())).map(|one| one.id.to_string()).next()
         };
         let names: Vec<String> = images
             .iter()

@@ -3,7 +3,7 @@
 //! Steps of different tasks may run side by side. A task has at most one step: the next one is planned from what the
 //! host looks like after it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stack_model::lifecycle::Hook;
@@ -16,14 +16,14 @@ use crate::memory::{Memory, STEADY, TaskMemory};
 /// One thing to do. So specific that nothing is left to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Make the image available.
+    /// Make its images available: its own, and those that are mounted in it.
     Pull {
         /// For which task.
         task: TaskId,
         /// What it runs.
         assigned: Arc<AssignedTask>,
-        /// For the image's registry.
-        credential: Option<RegistryCredential>,
+        /// For the registries of the images, by the registry.
+        credentials: BTreeMap<String, RegistryCredential>,
     },
     /// Make the container, with its volumes.
     Create {
@@ -201,9 +201,11 @@ fn next_step(
         return Some(if circumstances.pulled.contains(&task) {
             Step::Create { task, assigned }
         } else {
-            let registry = registry_of(&assigned.spec.container.image.reference);
-            let credential = want.registry_credentials.get(registry).cloned();
-            Step::Pull { task, assigned, credential }
+            let registries = assigned.spec.container.images().map(|image| registry_of(&image.reference));
+            let credentials = registries
+                .filter_map(|registry| Some((registry.to_owned(), want.registry_credentials.get(registry)?.clone())))
+                .collect();
+            Step::Pull { task, assigned, credentials }
         });
     };
     let hooks = || assigned.spec.container.post_start.clone();
@@ -288,7 +290,7 @@ pub(crate) fn has_ended(memory: &TaskMemory) -> bool {
 }
 
 /// The registry's host and port of an image reference, by Docker's rule.
-fn registry_of(reference: &str) -> &str {
+pub(crate) fn registry_of(reference: &str) -> &str {
     match reference.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
         _ => "docker.io",

@@ -46,10 +46,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
     let name = container_name(task, assigned);
     let placeholders = Placeholders { task, assigned, node: place.node, node_name: place.node_name, task_name: &name };
     let fill = |text: &String| placeholders.fill(text);
-    let image = match &container.image.digest {
-        Some(digest) => digest.to_string(),
-        None => container.image.reference.clone(),
-    };
+    let image = pinned(&container.image);
     let mut labels: BTreeMap<String, String> =
         container.labels.iter().map(|(key, value)| (key.clone(), fill(value))).collect();
     labels.extend(own_labels(task, assigned));
@@ -77,7 +74,9 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             .chain(file_mounts(task, assigned, place))
             .collect(),
         read_only: container.read_only,
+        storage_size: container.storage_size,
         init: container.init.unwrap_or(false),
+        runtime: container.runtime.clone(),
         tty: container.tty,
         stdin_open: container.stdin_open,
         stop_signal: container.stop_signal.clone(),
@@ -178,6 +177,11 @@ pub fn described_volumes(task: TaskId, assigned: &AssignedTask, place: Place<'_>
     volumes
 }
 
+/// What an image is called on the host: by the digest that it is pinned to.
+fn pinned(image: &spec::Image) -> String {
+    image.digest.as_ref().map_or_else(|| image.reference.clone(), ToString::to_string)
+}
+
 /// What the container is called on its host: `shop_web.1.` and the task's id.
 pub(crate) fn container_name(task: TaskId, assigned: &AssignedTask) -> String {
     let key = &assigned.service;
@@ -207,6 +211,7 @@ fn file_mounts(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> impl 
             create_host_path: false,
             propagation: None,
             non_recursive: false,
+            writable_below: false,
         },
     })
 }
@@ -217,12 +222,15 @@ fn container_mount(
     fill: &dyn Fn(&String) -> String,
 ) -> ContainerMount {
     let source = match &mount.source {
-        MountSource::Bind { path, create_host_path, propagation, non_recursive } => ContainerMountSource::Bind {
-            path: fill(path).into(),
-            create_host_path: *create_host_path,
-            propagation: propagation.clone(),
-            non_recursive: *non_recursive,
-        },
+        MountSource::Bind { path, create_host_path, propagation, non_recursive, writable_below } => {
+            ContainerMountSource::Bind {
+                path: fill(path).into(),
+                create_host_path: *create_host_path,
+                propagation: propagation.clone(),
+                non_recursive: *non_recursive,
+                writable_below: *writable_below,
+            }
+        }
         MountSource::Volume { name, no_copy, subpath, labels: _ } => ContainerMountSource::Volume {
             // The planner wrote the full name of every named volume into the task.
             name: name
@@ -231,6 +239,9 @@ fn container_mount(
             no_copy: *no_copy,
             subpath: subpath.clone(),
         },
+        MountSource::Image { image, subpath } => {
+            ContainerMountSource::Image { reference: pinned(image), subpath: subpath.clone() }
+        }
         MountSource::Tmpfs { size, mode, options } => {
             ContainerMountSource::Tmpfs { size: *size, mode: *mode, options: options.clone() }
         }

@@ -17,7 +17,7 @@ fn place(networks: &BTreeMap<String, AssignedNetwork>) -> Place<'_> {
 fn the_finer_limits_and_namespaces_reach_the_engine() {
     let assigned = assigned(serde_json::json!({
         "container": {
-            "image": {"reference": "web"},
+            "image": {"reference": "web"}, "storage_size": 4096,
             "limits": {
                 "cpu_shares": 73, "cpuset": "0-2", "memory_and_swap_bytes": 2048, "swappiness": 10, "block_weight": 300,
                 "block_device_weights": [{"path": "/dev/sda", "weight": 400}],
@@ -26,8 +26,11 @@ fn the_finer_limits_and_namespaces_reach_the_engine() {
             "uts_mode": "host", "cgroup_mode": "host", "system_paths_unconfined": true,
             "device_cgroup_rules": ["c 10:200 rwm"], "annotations": {"a": "b"},
             "mounts": [
-                {"target": "/srv", "source": {"bind": {"path": "/srv", "non_recursive": true}}},
+                {"target": "/srv", "source": {"bind": {"path": "/srv", "non_recursive": true, "writable_below": true}}},
                 {"target": "/run", "source": {"tmpfs": {"options": ["exec"]}}},
+                {"target": "/tools", "source": {"image": {
+                    "image": {"reference": "tools:1", "digest": format!("sha256:{}", "a".repeat(64))}, "subpath": "bin",
+                }}},
             ],
         },
         "resources": {"memory_limit_bytes": 1024},
@@ -55,9 +58,15 @@ fn the_finer_limits_and_namespaces_reach_the_engine() {
     assert_eq!((config.uts_mode, config.cgroup_mode), (NamespaceMode::Host, NamespaceMode::Host));
     assert_eq!((config.masked_paths, config.read_only_paths), (Some(vec![]), Some(vec![])));
     assert_eq!(config.device_cgroup_rules, ["c 10:200 rwm"]);
-    assert_eq!(config.annotations["a"], "b");
-    assert!(matches!(config.mounts[0].source, ContainerMountSource::Bind { non_recursive: true, .. }));
+    assert_eq!((config.annotations["a"].as_str(), config.storage_size), ("b", Some(4096)));
+    assert!(matches!(
+        config.mounts[0].source,
+        ContainerMountSource::Bind { non_recursive: true, writable_below: true, .. }
+    ));
     assert!(matches!(&config.mounts[1].source, ContainerMountSource::Tmpfs { options, .. } if *options == ["exec"]));
+    let reference = format!("sha256:{}", "a".repeat(64));
+    let mounted = ContainerMountSource::Image { reference, subpath: Some("bin".to_owned()) };
+    assert_eq!(config.mounts[2].source, mounted);
 }
 
 #[test]

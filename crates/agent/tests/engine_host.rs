@@ -66,6 +66,7 @@ async fn conforms(root: PathBuf, cgroup: &str) {
             cgroup_parent: Path::new("/").join(cgroup),
             cdi_directories: Vec::new(),
             shim_patience: ContainersConfig::SHIM_PATIENCE,
+            runtimes: stack_engine::container::Runtimes::new(),
         },
         registry: RegistryConfig::default(),
         network: NetworkConfig::default(),

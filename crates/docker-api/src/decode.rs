@@ -28,6 +28,12 @@ pub enum DecodeError {
         /// What it should be.
         expected: &'static str,
     },
+    /// No signal has this name or number.
+    #[error("Invalid signal: {value}")]
+    Signal {
+        /// What was given, at most 80 characters of it.
+        value: String,
+    },
     /// A parameter that there must be.
     #[error("bad parameter: {name} cannot be empty")]
     Missing {
@@ -132,11 +138,7 @@ impl Parameters {
     /// The signal that is named, by its name or number.
     pub fn signal(&self, name: &'static str) -> Result<Option<i32>, DecodeError> {
         let number = |value: &str| {
-            stack_engine::container::signal_number(value).ok_or_else(|| DecodeError::Parameter {
-                name,
-                value: short(value),
-                expected: "the name or number of a signal, such as `TERM`",
-            })
+            stack_engine::container::signal_number(value).ok_or_else(|| DecodeError::Signal { value: short(value) })
         };
         self.text(name).map(number).transpose()
     }
@@ -280,11 +282,7 @@ impl WaitCondition {
 /// The signal of `kill`: SIGKILL unless said otherwise.
 pub fn signal(parameters: &Parameters) -> Result<i32, DecodeError> {
     let value = parameters.text("signal").unwrap_or("KILL");
-    stack_engine::container::signal_number(value).ok_or_else(|| DecodeError::Parameter {
-        name: "signal",
-        value: short(value),
-        expected: "the name or number of a signal, such as `TERM`",
-    })
+    stack_engine::container::signal_number(value).ok_or_else(|| DecodeError::Signal { value: short(value) })
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ pub enum ApiError {
     #[error("the image could not be removed")]
     ImageRemove(#[source] ImageRemoveError),
     /// There is no such driver.
-    #[error("{kind} driver \"{name}\" is not known: only the local one is built in, and there are no plugins")]
+    #[error("error looking up {kind} plugin {name}: plugin \"{name}\" not found: only the local driver is built in")]
     NoSuchDriver {
         /// Of what.
         kind: &'static str,
@@ -306,10 +306,16 @@ pub enum ApiError {
     Interrupted,
 }
 
+/// A name of an image as Docker says it that there is none: with its tag.
+fn with_tag(name: String) -> String {
+    let last = name.rsplit('/').next().unwrap_or(&name);
+    if last.contains([':', '@']) { name } else { format!("{name}:latest") }
+}
+
 impl From<GetError> for ApiError {
     fn from(error: GetError) -> Self {
         match error {
-            GetError::Select(SelectError::Missing { text }) => Self::NoSuchImage { name: text },
+            GetError::Select(SelectError::Missing { text }) => Self::NoSuchImage { name: with_tag(text) },
             other => Self::Image(other),
         }
     }
@@ -336,7 +342,7 @@ impl From<RestartError> for ApiError {
 impl From<SaveError> for ApiError {
     fn from(error: SaveError) -> Self {
         match error {
-            SaveError::Select(SelectError::Missing { text }) => Self::NoSuchImage { name: text },
+            SaveError::Select(SelectError::Missing { text }) => Self::NoSuchImage { name: with_tag(text) },
             other => Self::Save(other),
         }
     }
@@ -354,7 +360,7 @@ impl From<TagError> for ApiError {
 impl From<ImageRemoveError> for ApiError {
     fn from(error: ImageRemoveError) -> Self {
         match error {
-            ImageRemoveError::Select(SelectError::Missing { text }) => Self::NoSuchImage { name: text },
+            ImageRemoveError::Select(SelectError::Missing { text }) => Self::NoSuchImage { name: with_tag(text) },
             other => Self::ImageRemove(other),
         }
     }
@@ -449,7 +455,7 @@ impl ApiError {
             Self::Change(error) => match error {
                 ChangeError::Missing { .. } => StatusCode::NOT_FOUND,
                 ChangeError::AutoRemove { .. } => StatusCode::CONFLICT,
-                ChangeError::Device { .. } => StatusCode::BAD_REQUEST,
+                ChangeError::Device { .. } | ChangeError::Spec { .. } => StatusCode::BAD_REQUEST,
                 ChangeError::Limit { source, .. } if source.is_refused_value() => StatusCode::BAD_REQUEST,
                 ChangeError::Limit { .. } | ChangeError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
@@ -478,9 +484,10 @@ impl ApiError {
             Self::Start(error) => match error {
                 StartError::Missing { .. } => StatusCode::NOT_FOUND,
                 StartError::State { .. } | StartError::Peer { .. } => StatusCode::CONFLICT,
-                StartError::Spec { .. } | StartError::MountSource { .. } | StartError::Device { .. } => {
-                    StatusCode::BAD_REQUEST
-                }
+                StartError::Spec { .. }
+                | StartError::Runtime { .. }
+                | StartError::MountSource { .. }
+                | StartError::Device { .. } => StatusCode::BAD_REQUEST,
                 // A network that was there when the container was made.
                 StartError::Network { source: network::AttachError::Network(NetworkError::Missing { .. }), .. } => {
                     StatusCode::NOT_FOUND
@@ -544,7 +551,10 @@ impl ApiError {
             Self::NameTaken { .. } => StatusCode::CONFLICT,
             Self::NoSuchNetwork { .. } | Self::Platform { .. } | Self::NoSuchExec { .. } => StatusCode::NOT_FOUND,
             Self::Create(error) => match error {
-                CreateError::Id(_) | CreateError::Spec { .. } | CreateError::AppArmor { .. } => StatusCode::BAD_REQUEST,
+                CreateError::Id(_)
+                | CreateError::Spec { .. }
+                | CreateError::AppArmor { .. }
+                | CreateError::SizeLimit(_) => StatusCode::BAD_REQUEST,
                 CreateError::Exists { .. } | CreateError::NameTaken { .. } => StatusCode::CONFLICT,
                 CreateError::Root { .. } | CreateError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
@@ -556,9 +566,10 @@ impl ApiError {
             },
             Self::Exec(error) => match error {
                 ExecError::Missing { .. } | ExecError::NoSuchExec { .. } => StatusCode::NOT_FOUND,
-                ExecError::NotRunning { .. } | ExecError::Started { .. } | ExecError::ExecNotRunning { .. } => {
-                    StatusCode::CONFLICT
-                }
+                ExecError::NotRunning { .. }
+                | ExecError::Paused { .. }
+                | ExecError::Started { .. }
+                | ExecError::ExecNotRunning { .. } => StatusCode::CONFLICT,
                 ExecError::Spec { .. } | ExecError::Resize { .. } | ExecError::Command { .. } => {
                     StatusCode::BAD_REQUEST
                 }
@@ -576,12 +587,16 @@ impl ApiError {
 
 fn network_status(error: &NetworkError) -> StatusCode {
     match error {
-        NetworkError::Name { .. } | NetworkError::Settings { .. } => StatusCode::BAD_REQUEST,
+        NetworkError::Name { .. } | NetworkError::Settings { .. } | NetworkError::NoParent { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        NetworkError::NoSuchLinks { .. } => StatusCode::NOT_IMPLEMENTED,
         NetworkError::Exists { .. } => StatusCode::CONFLICT,
         NetworkError::Missing { .. } => StatusCode::NOT_FOUND,
         NetworkError::NoSubnet { .. }
         | NetworkError::NoSubnet6 { .. }
         | NetworkError::BridgeTaken { .. }
+        | NetworkError::ParentTaken { .. }
         | NetworkError::Overlap { .. }
         | NetworkError::InUse { .. } => StatusCode::FORBIDDEN,
         NetworkError::Record { .. } | NetworkError::Setting { .. } | NetworkError::Kernel { .. } => {
@@ -596,10 +611,12 @@ fn endpoint_status(error: &network::AttachError) -> StatusCode {
         AttachError::Id { .. }
         | AttachError::NetworkTwice { .. }
         | AttachError::OutsideSubnet { .. }
+        | AttachError::NoMac { .. }
         | AttachError::NoIpv6 { .. } => StatusCode::BAD_REQUEST,
-        AttachError::AddressTaken { .. } | AttachError::Connected { .. } | AttachError::NotConnected { .. } => {
-            StatusCode::FORBIDDEN
-        }
+        AttachError::AddressTaken { .. }
+        | AttachError::ForOne { .. }
+        | AttachError::Connected { .. }
+        | AttachError::NotConnected { .. } => StatusCode::FORBIDDEN,
         AttachError::AlreadyAttached { .. } | AttachError::NotAttached { .. } => StatusCode::CONFLICT,
         AttachError::Network(error) => network_status(error),
         AttachError::PortsWithoutNetwork { .. }
@@ -654,6 +671,10 @@ mod tests {
         let stop = ApiError::from(RemoveError::Stop { id, source });
         assert_eq!(stop.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(stop.full_text().contains("could not remove container web: container web has not ended"), "{stop}");
+        for (name, said) in [("a", "a:latest"), ("r.io:5/a", "r.io:5/a:latest"), ("a@sha256:0", "a@sha256:0")] {
+            let missing = ApiError::from(GetError::Select(SelectError::Missing { text: name.to_owned() }));
+            assert_eq!(missing.full_text(), format!("No such image: {said}"));
+        }
         let missing = ApiError::from(GetError::Select(SelectError::Missing { text: "a:1".to_owned() }));
         assert_eq!((missing.status(), missing.full_text().as_str()), (StatusCode::NOT_FOUND, "No such image: a:1"));
     }

@@ -42,6 +42,26 @@ impl Host {
     }
 }
 
+/// What a container can be kept to, as lists of the kernel's: `0-3,8`. What cannot be read is empty, and is not checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Online {
+    /// Processors.
+    pub processors: String,
+    /// Memory nodes.
+    pub memory_nodes: String,
+}
+
+impl Online {
+    /// Asks the kernel.
+    pub fn read() -> Self {
+        let text = |path: &str| fs::read_to_string(Path::new(path)).unwrap_or_default().trim().to_owned();
+        Self {
+            processors: text("/sys/devices/system/cpu/online"),
+            memory_nodes: text("/sys/devices/system/node/online"),
+        }
+    }
+}
+
 /// A field of os-release(5).
 fn release_field(text: &str, name: &str) -> String {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));

@@ -181,6 +181,7 @@ impl ListRequest {
                         || match &mount.source {
                             ContainerMountSource::Volume { name, .. } => name.as_deref() == Some(value),
                             ContainerMountSource::Bind { path, .. } => path.to_str() == Some(value),
+                            ContainerMountSource::Image { reference, .. } => reference == value,
                             ContainerMountSource::Tmpfs { .. } => false,
                         }
                 })

@@ -11,6 +11,7 @@ mod copying;
 mod difference;
 mod execs;
 mod host_end;
+mod mounted_images;
 mod networking;
 mod shipping;
 mod streams;
@@ -41,7 +42,7 @@ use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, EventKind, ExecCommand, ExecError, ExecId,
     ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Phases, Prober, Record,
-    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
+    RecordedState, Records, RemoveError, Roots, Runtimes, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
 };
 use crate::crash_point::crash_point;
 use crate::dns::{Directory, NameServers, NameServersConfig};
@@ -76,6 +77,8 @@ pub struct ContainersConfig {
     pub cdi_directories: Vec<PathBuf>,
     /// How long the shim of a container that ran may take to answer an engine that has just come.
     pub shim_patience: Duration,
+    /// Other runtimes, by the names that containers call them.
+    pub runtimes: Runtimes,
 }
 
 impl ContainersConfig {
@@ -247,7 +250,12 @@ impl Engine {
         networks.tell_to(events.clone());
         volumes.tell_to(events.clone());
         networks.publish_in(Arc::clone(names.directory()));
-        let loaded = records.load()?;
+        let mut loaded = records.load()?;
+        if loaded.records.iter().any(|record| record.config.storage_size.is_some())
+            && let Err(error) = roots.check_size_limit()
+        {
+            loaded.warnings.push(format!("the sizes of containers are not in force: {error}"));
+        }
         let filters = config.root.join("seccomp");
         crate::seccomp::sweep(&filters).map_err(|source| OpenError::Directory { path: filters.clone(), source })?;
         let apparmor = tokio::task::spawn_blocking(AppArmor::open)
@@ -266,6 +274,7 @@ impl Engine {
             records,
             run,
             filters,
+            runtimes: config.runtimes,
         };
         let inner = Inner {
             launcher,
@@ -355,6 +364,12 @@ impl Engine {
         &self.inner.launcher.volumes
     }
 
+    /// Other runtimes, by the names that containers call them.
+    #[must_use]
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.inner.launcher.runtimes
+    }
+
     /// The control group hierarchies of this host.
     #[must_use]
     pub fn hierarchies(&self) -> &Hierarchies {
@@ -394,9 +409,16 @@ impl Engine {
             .map_err(|source| CreateError::Spec { id: id.clone(), source })?;
         let apparmor = &self.inner.launcher.apparmor;
         apparmor.check(&config).map_err(|source| CreateError::AppArmor { id: id.clone(), source })?;
+        self.inner.launcher.runtime(&id, &config).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        self.check_realtime(&config.resources).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        if config.storage_size.is_some() {
+            self.inner.roots.check_size_limit().map_err(CreateError::SizeLimit)?;
+        }
+        let mounted_images = self.find_mounted(&config).await.map_err(root)?;
         let mut record = Record {
             id: id.clone(),
             config,
+            mounted_images,
             image_digest: image.digest.clone(),
             image: image.defaults,
             overlay: crate::container::OverlayDirectories {
@@ -435,7 +457,9 @@ impl Engine {
             let begun = self.inner.launcher.records.begin(&id);
             begun.map_err(|source| CreateError::Record { id: id.clone(), source })?;
             crash_point!("create.begun");
-            record.overlay = self.inner.roots.prepare(id.as_str(), &image.digest).await.map_err(root)?;
+            record.overlay =
+                self.inner.roots.prepare(id.as_str(), &image.digest, record.config.storage_size).await.map_err(root)?;
+            self.find_layers(&mut record.mounted_images).await.map_err(root)?;
             crash_point!("create.snapshot");
             self.save(&record).await.map_err(|source| CreateError::Record { id: id.clone(), source })
         }
@@ -787,6 +811,7 @@ impl Engine {
             name: record.config.name.clone().unwrap_or_else(|| record.id.to_string()),
             labels,
             image_digest: record.image_digest.clone(),
+            mounted_images: mounted_images::digests(&record),
             config: record.config.clone(),
             created_at: record.created_at,
             state,
@@ -845,6 +870,7 @@ impl Engine {
         let ContainerState::Running { pid, .. } = slot.current() else {
             return Err(ExecError::NotRunning { id: id.clone() });
         };
+        slot.is_awake()?;
         crate::container::run_command(&self.inner.launcher, &slot.record(), pid, command).await
     }
 

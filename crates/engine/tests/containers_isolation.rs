@@ -220,6 +220,14 @@ fn init_reaps_orphans_and_passes_signals_on() {
         while host.engine.exec(&id, zombies.clone()).await.unwrap().stdout != b"0\n" {
             assert!(tokio::time::Instant::now() < deadline);
         }
+        // Nothing of the host is in its command line.
+        let line = ExecCommand {
+            arguments: ["cat", "/proc/1/cmdline"].map(str::to_owned).to_vec(),
+            output_limit: 1000,
+            ..ExecCommand::default()
+        };
+        let line = String::from_utf8(host.engine.exec(&id, line).await.unwrap().stdout).unwrap();
+        assert_eq!(line.trim_end_matches('\0'), "init");
         host.engine.stop(&id, None).await.unwrap();
         assert_eq!(host.wait(&id).await.code, 4);
         let (code, _) = host.run("code", ContainerConfig { init: true, ..shell("exit 9") }).await;

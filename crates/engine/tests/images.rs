@@ -118,8 +118,8 @@ async fn a_saved_image_is_loaded_and_its_snapshot_shows_the_merged_layers() {
     assert_eq!(found.config.config().as_ref().unwrap().cmd().as_ref().unwrap(), &["/bin/run"]);
 
     let snapshots = Snapshots::open(&root.path().join("snapshots")).unwrap();
-    let mount = snapshots.prepare("web-1", &found).unwrap();
-    assert!(matches!(snapshots.prepare("web-1", &found), Err(SnapshotError::Exists { .. })));
+    let mount = snapshots.prepare("web-1", &found, None).unwrap();
+    assert!(matches!(snapshots.prepare("web-1", &found, None), Err(SnapshotError::Exists { .. })));
     with_mounted(&mount, |merged| {
         assert_eq!(text(&merged.join("etc/keep")), "keep");
         assert_eq!(text(&merged.join("etc/new")), "new");
@@ -161,7 +161,7 @@ async fn the_root_directory_has_the_images_mode_and_owner() {
     let image = image("root", &[(described.clone(), &described), (above.clone(), &above)]);
     let loaded = load(&store, docker_archive(&image, &["a"])).await.unwrap();
     let snapshots = Snapshots::open(&root.path().join("snapshots")).unwrap();
-    let mount = snapshots.prepare("a", &loaded[0]).unwrap();
+    let mount = snapshots.prepare("a", &loaded[0], None).unwrap();
     with_mounted(&mount, |merged| {
         let found = merged.metadata().unwrap();
         assert_eq!((found.permissions().mode() & 0o7777, found.uid(), found.gid()), (0o1770, 7, 8));
@@ -175,14 +175,14 @@ async fn an_image_without_layers_and_one_of_very_many_can_be_mounted() {
     let snapshots = Snapshots::open(&root.path().join("snapshots")).unwrap();
     let none = image("none", &[]);
     let loaded = load(&store, oci_layout(&[(&none, Some("none:1"))])).await.unwrap();
-    let mount = snapshots.prepare("none", &loaded[0]).unwrap();
+    let mount = snapshots.prepare("none", &loaded[0], None).unwrap();
     with_mounted(&mount, |merged| assert_eq!(std::fs::read_dir(merged).unwrap().count(), 0));
 
     let layers: Vec<_> = (0..120).map(|number| archive(&[(&format!("file{number}"), b"x")])).collect();
     let layers: Vec<_> = layers.iter().map(|layer| (layer.clone(), layer.as_slice())).collect();
     let many = image("many", &layers);
     let loaded = load(&store, oci_layout(&[(&many, Some("many:1"))])).await.unwrap();
-    let mount = snapshots.prepare("many", &loaded[0]).unwrap();
+    let mount = snapshots.prepare("many", &loaded[0], None).unwrap();
     assert!(mount.lower[0].ends_with(Path::new(Digest::of(layers[119].1).hex()).join("root")), "top first");
     with_mounted(&mount, |merged| assert_eq!(std::fs::read_dir(merged).unwrap().count(), 120));
 }

@@ -193,9 +193,15 @@ pub struct ContainerSpec {
     /// The root file system is mounted read-only.
     #[serde(default)]
     pub read_only: bool,
+    /// How many bytes it may write into its root file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_size: Option<u64>,
     /// A small init process reaps orphans and passes signals on. `None`: as the engine is configured.
     #[serde(default)]
     pub init: Option<bool>,
+    /// Another runtime that its host knows by this name; `None` is the hosts' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// A terminal is allocated for the first process.
     #[serde(default)]
     pub tty: bool,
@@ -428,6 +434,9 @@ pub enum MountSource {
         /// Without what is mounted below it.
         #[serde(default, skip_serializing_if = "is_false")]
         non_recursive: bool,
+        /// Where it is read-only: what is mounted below it can be written to.
+        #[serde(default, skip_serializing_if = "is_false")]
+        writable_below: bool,
     },
     /// A named volume.
     Volume {
@@ -443,6 +452,14 @@ pub enum MountSource {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         labels: BTreeMap<String, String>,
     },
+    /// The files of an image, which cannot be written to.
+    Image {
+        /// Which.
+        image: Image,
+        /// A path within the image.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subpath: Option<String>,
+    },
     /// Memory.
     Tmpfs {
         /// In bytes; half of the memory unless said otherwise.
@@ -455,6 +472,24 @@ pub enum MountSource {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         options: Vec<String>,
     },
+}
+
+impl ContainerSpec {
+    /// The images that it needs: the one that it runs, then those that are mounted in it.
+    pub fn images(&self) -> impl Iterator<Item = &Image> {
+        std::iter::once(&self.image).chain(self.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Image { image, .. } => Some(image),
+            MountSource::Bind { .. } | MountSource::Volume { .. } | MountSource::Tmpfs { .. } => None,
+        }))
+    }
+
+    /// The same, to be changed.
+    pub fn images_mut(&mut self) -> impl Iterator<Item = &mut Image> {
+        std::iter::once(&mut self.image).chain(self.mounts.iter_mut().filter_map(|mount| match &mut mount.source {
+            MountSource::Image { image, .. } => Some(image),
+            MountSource::Bind { .. } | MountSource::Volume { .. } | MountSource::Tmpfs { .. } => None,
+        }))
+    }
 }
 
 /// How a container's health is found out.

@@ -222,8 +222,8 @@ fn put_stack(
     let mut services: BTreeMap<ServiceKey, ServiceSpec> = BTreeMap::new();
     for (name, service) in &spec.services {
         let key = ServiceKey { stack: spec.name.clone(), service: name.clone() };
-        if service.container.image.digest.is_none() {
-            return Err(Rejected::NoDigest { service: key, image: service.container.image.reference.clone() });
+        if let Some(image) = service.container.images().find(|image| image.digest.is_none()) {
+            return Err(Rejected::NoDigest { service: key, image: image.reference.clone() });
         }
         services.insert(key, service.clone());
     }

@@ -15,9 +15,11 @@ pub fn assignment(state: &State, node: NodeId) -> Assignment {
     let mut registry_credentials = BTreeMap::new();
     let mut contents = Contents::new();
     for task in state.tasks_on(node) {
-        let registry = registry_of(&task.spec.container.image.reference);
-        if let Some(credential) = state.registry_credentials.get(registry) {
-            registry_credentials.insert(registry.to_owned(), credential.clone());
+        for image in task.spec.container.images() {
+            let registry = registry_of(&image.reference);
+            if let Some(credential) = state.registry_credentials.get(registry) {
+                registry_credentials.insert(registry.to_owned(), credential.clone());
+            }
         }
         // A draining task goes on until it is released.
         let desired = if task.draining.is_some() { DesiredState::Running } else { task.desired };

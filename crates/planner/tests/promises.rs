@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use stack_model::spec::{FailureAction, PublishMode};
-use stack_model::{Availability, DesiredState, Phase, Readiness, StackSpec};
+use stack_model::spec::{FailureAction, Image, Mount, MountSource, PublishMode};
+use stack_model::{Availability, DesiredState, Digest, Phase, Readiness, RegistryCredential, StackSpec};
 use stack_planner::{Change, Command, Rejected, UpdateState};
 use stack_testkit::cluster::{Cluster, GIB, node};
-use stack_testkit::specs::{Service, service, stack, stack_name};
+use stack_testkit::specs::{Service, digest, service, stack, stack_name};
 
 fn app(web: Service) -> StackSpec {
     stack("app", [("web", web)])
@@ -23,6 +23,30 @@ fn running(nodes: u64, web: Service) -> Cluster {
 
 fn version(number: u32) -> Service {
     service("web").command(&["serve", &format!("v{number}")])
+}
+
+// Images
+
+#[test]
+fn an_image_that_is_mounted_is_pinned_and_fetched_as_the_service_s_own() {
+    let mounting = |digest: Option<Digest>| {
+        version(1).with(move |spec| {
+            let image = Image { reference: "registry.example/tools:1".to_owned(), digest };
+            let source = MountSource::Image { image, subpath: None };
+            spec.container.mounts.push(Mount { target: "/tools".to_owned(), read_only: false, source });
+        })
+    };
+    let mut cluster = Cluster::of_nodes(1);
+    let refused = cluster.refused(app(mounting(None)));
+    assert!(matches!(&refused, Rejected::NoDigest { image, .. } if image == "registry.example/tools:1"), "{refused:?}");
+    let credential = RegistryCredential { username: "teller".to_owned(), password: "open sesame".to_owned() };
+    let registry = "registry.example".to_owned();
+    cluster.must(Command::SetRegistryCredential { registry, credential: Some(credential) });
+    cluster.deploy(app(mounting(Some(digest("tools")))));
+    cluster.settle();
+    let node = cluster.state.nodes.keys().next().copied().expect("a node");
+    let told = stack_planner::assignment(&cluster.state, node);
+    assert_eq!(told.registry_credentials.keys().collect::<Vec<_>>(), ["registry.example"]);
 }
 
 // Placement

@@ -139,9 +139,14 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Re
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
     let filter = process::read_filter(&launch.process)?;
-    let sources = mounts::take_sources(&launch.mounts, &peers)?;
+    if launch.init {
+        // Its command line is the shim's, and names a directory of the host.
+        syscalls::set_command_line(c"init").during(|| "name the init process".to_owned())?;
+    }
+    let mut sources = mounts::take_sources(&launch.mounts, &peers)?;
     drop(peers);
     mounts::leave_peers()?;
+    mounts::take_images(launch, &mut sources)?;
     let root = mounts::mount_root(&launch.root)?;
     mounts::furnish(root.as_fd(), launch, sources)?;
     hooks::run(launch)?;

@@ -20,7 +20,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use stack_shim::launch::Peer;
 use stack_shim::protocol::{
-    EXEC_FILE, ExecLaunch, ExecRequest, ExecResponse, Failure, FailureKind, read_frame, write_frame,
+    EXEC_FILE, ExecLaunch, ExecRequest, ExecResponse, Failure, FailureKind, OciExec, read_frame, write_frame,
 };
 
 use crate::container::{self, Streams, Told};
@@ -28,7 +28,7 @@ use crate::failing::{During, failure};
 use crate::log_writer::LogWriter;
 use crate::run::{blocked_signals, pipes, told_pair};
 use crate::supervisor::{Held, Program, Recorded, Supervisor};
-use crate::{peer, process, syscalls};
+use crate::{oci_runtime, peer, process, syscalls};
 
 /// Supervises the process that the document in `directory` describes. `listener` is the socket that the engine connects to.
 pub fn supervise(directory: &Path, listener: OwnedFd) -> io::Result<()> {
@@ -126,7 +126,19 @@ struct Spawned {
     terminal: Option<OwnedFd>,
 }
 
+/// Has the runtime that made the container make the process.
+fn spawn_by(request: &ExecRequest, by: &OciExec, streams: Streams) -> Result<Spawned, Failure> {
+    // Held while it is looked at: its pid cannot come to mean another process.
+    let _container = peer::open(Peer { pid: request.pid, started: request.pid_started }, entering)?;
+    let root = File::open(format!("/proc/{}/root", request.pid)).during(entering)?;
+    let made = oci_runtime::exec(&by.runtime, &by.process, &request.process, root.as_fd(), streams)?;
+    Ok(Spawned { pid: made.pid, terminal: made.terminal })
+}
+
 fn spawn(request: &ExecRequest, streams: Streams) -> Result<Spawned, Failure> {
+    if let Some(by) = &request.runtime {
+        return spawn_by(request, by, streams);
+    }
     let (ours, theirs) = told_pair().during(entering)?;
     let Some(enterer) = syscalls::clone3(0, None).during(entering)? else { live(request, &theirs, streams) };
     drop((theirs, streams));

@@ -49,7 +49,7 @@ fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
 fn group_number(text: &str, group: &str) -> Result<u32, String> {
     match groups(group).find(|candidate| candidate.name == text) {
         Some(found) => Ok(found.gid),
-        None => text.parse().map_err(|_| format!("the image has no group `{text}` in /etc/group")),
+        None => text.parse().map_err(|_| format!("unable to find group {text}: no matching entries in group file")),
     }
 }
 
@@ -70,7 +70,7 @@ pub fn resolve(text: &str, more: &[String], passwd: &str, group: &str) -> Result
     let uid = match (&known, number) {
         (Some(user), _) => user.uid,
         (None, Some(number)) => number,
-        (None, None) => return Err(format!("the image has no user `{user_text}` in /etc/passwd")),
+        (None, None) => return Err(format!("unable to find user {user_text}: no matching entries in passwd file")),
     };
     let gid = match group_text {
         Some(text) => group_number(text, group)?,
@@ -112,8 +112,11 @@ mod tests {
 
     #[test]
     fn who_is_not_there_is_named() {
-        assert_eq!(resolve("nobody", &[], PASSWD, GROUP).unwrap_err(), "the image has no user `nobody` in /etc/passwd");
-        assert!(resolve("web:nogroup", &[], PASSWD, GROUP).unwrap_err().contains("`nogroup`"));
+        assert_eq!(
+            resolve("nobody", &[], PASSWD, GROUP).unwrap_err(),
+            "unable to find user nobody: no matching entries in passwd file"
+        );
+        assert!(resolve("web:nogroup", &[], PASSWD, GROUP).unwrap_err().contains("group nogroup"));
         assert!(resolve("-1", &[], PASSWD, GROUP).is_err());
         assert!(resolve("4294967296", &[], PASSWD, GROUP).is_err());
     }

@@ -67,7 +67,27 @@ pub struct Launch {
     pub log: Option<LogFiles>,
     /// Where the exit record is written. Absolute.
     pub exit_file: PathBuf,
+    /// Another program makes the container, from the bundle in its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<OciRuntime>,
 }
+
+/// A program that makes containers by the OCI runtime specification, with the command line of runc(8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciRuntime {
+    /// The program. Absolute.
+    pub program: PathBuf,
+    /// Arguments of its own, before the command's name.
+    pub arguments: Vec<String>,
+    /// Where its state, its messages and the container's bundle are. Absolute; below the container's run directory.
+    pub directory: PathBuf,
+    /// How it calls the container.
+    pub id: String,
+}
+
+/// The directory of the bundle in that of the runtime. The engine writes its `config.json`; who the user is, only whoever
+/// has the image mounted can say.
+pub const BUNDLE: &str = "bundle";
 
 /// Which namespaces are the container's own; the others are the shim's, that is to say the host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +166,9 @@ pub struct Mount {
     pub source: MountSource,
     /// `MOUNT_ATTR_*` bits, see mount_setattr(2).
     pub attributes: u64,
+    /// The attributes are those of the mount itself, and not of what is mounted below its source.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub topmost_only: bool,
     /// How mounts made later on either side travel.
     pub propagation: Propagation,
 }
@@ -163,6 +186,13 @@ pub enum MountSource {
         recursive: bool,
         /// If it is an empty directory, first copy into it what the image has at the target.
         copy_up: bool,
+    },
+    /// The files of an image, which nobody can write to.
+    Image {
+        /// Its layers, the topmost first; at least one.
+        lower: Vec<PathBuf>,
+        /// A path within the image, which it cannot leave.
+        subpath: Option<String>,
     },
     /// What another container has at a path where only its shim can have mounted something.
     OfPeer {

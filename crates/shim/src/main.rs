@@ -15,6 +15,7 @@ mod log_compression;
 mod log_files;
 mod log_writer;
 mod mounts;
+mod oci_runtime;
 mod peer;
 mod process;
 mod run;

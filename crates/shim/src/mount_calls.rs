@@ -3,11 +3,13 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::launch::Root;
+use crate::root_path::{self, Links};
 
 /// Fails with the thread's last error when a call returned a negative number.
 fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -148,36 +150,88 @@ impl FilesystemContext {
 /// # Errors
 /// When the kernel refuses it.
 pub fn overlay(root: &Root) -> io::Result<OwnedFd> {
-    let bytes = |path: &std::path::Path| c_string(path.as_os_str().as_encoded_bytes());
-    let context = FilesystemContext::open("overlay")?;
-    // Before Linux 6.5 overlayfs is given its options all at once, and this takes any word until it mounts.
-    if context.set("stack", c"no such option").is_ok() {
-        return overlay_by_old_call(root);
-    }
-    context.set("source", c"overlay")?;
-    for (index, lower) in root.lower.iter().enumerate() {
-        match context.set("lowerdir+", &bytes(lower)?) {
-            // Before Linux 6.8 there is no such option.
-            Err(_) if index == 0 => return overlay_by_old_call(root),
-            result => result?,
-        }
-    }
-    context.set("upperdir", &bytes(&root.upper)?)?;
-    context.set("workdir", &bytes(&root.work)?)?;
-    context.mount(0)
+    Layers::of(root).overlay()
 }
 
-/// The same by mount(2), whose options must fit one page: the layers are named by descriptors to keep them short.
-fn overlay_by_old_call(root: &Root) -> io::Result<OwnedFd> {
-    let opened: Vec<std::fs::File> = root.lower.iter().map(std::fs::File::open).collect::<io::Result<_>>()?;
-    let (upper, work) = (std::fs::File::open(&root.upper)?, std::fs::File::open(&root.work)?);
-    let name = |file: &std::fs::File| format!("/proc/self/fd/{}", file.as_raw_fd());
-    let lower = opened.iter().map(name).collect::<Vec<_>>().join(":");
-    let options = format!("lowerdir={lower},upperdir={},workdir={}", name(&upper), name(&work));
-    mount(Some("overlay"), &root.mountpoint, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
-    let tree = clone_tree(None, &c_string(root.mountpoint.as_os_str().as_encoded_bytes())?, false)?;
-    umount2(&root.mountpoint, MntFlags::MNT_DETACH)?;
-    Ok(tree)
+/// The files of an image by themselves, or those at a path of it, as a mount that is not attached yet and that nobody can
+/// write to. `mountpoint` is a directory that something can be mounted on for a moment, in a namespace that nobody else is in.
+///
+/// # Errors
+/// When the kernel refuses it, or the image has no such path.
+pub fn image(lower: &[PathBuf], subpath: Option<&str>, mountpoint: &Path) -> io::Result<OwnedFd> {
+    let whole = match lower {
+        // An overlay needs two directories where none is written to.
+        [single] => clone_tree(None, &path_string(single)?, false)?,
+        layers => Layers { lower: layers, written: None, mountpoint }.overlay()?,
+    };
+    let Some(subpath) = subpath else { return Ok(whole) };
+    // Only what is attached can be taken in parts.
+    move_mount(whole.as_fd(), std::fs::File::open(mountpoint)?.as_fd())?;
+    let part = root_path::open(whole.as_fd(), subpath, libc::O_PATH, Links::Follow)
+        .and_then(|within| clone_tree(Some(within.as_fd()), c"", false));
+    umount2(mountpoint, MntFlags::MNT_DETACH)?;
+    part
+}
+
+fn path_string(path: &Path) -> io::Result<CString> {
+    c_string(path.as_os_str().as_encoded_bytes())
+}
+
+/// The directories of an overlay.
+#[derive(Clone, Copy)]
+struct Layers<'a> {
+    /// Read-only, the topmost first.
+    lower: &'a [PathBuf],
+    /// Where changes go, and what overlayfs needs beside it. `None`: nobody can change anything.
+    written: Option<(&'a Path, &'a Path)>,
+    /// A directory that it can be mounted on for a moment.
+    mountpoint: &'a Path,
+}
+
+impl<'a> Layers<'a> {
+    fn of(root: &'a Root) -> Self {
+        Self { lower: &root.lower, written: Some((&root.upper, &root.work)), mountpoint: &root.mountpoint }
+    }
+
+    fn overlay(self) -> io::Result<OwnedFd> {
+        let context = FilesystemContext::open("overlay")?;
+        // Before Linux 6.5 overlayfs is given its options all at once, and this takes any word until it mounts.
+        if context.set("stack", c"no such option").is_ok() {
+            return self.overlay_by_old_call();
+        }
+        context.set("source", c"overlay")?;
+        for (index, lower) in self.lower.iter().enumerate() {
+            match context.set("lowerdir+", &path_string(lower)?) {
+                // Before Linux 6.8 there is no such option.
+                Err(_) if index == 0 => return self.overlay_by_old_call(),
+                result => result?,
+            }
+        }
+        if let Some((upper, work)) = self.written {
+            context.set("upperdir", &path_string(upper)?)?;
+            context.set("workdir", &path_string(work)?)?;
+        }
+        context.mount(0)
+    }
+
+    /// The same by mount(2), whose options must fit one page: the layers are named by descriptors to keep them short.
+    fn overlay_by_old_call(self) -> io::Result<OwnedFd> {
+        let opened: Vec<std::fs::File> = self.lower.iter().map(std::fs::File::open).collect::<io::Result<_>>()?;
+        let name = |file: &std::fs::File| format!("/proc/self/fd/{}", file.as_raw_fd());
+        let lower = opened.iter().map(name).collect::<Vec<_>>().join(":");
+        let mut options = format!("lowerdir={lower}");
+        let written = match self.written {
+            Some((upper, work)) => Some((std::fs::File::open(upper)?, std::fs::File::open(work)?)),
+            None => None,
+        };
+        if let Some((upper, work)) = &written {
+            options.push_str(&format!(",upperdir={},workdir={}", name(upper), name(work)));
+        }
+        mount(Some("overlay"), self.mountpoint, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
+        let tree = clone_tree(None, &path_string(self.mountpoint)?, false)?;
+        umount2(self.mountpoint, MntFlags::MNT_DETACH)?;
+        Ok(tree)
+    }
 }
 
 #[cfg(test)]
@@ -224,6 +278,56 @@ mod tests {
             assert!(root.upper.join("written").is_file(), "{name}");
         };
         look(overlay, "new");
-        look(overlay_by_old_call, "old");
+        look(|root| Layers::of(root).overlay_by_old_call(), "old");
+    }
+
+    #[test]
+    fn an_image_by_itself_is_seen_in_whole_and_in_part_and_cannot_be_written_to() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |what: &str| place.path().join(what);
+        for directory in ["top/sub", "bottom/sub", "bottom/gone", "empty", "here"] {
+            fs::create_dir_all(at(directory)).unwrap();
+        }
+        fs::write(at("top/sub/file"), "top").unwrap();
+        fs::write(at("bottom/sub/file"), "bottom").unwrap();
+        fs::write(at("bottom/sub/other"), "other").unwrap();
+        std::os::unix::fs::symlink("/../../sub", at("bottom/link")).unwrap();
+        // As an image says that a directory of a lower layer is not there.
+        nix::sys::stat::mknod(&at("top/gone"), nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::empty(), 0)
+            .unwrap();
+        let layers = [at("top"), at("bottom")];
+        std::thread::scope(|scope| {
+            let look = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+                let here = at("here");
+                let seen = |lower: &[PathBuf], subpath: Option<&str>| {
+                    let tree = image(lower, subpath, &here).unwrap();
+                    assert_eq!(fs::read_dir(&here).unwrap().count(), 0, "nothing stays mounted");
+                    move_mount(tree.as_fd(), fs::File::open(&here).unwrap().as_fd()).unwrap();
+                    let names = fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name());
+                    let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+                    names.sort();
+                    let is_written = fs::write(here.join("written"), "").is_ok();
+                    umount2(&here, MntFlags::MNT_DETACH).unwrap();
+                    (names.join(" "), is_written)
+                };
+                assert_eq!(seen(&layers, None), ("link sub".to_owned(), false));
+                assert_eq!(seen(&layers, Some("sub")), ("file other".to_owned(), false));
+                // A link of the image leads to another place of the image, however far it climbs.
+                assert_eq!(seen(&layers, Some("link")), ("file other".to_owned(), false));
+                assert_eq!(seen(&layers, Some("../../sub")), ("file other".to_owned(), false));
+                let error = image(&layers, Some("gone"), &here).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::NotFound);
+                assert_eq!(fs::read_dir(&here).unwrap().count(), 0, "nothing stays mounted");
+                let by_old_call =
+                    Layers { lower: &layers, written: None, mountpoint: &here }.overlay_by_old_call().unwrap();
+                move_mount(by_old_call.as_fd(), fs::File::open(&here).unwrap().as_fd()).unwrap();
+                assert_eq!(fs::read_to_string(here.join("sub/file")).unwrap(), "top");
+                assert!(fs::write(here.join("written"), "").is_err());
+                assert_eq!(seen(&[at("empty")], None).0, "");
+            });
+            look.join().unwrap();
+        });
     }
 }

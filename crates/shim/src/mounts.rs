@@ -12,7 +12,9 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mknodat, umask};
 use stack_shim::copy_up;
 use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Propagation, Root};
-use stack_shim::mount_calls::{FilesystemContext, c_string, clone_tree, mount_setattr, move_mount, openat2, overlay};
+use stack_shim::mount_calls::{
+    FilesystemContext, c_string, clone_tree, image, mount_setattr, move_mount, openat2, overlay,
+};
 use stack_shim::protocol::{Failure, FailureKind};
 use stack_shim::root_path::{self, Links, Make};
 
@@ -31,7 +33,8 @@ pub fn take_sources(mounts: &[Mount], peers: &Peers) -> Result<Vec<Option<Source
     mounts
         .iter()
         .map(|mount| match &mount.source {
-            MountSource::Filesystem { .. } => Ok(None),
+            // Made here and not taken from the host: see `take_images`.
+            MountSource::Filesystem { .. } | MountSource::Image { .. } => Ok(None),
             MountSource::OfPeer { peer, path } => take_of_peer(peers.get(*peer)?, path).map(Some),
             MountSource::Bind { path, subpath, recursive, .. } => {
                 let shown = path.display();
@@ -90,6 +93,32 @@ pub fn leave_peers() -> Result<(), Failure> {
         .during(|| "make the mounts private".to_owned())
 }
 
+/// Makes every mount of this namespace one that only follows the host's: nothing that is mounted from here on is seen by the
+/// host.
+pub fn follow_peers() -> Result<(), Failure> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .during(|| "leave the host's mounts".to_owned())
+}
+
+/// Makes the mounts of images, in the order of the mounts. Done where nothing that is mounted is seen by the host, and before
+/// the root is mounted, because each is put at the root's place for a moment.
+pub fn take_images(launch: &Launch, sources: &mut [Option<Source>]) -> Result<(), Failure> {
+    for (mount, source) in launch.mounts.iter().zip(sources) {
+        let MountSource::Image { lower, subpath } = &mount.source else { continue };
+        let step = || format!("take the files of an image for the mount at {}", mount.target);
+        let tree = image(lower, subpath.as_deref(), &launch.root.mountpoint).map_err(|error| match subpath {
+            Some(subpath) if error.kind() == io::ErrorKind::NotFound => {
+                let reason = format!("there is no `{subpath}` in the image: correct the subpath");
+                failure(FailureKind::MountSourceMissing, step(), reason)
+            }
+            _ => failing(&error, step()),
+        })?;
+        let kind = fstat(tree.as_fd()).during(step)?.st_mode & libc::S_IFMT;
+        *source = Some(Source { tree, is_directory: kind == libc::S_IFDIR });
+    }
+    Ok(())
+}
+
 /// Mounts the root's overlay and opens it.
 pub fn mount_root(root: &Root) -> Result<OwnedFd, Failure> {
     let step = || format!("mount the root file system at {}", root.mountpoint.display());
@@ -113,8 +142,10 @@ pub fn furnish(root: BorrowedFd<'_>, launch: &Launch, sources: Vec<Option<Source
             (MountSource::Bind { copy_up, recursive, .. }, Some(source)) => {
                 mount_bind(root, mount, &source, *copy_up, *recursive)?;
             }
-            (MountSource::OfPeer { .. }, Some(source)) => mount_bind(root, mount, &source, false, false)?,
-            (MountSource::Bind { .. } | MountSource::OfPeer { .. }, None) => {}
+            (MountSource::OfPeer { .. } | MountSource::Image { .. }, Some(source)) => {
+                mount_bind(root, mount, &source, false, false)?;
+            }
+            (MountSource::Bind { .. } | MountSource::OfPeer { .. } | MountSource::Image { .. }, None) => {}
         }
         // Nodes and links belong on /dev as soon as it is there: later mounts may lie below it.
         if mount.target == "/dev" {
@@ -196,7 +227,12 @@ fn mount_bind(
         Propagation::Slave => libc::MS_SLAVE,
         Propagation::Shared => 0,
     };
-    mount_setattr(source.tree.as_fd(), mount.attributes, propagation, recursive).during(step)?;
+    if mount.topmost_only {
+        mount_setattr(source.tree.as_fd(), 0, propagation, recursive).during(step)?;
+        mount_setattr(source.tree.as_fd(), mount.attributes, 0, false).during(step)?;
+    } else {
+        mount_setattr(source.tree.as_fd(), mount.attributes, propagation, recursive).during(step)?;
+    }
     move_mount(source.tree.as_fd(), target.as_fd()).during(step)
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use stack_shim::identity::{self, Identity};
@@ -57,12 +57,11 @@ pub fn set_limits(process: &Process) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Looks up what the image says about the process. To be called in the container's root.
-pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, Failure> {
-    let root: OwnedFd = fs::File::open("/").during(|| "open the container's root".to_owned())?.into();
+/// Who a process is, by the files in the root of its container.
+pub fn identity(process: &Process, root: BorrowedFd<'_>) -> Result<Identity, Failure> {
     let account_file = |path: &str| -> String {
         // A missing or unreadable file is one without entries: the lookup then says who is not there.
-        let Ok(file) = root_path::open(root.as_fd(), path, libc::O_RDONLY | libc::O_NONBLOCK, Links::Follow) else {
+        let Ok(file) = root_path::open(root, path, libc::O_RDONLY | libc::O_NONBLOCK, Links::Follow) else {
             return String::new();
         };
         let mut bytes = Vec::new();
@@ -72,8 +71,14 @@ pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, F
         }
     };
     let (passwd, group) = (account_file("/etc/passwd"), account_file("/etc/group"));
-    let identity = identity::resolve(&process.user, &process.groups, &passwd, &group)
-        .map_err(|reason| failure(FailureKind::UnknownUser, "find the user", reason))?;
+    identity::resolve(&process.user, &process.groups, &passwd, &group)
+        .map_err(|reason| failure(FailureKind::UnknownUser, "find the user", reason))
+}
+
+/// Looks up what the image says about the process. To be called in the container's root.
+pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, Failure> {
+    let root: OwnedFd = fs::File::open("/").during(|| "open the container's root".to_owned())?.into();
+    let identity = identity(process, root.as_fd())?;
     let mut environment = process.environment.clone();
     if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
         environment.push(format!("HOME={}", identity.home));
@@ -208,7 +213,8 @@ pub fn execute(prepared: &Prepared) -> Failure {
             }
         }
     }
-    let step = format!("run `{shown}`");
+    // The words of runc, by which clients and people tell what is wrong.
+    let step = format!("exec: \"{shown}\"");
     match refusal {
         nix::errno::Errno::ENOENT if shown.contains('/') => failure(
             FailureKind::CommandNotFound,

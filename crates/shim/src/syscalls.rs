@@ -136,6 +136,27 @@ pub fn set_name(name: &CStr) {
     let _ = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
+/// Makes this process's command line, as /proc/PID/cmdline shows it, a single word with NULs behind it. Its own arguments are
+/// gone then.
+pub fn set_command_line(word: &CStr) -> io::Result<()> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // proc_pid_stat(5): behind the name, which is in parentheses, come the third field and so on; the 48th and 49th are the
+    // addresses of the arguments.
+    let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace().collect();
+    let address = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<usize>().ok()).unwrap_or(0);
+    let (start, end) = (address(48), address(49));
+    let bytes = word.to_bytes_with_nul();
+    let length = end.checked_sub(start).filter(|&length| start > 0 && length >= bytes.len());
+    let length = length.ok_or_else(|| io::Error::other("the kernel does not say where the arguments are"))?;
+    // SAFETY: the kernel has put the arguments there when this program was executed: the memory is mapped and writable for
+    // as long as the process lives, and this process has one thread, which does not look at its arguments any more.
+    unsafe {
+        std::ptr::write_bytes(start as *mut u8, 0, length);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), start as *mut u8, bytes.len());
+    }
+    Ok(())
+}
+
 /// The number of the last capability that the kernel knows.
 fn last_capability() -> u32 {
     std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")

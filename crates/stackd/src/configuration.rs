@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 use stack_agent::encryption::Rotation;
 use stack_agent::images::ImageCollection;
+use stack_engine::container::{RuntimeProgram, Runtimes};
 use stack_engine::encryption::{Implementation, TunnelsConfig};
 
 /// Where the settings are unless told otherwise.
@@ -72,8 +73,18 @@ struct File {
     network: Network,
     images: Images,
     encryption: Encryption,
+    runtimes: BTreeMap<String, Runtime>,
     heartbeat: Option<String>,
     node_timeout: Option<String>,
+}
+
+/// A runtime beside the daemon's own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Runtime {
+    path: PathBuf,
+    #[serde(default)]
+    arguments: Vec<String>,
 }
 
 /// When images are removed that nothing uses.
@@ -124,6 +135,8 @@ pub struct Configuration {
     pub cgroup_parent: Option<String>,
     /// Where devices are described; the last goes before the others.
     pub cdi_directories: Vec<PathBuf>,
+    /// Other programs that make containers, by the names that containers call them.
+    pub runtimes: Runtimes,
     /// How images are fetched.
     pub registry: stack_engine::image::RegistryConfig,
     /// How networks are made.
@@ -198,6 +211,18 @@ pub enum ConfigurationError {
     Rotation {
         /// In which file.
         path: PathBuf,
+    },
+    /// A runtime that cannot be.
+    #[error(
+        "{}: `runtimes.{name}` has the path `{}`: expected an absolute path, and a name other than `stack`, which is the daemon's own runtime", path.display(), program.display()
+    )]
+    Runtime {
+        /// In which file.
+        path: PathBuf,
+        /// Which.
+        name: String,
+        /// As it is given.
+        program: PathBuf,
     },
     /// A span of time is wrong.
     #[error("{}: `{name}` is `{value}`: expected a time such as `500ms`", path.display())]
@@ -285,6 +310,13 @@ impl Configuration {
         if let Some(directory) = cdi_directories.iter().find(|directory| !directory.is_absolute()) {
             return Err(ConfigurationError::Directory { path: path.to_owned(), directory: directory.clone() });
         }
+        let mut runtimes = Runtimes::new();
+        for (name, Runtime { path: program, arguments }) in file.runtimes {
+            if name == "stack" || name.is_empty() || !program.is_absolute() {
+                return Err(ConfigurationError::Runtime { path: path.to_owned(), name, program });
+            }
+            runtimes.insert(name, RuntimeProgram { program, arguments });
+        }
         let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), stack_api::DEFAULT_PORT);
         Ok(Self {
             state_directory: arguments.state_dir.or(file.state_dir).unwrap_or_else(|| "/var/lib/stack".into()),
@@ -295,6 +327,7 @@ impl Configuration {
             shim: arguments.shim.or(file.shim).unwrap_or_else(|| beside_this_program("stack-shim")),
             cgroup_parent: file.cgroup_parent,
             cdi_directories,
+            runtimes,
             registry,
             network,
             images,
@@ -346,6 +379,18 @@ mod tests {
         assert!(error.ends_with("`cdi_directories` has `cdi`: expected absolute paths"), "{error}");
         let error = read("node_timeout = \"soon\"", &[]).expect_err("refused").to_string();
         assert!(error.contains("node_timeout") && error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn other_runtimes_have_names_and_absolute_paths() {
+        let text = "[runtimes.crun]\npath = \"/usr/bin/crun\"\narguments = [\"--debug\"]";
+        let runtimes = read(text, &[]).expect("settings").runtimes;
+        assert_eq!(runtimes["crun"].program, Path::new("/usr/bin/crun"));
+        assert_eq!(runtimes["crun"].arguments, ["--debug"]);
+        for (name, path) in [("stack", "/usr/bin/crun"), ("crun", "crun")] {
+            let error = read(&format!("[runtimes.{name}]\npath = \"{path}\""), &[]).expect_err("refused").to_string();
+            assert!(error.contains(&format!("runtimes.{name}")) && error.contains(path), "{error}");
+        }
     }
 
     #[test]

@@ -99,6 +99,7 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
             cgroup_parent: configuration.cgroup_parent.clone().map_or_else(|| "/stack".into(), Into::into),
             cdi_directories: configuration.cdi_directories.clone(),
             shim_patience: ContainersConfig::SHIM_PATIENCE,
+            runtimes: configuration.runtimes.clone(),
         },
         registry: configuration.registry.clone(),
         network: configuration.network.clone(),

@@ -240,11 +240,11 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "of_other_engines",
-        "services: {a: {image: 'a:1', gpus: all, runtime: kata, mac_address: '02:42:ac:11:65:43', storage_opt: {size: 1G}, annotations: {a: b}, provider: {type: x}, networks: {n: {link_local_ips: [169.254.1.1], driver_opts: {a: b}}}}}\nnetworks: {n: {internal: true, ipam: {driver: x, config: [{subnet: 10.5.0.0/16, gateway: 10.5.0.1}]}, driver_opts: {a: b}}}\n",
+        "services: {a: {image: 'a:1', gpus: all, runtime: kata, mac_address: '02:42:ac:11:65:43', storage_opt: {size: 0, inodes: 5}, annotations: {a: b}, provider: {type: x}, networks: {n: {link_local_ips: [169.254.1.1], driver_opts: {a: b}}}}}\nnetworks: {n: {internal: true, ipam: {driver: x, config: [{subnet: 10.5.0.0/16, gateway: 10.5.0.1}]}, driver_opts: {a: b}}}\n",
     ),
     (
         "refused_by_value",
-        "services: {a: {image: 'a:1', cgroup: hots, userns_mode: keep, volumes: [{type: image, source: x, target: /x}, {type: bind, source: /y, target: /y, bind: {recursive: readonly}}], pull_policy: daily, deploy: {mode: global-job, endpoint_mode: dnsrr, rollback_config: {order: start-first}}}}\n",
+        "services: {a: {image: 'a:1', cgroup: hots, userns_mode: keep, volumes: [{type: image, target: /x}, {type: image, source: 'X:1', target: /z}, {type: image, source: 'x:1', target: /w, image: {subpath: ../up}}, {type: bind, source: /y, target: /y, bind: {recursive: readonly}}], pull_policy: daily, deploy: {mode: global-job, endpoint_mode: dnsrr, rollback_config: {order: start-first}}}}\n",
     ),
     (
         "network_drivers",

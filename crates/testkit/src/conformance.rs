@@ -1,6 +1,7 @@
 //! What every [`Host`] must do, whatever it is made of. The fake host and the engine are run through the same suite, so
 //! that what the simulation shows of the agent holds for real hosts too.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,7 +71,7 @@ async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut found: impl FnM
 async fn made<H: Host>(host: &H, task: TaskId, spec: &TaskSpec) -> String {
     let assigned = assigned(spec);
     for _twice in 0..2 {
-        let pull = Step::Pull { task, assigned: Arc::clone(&assigned), credential: None };
+        let pull = Step::Pull { task, assigned: Arc::clone(&assigned), credentials: BTreeMap::new() };
         host.execute(&pull).await.expect("the image can be had, again and again");
     }
     assert_eq!(container(host, task).await, None, "a pull makes no container");
@@ -169,7 +170,7 @@ async fn says_why_a_step_failed<H: Host>(host: &H, workload: &Workload) {
     let start = Step::Start { task, container: "no-such-container".to_owned(), restart: None, hooks: Vec::new() };
     let failure = host.execute(&start).await.expect_err("what is not there cannot be started");
     assert!(failure.message.contains("no-such-container"), "it names what is not there: {failure}");
-    let pull = Step::Pull { task, assigned: assigned(&workload.missing), credential: None };
+    let pull = Step::Pull { task, assigned: assigned(&workload.missing), credentials: BTreeMap::new() };
     let failure = host.execute(&pull).await.expect_err("an image that nobody has cannot be pulled");
     let reference = &workload.missing.container.image.reference;
     assert!(failure.message.contains(reference), "it names the image `{reference}`: {failure}");

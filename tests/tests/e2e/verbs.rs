@@ -116,6 +116,30 @@ fn loaded_images_deploy_output_is_followed_and_other_machines_get_contexts() {
     let digest = &shown["spec"]["services"]["app"]["container"]["image"]["digest"];
     assert!(digest.as_str().is_some_and(|digest| digest.starts_with("sha256:")), "{shown:#}");
 
+    // The files of another image, which is pinned and stays as the service's own does.
+    let mounting = r#"name: mounting
+services:
+  app:
+    image: busybox:test
+    init: true
+    command: ["sh", "-c", "test -x /tools/busybox && exec sleep 1000"]
+    stop_grace_period: 1s
+    volumes: [{type: image, source: "loaded:1", target: /tools, image: {subpath: bin}}]
+"#;
+    let mounting = cluster.file("mounting.yml", mounting);
+    cluster.stack_ok(&["deploy", &mounting]);
+    let task = cluster.wait_ready("mounting/app", 1).remove(0);
+    let shown: Value = serde_json::from_str(&cluster.stack_ok(&["inspect", "mounting"])).expect("JSON");
+    let mounted = &shown["spec"]["services"]["app"]["container"]["mounts"][0]["source"]["image"]["image"];
+    assert_eq!(&mounted["digest"], digest, "{shown:#}");
+    cluster.stack_ok(&["rm", "verbs"]);
+    let node = task["node"].as_str().expect("a node").to_owned();
+    let refused = cluster.stack(&["image", "rm", "loaded:1", "--node", &node]);
+    assert!(!refused.status.success() && text(&refused).contains("in use"), "{}", text(&refused));
+    cluster.stack_ok(&["rm", "mounting"]);
+    cluster.stack_ok(&["deploy", &file]);
+    assert_eq!(nodes_of(&cluster, 2).len(), 2);
+
     // Followed over both hosts, for as long as somebody listens.
     let mut follower = cluster
         .command(&["logs", "verbs", "-f", "-n", "1"])

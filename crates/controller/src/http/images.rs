@@ -96,9 +96,10 @@ fn deployed(state: &State, stack: &StackName) -> BTreeMap<String, Digest> {
     let mut found = BTreeMap::new();
     let services = state.stacks.get(stack).map(|stack| &stack.spec.services);
     for service in services.into_iter().flat_map(|services| services.values()) {
-        let image = &service.container.image;
-        if let Some(digest) = &image.digest {
-            found.entry(image.reference.clone()).or_insert_with(|| digest.clone());
+        for image in service.container.images() {
+            if let Some(digest) = &image.digest {
+                found.entry(image.reference.clone()).or_insert_with(|| digest.clone());
+            }
         }
     }
     found
@@ -115,8 +116,12 @@ pub(super) async fn pin(
     request_id: &str,
 ) -> Result<Vec<ResolvedImage>, Failure> {
     let deployed = deployed(state, &spec.name);
-    let key = |service: &ServiceSpec| (service.container.image.reference.clone(), service.container.pull_policy);
-    let wanted: BTreeSet<(String, PullPolicy)> = spec.services.values().map(key).collect();
+    // An image that is mounted is looked for as the service's own is.
+    let keys = |service: &ServiceSpec| -> Vec<(String, PullPolicy)> {
+        let policy = service.container.pull_policy;
+        service.container.images().map(|image| (image.reference.clone(), policy)).collect()
+    };
+    let wanted: BTreeSet<(String, PullPolicy)> = spec.services.values().flat_map(keys).collect();
     let questions = wanted.into_iter().map(|(reference, policy)| {
         let deployed = deployed.get(&reference);
         async move {
@@ -126,8 +131,10 @@ pub(super) async fn pin(
     });
     let resolved: BTreeMap<_, ResolvedImage> = futures::stream::iter(questions).buffered(AT_ONCE).try_collect().await?;
     for service in spec.services.values_mut() {
-        let digest = resolved.get(&key(service)).map(|answer| answer.digest.clone());
-        service.container.image.digest = digest;
+        let policy = service.container.pull_policy;
+        for image in service.container.images_mut() {
+            image.digest = resolved.get(&(image.reference.clone(), policy)).map(|answer| answer.digest.clone());
+        }
     }
     let mut images: Vec<ResolvedImage> = resolved.into_values().collect();
     // Those of one reference are next to each other.

@@ -6,7 +6,7 @@ mod mounts;
 mod networking;
 mod resources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -18,9 +18,11 @@ use stack_engine::container::{
     Container, ContainerConfig, ContainerId, Healthcheck, Logging, Resources, RestartPolicy, TerminalSize,
 };
 use stack_engine::network::NetworkRecord;
+use stack_engine::volume::VolumeDescription;
 
 pub use self::networking::{endpoint, endpoint_between};
 use crate::error::ApiError;
+use crate::host::Online;
 
 /// Why a container cannot be made as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +68,42 @@ pub enum CreationError {
         /// What the device must be able to do, as Docker shows it.
         capabilities: String,
     },
+    /// Processors or memory nodes that there are not.
+    #[error("Requested {what} are not available - requested {asked}, available: {available}")]
+    NotOnline {
+        /// `CPUs` or `memory nodes`.
+        what: &'static str,
+        /// What was given.
+        asked: String,
+        /// What there is.
+        available: String,
+    },
+    /// No list of processors or memory nodes.
+    #[error("Invalid value {value} for {field}: invalid format: expected numbers and ranges, such as 0-2,5")]
+    NoSet {
+        /// `cpuset cpus` or `cpuset mems`.
+        field: &'static str,
+        /// What was given, at most 200 characters of it.
+        value: String,
+    },
+    /// Another container or network that it needs is not there. Not as what the request itself is about is not there:
+    /// clients take that for an image that they must pull.
+    #[error("{0}")]
+    Needed(String),
+    /// There is no such policy.
+    #[error(
+        "invalid restart policy: unknown policy '{0}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+    )]
+    RestartPolicy(String),
+    /// Nobody has told the daemon of such a runtime.
+    #[error("unknown or invalid runtime name: {0}")]
+    Runtime(String),
+    /// There is no such kind of mount.
+    #[error("invalid mount config for type \"{0}\": mount type unknown")]
+    MountKind(String),
+    /// There is no such option of a volume.
+    #[error("invalid mode: {0}")]
+    Mode(String),
     /// A relative path where a volume's name or an absolute path must be.
     #[error(
         "\"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
@@ -86,6 +124,13 @@ impl CreationError {
             | Self::Rule(_)
             | Self::Processors { .. }
             | Self::DeviceDriver { .. }
+            | Self::NotOnline { .. }
+            | Self::NoSet { .. }
+            | Self::Needed(_)
+            | Self::RestartPolicy(_)
+            | Self::Runtime(_)
+            | Self::MountKind(_)
+            | Self::Mode(_)
             | Self::VolumeName { .. } => StatusCode::BAD_REQUEST,
         }
     }
@@ -143,15 +188,27 @@ pub struct World {
     pub image_ports: Vec<String>,
     /// Processors of the host.
     pub processors: u32,
+    /// Those that a container can be kept to.
+    pub online: Online,
+    /// Runtimes beside the daemon's own.
+    pub runtimes: BTreeSet<String>,
 }
 
-/// A volume that is made with labels if it is not there.
+impl World {
+    /// Of the host alone.
+    pub fn of_host() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { processors: u32::try_from(processors).unwrap_or(u32::MAX), online: Online::read(), ..Self::default() }
+    }
+}
+
+/// A volume that is made if it is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewVolume {
     /// Which.
     pub name: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels, and what it is of.
+    pub description: VolumeDescription,
 }
 
 /// What is to be made.
@@ -202,6 +259,7 @@ impl CreateRequest {
         }
         if let Some(host) = document.get_mut("HostConfig") {
             drop_nulls(host);
+            check_words(host)?;
             if let Some(ports) = host.get_mut("PortBindings") {
                 drop_nulls(ports);
             }
@@ -243,6 +301,22 @@ impl CreateRequest {
         mounts::apply(&mut creation, &body, &host, world)?;
         Ok(creation)
     }
+}
+
+/// Words that have a set of their own, in Docker's words: the reader of JSON would say which letters it expected.
+fn check_words(host: &Value) -> Result<(), CreationError> {
+    let word = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let policy = word(host.pointer("/RestartPolicy/Name"));
+    if !["", "no", "always", "unless-stopped", "on-failure"].contains(&policy.as_str()) {
+        return Err(CreationError::RestartPolicy(policy.chars().take(80).collect()));
+    }
+    for mount in host.get("Mounts").and_then(Value::as_array).into_iter().flatten() {
+        let kind = word(mount.get("Type"));
+        if !["", "bind", "volume", "image", "tmpfs", "npipe", "cluster"].contains(&kind.as_str()) {
+            return Err(CreationError::MountKind(kind.chars().take(80).collect()));
+        }
+    }
+    Ok(())
 }
 
 /// Takes away the members of an object that are `null`.
@@ -367,17 +441,19 @@ pub fn restart_policy(asked: &bollard_stubs::models::RestartPolicy) -> Result<Re
     })
 }
 
-/// What a container that is there shall have differently. `processors` are those of the host.
-pub fn decode_update(body: &[u8], now: &Resources, processors: u32) -> Result<ContainerChange, ApiError> {
-    let host: HostConfig =
-        serde_json::from_slice(body).map_err(|error| ApiError::Body { problem: error.to_string() })?;
+/// What a container that is there shall have differently. Of the world, only the host is looked at.
+pub fn decode_update(body: &[u8], now: &Resources, world: &World) -> Result<ContainerChange, ApiError> {
+    let wrong = |error: serde_json::Error| ApiError::Body { problem: error.to_string() };
+    let document: Value = serde_json::from_slice(body).map_err(wrong)?;
+    check_words(&document)?;
+    let host: HostConfig = serde_json::from_value(document).map_err(wrong)?;
     let restart = match &host.restart_policy {
         Some(policy) if policy.name.is_some_and(|name| name != RestartPolicyNameEnum::EMPTY) => {
             Some(restart_policy(policy)?)
         }
         _ => None,
     };
-    let resources = resources::changed(&host, now, processors)?;
+    let resources = resources::changed(&host, now, world)?;
     Ok(ContainerChange { resources: Some(resources).filter(|changed| changed != now), restart })
 }
 

@@ -11,7 +11,9 @@ fn world() -> World {
         image_volumes: BTreeMap::from([("aa11".parse().unwrap(), vec!["/var/lib/db".to_owned()])]),
         networks: vec![KnownNetwork { name: "front".to_owned(), id: "f".repeat(64), reach: Reach::Host }],
         image_ports: vec!["80/tcp".to_owned()],
+        runtimes: BTreeSet::from(["crun".to_owned()]),
         processors: 4,
+        online: Online { processors: "0-1,3".to_owned(), memory_nodes: "0".to_owned() },
     }
 }
 
@@ -180,8 +182,13 @@ fn mounts_in_all_their_forms() {
     assert_eq!(creation.config.mounts.len(), 7, "the volume at /data is the directory: {:?}", creation.config.mounts);
     assert!(find("/data").read_only);
     let propagation = Some("rslave".to_owned());
-    let bind =
-        ContainerMountSource::Bind { path: "/srv".into(), create_host_path: true, propagation, non_recursive: false };
+    let bind = ContainerMountSource::Bind {
+        path: "/srv".into(),
+        create_host_path: true,
+        propagation,
+        non_recursive: false,
+        writable_below: false,
+    };
     assert_eq!(find("/data").source, bind);
     assert!(creation.warnings[0].contains("`Z`"), "{:?}", creation.warnings);
     assert!(matches!(find("/named").source, ContainerMountSource::Volume { no_copy: true, .. }));
@@ -192,7 +199,7 @@ fn mounts_in_all_their_forms() {
     assert!(matches!(find("/host").source, ContainerMountSource::Bind { non_recursive: true, .. }));
     let names: Vec<&str> = creation.volumes.iter().map(|volume| volume.name.as_str()).collect();
     assert_eq!(names, ["labelled", "named"]);
-    assert_eq!(creation.volumes[0].labels, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+    assert_eq!(creation.volumes[0].description.labels, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
 
     let from = host(json!({"VolumesFrom": ["db:ro"]})).mounts;
     assert_eq!((from[0].target.as_str(), from[0].read_only), ("/var/lib/db", true));
@@ -201,12 +208,16 @@ fn mounts_in_all_their_forms() {
 
     let refused = |text: Value| refused(json!({"HostConfig": text}));
     assert!(refused(json!({"Binds": ["./x:/data"]})).1.contains("use absolute path"));
-    assert!(refused(json!({"Binds": ["/a:/b:fast"]})).1.contains("invalid mode `fast`"));
+    assert!(refused(json!({"Binds": ["/a:/b:fast"]})).1.contains("invalid mode: fast"));
     assert!(refused(json!({"Binds": ["/a:/b", "/c:/b/"]})).1.contains("Duplicate mount point"));
     assert_eq!(refused(json!({"Binds": ["a:b:c:d"]})).0, 400);
     assert_eq!(refused(json!({"Binds": ["/a:/"]})).0, 400);
     assert_eq!(refused(json!({"VolumesFrom": ["nobody"]})).0, 404);
-    assert_eq!(refused(json!({"Mounts": [{"Type": "image", "Source": "x", "Target": "/x"}]})).0, 501);
+    assert_eq!(refused(json!({"Mounts": [{"Type": "cluster", "Source": "x", "Target": "/x"}]})).0, 501);
+    let image = json!({"Type": "image", "Source": "x:1", "Target": "/x", "ImageOptions": {"Subpath": "a/b"}});
+    let source = host(json!({"Mounts": [image]})).mounts.remove(0).source;
+    let subpath = Some("a/b".to_owned());
+    assert_eq!(source, ContainerMountSource::Image { reference: "x:1".to_owned(), subpath });
     assert_eq!(refused(json!({"Mounts": [{"Type": "bind", "Source": "x", "Target": "/x"}]})).0, 400);
     assert_eq!(
         refused(json!({"Mounts": [{"Type": "bind", "Source": "/x", "Target": "/x", "TmpfsOptions": {}}]})).0,
@@ -283,6 +294,8 @@ fn isolation_and_limits() {
         refused(gpu),
         (400, "could not select device driver \"\" with capabilities: [[gpu compute]]".to_owned())
     );
+    assert_eq!(host(json!({"Runtime": "crun"})).runtime.as_deref(), Some("crun"));
+    assert_eq!(host(json!({"Runtime": "runc"})).runtime, None, "the usual one by its usual name");
 
     let refused = |host: Value| refused(json!({"HostConfig": host}));
     for (wrong, status) in [
@@ -302,6 +315,14 @@ fn isolation_and_limits() {
         (json!({"Runtime": "kata"}), 400),
         (json!({"CgroupnsMode": "strange"}), 400),
         (json!({"KernelMemory": 5}), 501),
+        (json!({"StorageOpt": {"size": "1g", "inodes": "5"}}), 400),
+        (json!({"StorageOpt": {"size": "0"}}), 400),
+        (json!({"StorageOpt": {"size": "1.2.3g"}}), 400),
+        (json!({"StorageOpt": {"size": "5 parsecs"}}), 400),
+        (json!({"CpuRealtimeRuntime": 9, "CpuRealtimePeriod": 8}), 400),
+        (json!({"Mounts": [{"Type": "image", "Target": "/t"}]}), 400),
+        (json!({"Mounts": [{"Type": "image", "Source": "a", "Target": "/t", "ImageOptions": {"Subpath": "/x"}}]}), 400),
+        (json!({"Mounts": [{"Type": "image", "Source": "a", "Target": "/t", "VolumeOptions": {}}]}), 400),
         (json!({"ShmSize": -1}), 400),
         (json!({"OomScoreAdj": 2000}), 400),
         (json!({"RestartPolicy": {"Name": "always"}, "AutoRemove": true}), 400),
@@ -310,6 +331,54 @@ fn isolation_and_limits() {
         let (found, text) = refused(wrong.clone());
         assert_eq!(found, status, "{wrong}: {text}");
     }
+}
+
+#[test]
+fn sizes_are_read_as_docker_reads_them() {
+    for (text, bytes) in [
+        ("1024", 1024),
+        ("10G", 10 << 30),
+        ("1.5gb", 3 << 29),
+        ("512 MiB", 512 << 20),
+        ("7k", 7 << 10),
+        ("2TB", 2 << 40),
+        ("3b", 3),
+    ] {
+        let config = host(json!({"StorageOpt": {"size": text}}));
+        assert_eq!(config.storage_size, Some(bytes), "{text}");
+    }
+    assert_eq!(host(json!({"StorageOpt": {}})).storage_size, None);
+    for wrong in ["", "g", "ib", "-5", "1e9", "9999999p", "1gg"] {
+        let (status, _) = refused(json!({"HostConfig": {"StorageOpt": {"size": wrong}}}));
+        assert_eq!(status, 400, "{wrong}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_in_dockers_words() {
+    let text = |host: Value| refused(json!({"HostConfig": host})).1;
+    for (wrong, words) in [
+        (json!({"CpusetCpus": "2"}), "Requested CPUs are not available - requested 2, available: 0-1,3"),
+        (json!({"CpusetCpus": "0-4294967295"}), "Requested CPUs are not available"),
+        (json!({"CpusetMems": "0,1"}), "Requested memory nodes are not available - requested 0,1, available: 0"),
+        (json!({"CpusetCpus": "3-1"}), "Invalid value 3-1 for cpuset cpus: invalid format"),
+        (json!({"CpusetMems": "all"}), "Invalid value all for cpuset mems: invalid format"),
+        (json!({"CpuPeriod": 10}), "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s"),
+        (json!({"CpuQuota": 10}), "CPU cfs quota can not be less than 1ms (i.e. 1000)"),
+        (json!({"RestartPolicy": {"Name": "often"}}), "invalid restart policy: unknown policy 'often'; use one of"),
+        (
+            json!({"Mounts": [{"Type": "tape", "Target": "/x"}]}),
+            "invalid mount config for type \"tape\": mount type unknown",
+        ),
+        (json!({"Binds": ["data:/x:ro,rw"]}), "invalid mode: ro,rw"),
+        (json!({"Binds": ["data:/x:fast"]}), "invalid mode: fast"),
+    ] {
+        assert!(text(wrong.clone()).starts_with(words), "{wrong}: {}", text(wrong.clone()));
+    }
+    assert_eq!(host(json!({"CpusetCpus": "0-1, 3"})).resources.cpuset_cpus.as_deref(), Some("0-1, 3"));
+    let update = |body: Value| decode_update(body.to_string().as_bytes(), &Resources::default(), &world());
+    assert!(update(json!({"RestartPolicy": {"Name": "often"}})).unwrap_err().to_string().contains("'often'"));
+    assert!(update(json!({"CpusetCpus": "9"})).unwrap_err().to_string().contains("available: 0-1,3"));
 }
 
 proptest::proptest! {

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use bollard_stubs::models::{IpamConfig, NetworkCreateRequest};
 use ipnet::IpNet;
-use stack_engine::network::{GatewayMode, NetworkSettings, USUAL_NETWORK};
+use stack_engine::network::{
+    Driver, GatewayMode, IpvlanMode, IpvlanReach, MacvlanMode, NetworkSettings, USUAL_NETWORK,
+};
 
 use super::create::{CreationError, invalid, without};
 use crate::cluster::NewClusterNetwork;
@@ -13,11 +15,14 @@ use crate::error::ApiError;
 /// Networks that are there whatever happens.
 pub const PREDEFINED: [&str; 4] = [USUAL_NETWORK, "host", "none", "default"];
 
+/// The option of every driver for the largest packet of its links.
+const MTU: &str = "com.docker.network.driver.mtu";
+
 /// A network that is to be made.
 #[derive(Debug)]
 pub enum NewNetwork {
     /// Of this host: its name and settings.
-    Bridge(String, NetworkSettings),
+    OfHost(String, NetworkSettings),
     /// Between hosts.
     Between(NewClusterNetwork),
 }
@@ -34,7 +39,7 @@ pub fn decode(request: NetworkCreateRequest) -> Result<NewNetwork, ApiError> {
             CreationError::NotSupported { field: format!("a {scope} network of another driver than overlay") }.into()
         );
     }
-    settings(request).map(|(name, settings)| NewNetwork::Bridge(name, settings))
+    settings(request).map(|(name, settings)| NewNetwork::OfHost(name, settings))
 }
 
 /// A network between hosts. What such networks cannot be is refused with its name.
@@ -58,10 +63,7 @@ fn between(request: NetworkCreateRequest) -> Result<NewClusterNetwork, ApiError>
     };
     for (key, value) in request.options.unwrap_or_default() {
         match key.as_str() {
-            "com.docker.network.driver.mtu" => {
-                let bytes = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
-                network.mtu = Some(bytes).filter(|&bytes| bytes > 0);
-            }
+            MTU => network.mtu = mtu(&value)?,
             // Docker's clients send it without a value.
             "encrypted" => network.encrypted = Some(value.is_empty() || flag(&value)?),
             other => without(true, &format!("the option {other} of an overlay network"))?,
@@ -106,11 +108,10 @@ fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), 
     check_name(&request.name)?;
     let name = request.name;
     match request.driver.as_deref().unwrap_or_default() {
-        "" | "bridge" => {}
+        "" | "bridge" | "macvlan" | "ipvlan" => {}
         "host" | "null" | "none" => {
             return Err(ApiError::PredefinedNetwork { name: request.driver.unwrap_or_default() });
         }
-        other @ ("macvlan" | "ipvlan") => return Err(not_yet(format!("the network driver {other}"))),
         other => return Err(ApiError::NoSuchPlugin { name: other.chars().take(80).collect() }),
     }
     without(request.ingress.unwrap_or(false), "Ingress")?;
@@ -126,7 +127,11 @@ fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), 
         options: request.options.unwrap_or_default().into_iter().collect(),
         ..NetworkSettings::default()
     };
-    apply_options(&mut settings)?;
+    match request.driver.as_deref() {
+        Some("macvlan") => apply_macvlan_options(&mut settings)?,
+        Some("ipvlan") => apply_ipvlan_options(&mut settings)?,
+        _ => apply_options(&mut settings)?,
+    }
     let addresses = request.ipam.unwrap_or_default();
     if addresses.driver.as_deref().is_some_and(|driver| !["", "default"].contains(&driver)) {
         return Err(not_yet("an IPAM driver other than `default`".to_owned()));
@@ -138,12 +143,16 @@ fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), 
     Ok((name, settings))
 }
 
-/// One subnet of a network; Docker's bridges have one for each family at most.
+/// One subnet of a network, which has one for each family at most, as Docker's bridges.
 fn apply_pool(settings: &mut NetworkSettings, pool: IpamConfig) -> Result<(), ApiError> {
     let subnet = net("subnet", pool.subnet.as_deref())?;
     let range = net("ip-range", pool.ip_range.as_deref())?;
     let gateway = address("gateway", pool.gateway.as_deref())?;
-    let twice = || ApiError::from(CreationError::Rule("bridge driver doesn't support multiple subnets"));
+    let driver = settings.driver.as_str();
+    let twice = || match driver {
+        "bridge" => ApiError::from(CreationError::Rule("bridge driver doesn't support multiple subnets")),
+        driver => not_yet(format!("more than one subnet of a family of a network of the driver {driver}")),
+    };
     let mixed = || {
         invalid(
             "ip-range or gateway",
@@ -230,11 +239,7 @@ fn apply_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
                     None => None,
                 };
             }
-            "com.docker.network.driver.mtu" => {
-                let found = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
-                // Zero is Docker's word for the usual one.
-                settings.mtu = Some(found).filter(|&bytes| bytes > 0);
-            }
+            MTU => settings.mtu = mtu(&value)?,
             "com.docker.network.bridge.gateway_mode_ipv4" => settings.gateway_mode4 = mode(&value)?,
             // Without IPv6 there is nothing that it could say something of.
             "com.docker.network.bridge.gateway_mode_ipv6" if settings.ipv6 => settings.gateway_mode6 = mode(&value)?,
@@ -242,6 +247,56 @@ fn apply_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
         }
     }
     Ok(())
+}
+
+/// The options of macvlan; the others are passed over, as Docker does.
+fn apply_macvlan_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
+    let option = |key: &str| settings.options.get(key).map(String::as_str).unwrap_or_default();
+    let mode = match option("macvlan_mode") {
+        "" | "bridge" => MacvlanMode::Bridge,
+        "private" => MacvlanMode::Private,
+        "vepa" => MacvlanMode::Vepa,
+        "passthru" => MacvlanMode::Passthru,
+        other => return Err(invalid("macvlan_mode", other, "expected bridge, private, vepa or passthru")),
+    };
+    let mtu = mtu(option(MTU))?;
+    settings.driver = Driver::Macvlan { parent: parent(option("parent")), mode };
+    settings.mtu = mtu;
+    Ok(())
+}
+
+/// The options of ipvlan; the others are passed over, as Docker does.
+fn apply_ipvlan_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
+    let option = |key: &str| settings.options.get(key).map(String::as_str).unwrap_or_default();
+    let mode = match option("ipvlan_mode") {
+        "" | "l2" => IpvlanMode::L2,
+        "l3" => IpvlanMode::L3,
+        "l3s" => IpvlanMode::L3s,
+        other => return Err(invalid("ipvlan_mode", other, "expected l2, l3 or l3s")),
+    };
+    let reach = match option("ipvlan_flag") {
+        "" | "bridge" => IpvlanReach::Bridge,
+        "private" => IpvlanReach::Private,
+        "vepa" => IpvlanReach::Vepa,
+        other => return Err(invalid("ipvlan_flag", other, "expected bridge, private or vepa")),
+    };
+    let mtu = mtu(option(MTU))?;
+    settings.driver = Driver::Ipvlan { parent: parent(option("parent")), mode, reach };
+    settings.mtu = mtu;
+    Ok(())
+}
+
+fn parent(value: &str) -> Option<String> {
+    Some(value.to_owned()).filter(|parent| !parent.is_empty())
+}
+
+/// Zero is Docker's word for the usual one.
+fn mtu(value: &str) -> Result<Option<u32>, CreationError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let bytes = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
+    Ok(Some(bytes).filter(|&bytes| bytes > 0))
 }
 
 fn flag(value: &str) -> Result<bool, CreationError> {
@@ -258,7 +313,7 @@ mod tests {
 
     fn bridge(document: serde_json::Value) -> Result<(String, NetworkSettings), ApiError> {
         match super::decode(serde_json::from_value(document).unwrap())? {
-            NewNetwork::Bridge(name, settings) => Ok((name, settings)),
+            NewNetwork::OfHost(name, settings) => Ok((name, settings)),
             NewNetwork::Between(network) => panic!("{network:?}"),
         }
     }
@@ -267,7 +322,7 @@ mod tests {
     fn a_network_between_hosts() {
         let between = |document: serde_json::Value| match decode(serde_json::from_value(document).unwrap()) {
             Ok(NewNetwork::Between(network)) => Ok(network),
-            Ok(NewNetwork::Bridge(name, _)) => panic!("{name}"),
+            Ok(NewNetwork::OfHost(name, _)) => panic!("{name}"),
             Err(error) => Err((error.status().as_u16(), error.to_string())),
         };
         let made = between(serde_json::json!({
@@ -292,6 +347,29 @@ mod tests {
             let refusal = between(wrong).unwrap_err();
             assert!(refusal.0 == status && refusal.1.contains(text), "{refusal:?}");
         }
+    }
+
+    #[test]
+    fn links_on_a_link_of_the_host() {
+        let driver = |driver: &str, options: serde_json::Value| {
+            let made = bridge(serde_json::json!({"Name": "a", "Driver": driver, "Options": options})).unwrap().1;
+            (made.driver, made.mtu)
+        };
+        let parent = Some("eth0.10".to_owned());
+        let full =
+            serde_json::json!({"parent": "eth0.10", "macvlan_mode": "vepa", "com.docker.network.driver.mtu": "1400"});
+        assert_eq!(
+            driver("macvlan", full),
+            (Driver::Macvlan { parent: parent.clone(), mode: MacvlanMode::Vepa }, Some(1400))
+        );
+        assert_eq!(
+            driver("macvlan", serde_json::json!({})),
+            (Driver::Macvlan { parent: None, mode: MacvlanMode::Bridge }, None)
+        );
+        assert_eq!(
+            driver("ipvlan", serde_json::json!({"parent": "eth0.10", "ipvlan_mode": "l3s", "ipvlan_flag": "private"})),
+            (Driver::Ipvlan { parent, mode: IpvlanMode::L3s, reach: IpvlanReach::Private }, None)
+        );
     }
 
     #[test]
@@ -338,7 +416,22 @@ mod tests {
             (serde_json::json!({"Name": "bridge"}), 403, "operation is not permitted on predefined bridge network"),
             (serde_json::json!({"Name": ""}), 400, "network name"),
             (serde_json::json!({"Name": "a", "Driver": "weave"}), 404, "plugin \"weave\" not found"),
-            (serde_json::json!({"Name": "a", "Driver": "macvlan"}), 501, "macvlan"),
+            (
+                serde_json::json!({"Name": "a", "Driver": "macvlan", "Options": {"macvlan_mode": "x"}}),
+                400,
+                "invalid macvlan_mode `x`: expected bridge, private, vepa or passthru",
+            ),
+            (
+                serde_json::json!({"Name": "a", "Driver": "ipvlan", "Options": {"ipvlan_mode": "l4"}}),
+                400,
+                "expected l2, l3 or l3s",
+            ),
+            (serde_json::json!({"Name": "a", "Driver": "ipvlan", "Options": {"ipvlan_flag": "x"}}), 400, "ipvlan_flag"),
+            (
+                serde_json::json!({"Name": "a", "Driver": "macvlan", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}}),
+                501,
+                "more than one subnet of a family",
+            ),
             (
                 serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}}),
                 400,

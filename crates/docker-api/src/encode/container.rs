@@ -154,13 +154,21 @@ impl Subject {
                     source: Some(String::new()),
                     ..MountPoint::default()
                 },
+                ContainerMountSource::Image { reference, .. } => MountPoint {
+                    typ: Some(MountPointTypeEnum::IMAGE),
+                    name: Some(reference.clone()),
+                    // It is at no path of the host.
+                    source: Some(self.container.mounted_images.get(&mount.target).cloned().unwrap_or_default()),
+                    propagation: Some("rprivate".to_owned()),
+                    ..MountPoint::default()
+                },
                 // With the image's own below.
                 ContainerMountSource::Volume { .. } => continue,
             };
             all.push(MountPoint {
                 destination: Some(mount.target.clone()),
                 mode: Some(String::new()),
-                rw: Some(!mount.read_only),
+                rw: Some(!mount.read_only && !matches!(mount.source, ContainerMountSource::Image { .. })),
                 ..point
             });
         }
@@ -192,15 +200,24 @@ fn unattached() -> EndpointSettings {
     }
 }
 
+/// The identifier of an interface: of its link-layer address, or of its own where that is the host's.
+pub(super) fn endpoint_id(endpoint: &Endpoint) -> String {
+    if endpoint.mac.is_empty() {
+        identifier("endpoint", &endpoint.address.to_string())
+    } else {
+        identifier("endpoint", &endpoint.mac)
+    }
+}
+
 fn endpoint(found: &Endpoint, network_id: String, aliases: Option<Vec<String>>) -> EndpointSettings {
     EndpointSettings {
         network_id: Some(network_id),
-        endpoint_id: Some(identifier("endpoint", &found.mac)),
+        endpoint_id: Some(endpoint_id(found)),
         mac_address: Some(found.mac.clone()),
-        gateway: Some(found.gateway.to_string()),
+        gateway: Some(if found.routes_by_interface { String::new() } else { found.gateway.to_string() }),
         ip_address: Some(found.address.addr().to_string()),
         ip_prefix_len: Some(i64::from(found.address.prefix_len())),
-        ipv6_gateway: found.ipv6.map(|part| part.gateway.to_string()),
+        ipv6_gateway: found.ipv6.filter(|_| !found.routes_by_interface).map(|part| part.gateway.to_string()),
         global_ipv6_address: found.ipv6.map(|part| part.net.addr().to_string()),
         global_ipv6_prefix_len: found.ipv6.map(|part| i64::from(part.net.prefix_len())),
         gw_priority: Some(found.priority),
@@ -568,8 +585,12 @@ fn host_config(subject: &Subject) -> HostConfig {
                 .terminal_size
                 .map_or_else(|| vec![0, 0], |size| vec![usize::from(size.rows), usize::from(size.columns)]),
         ),
-        runtime: Some("stack".to_owned()),
+        runtime: Some(config.runtime.clone().unwrap_or_else(|| "stack".to_owned())),
         cpu_quota: Some(resources.cpu_quota_us.map_or(0, signed)),
+        cgroup_parent: Some(config.cgroup_parent.clone().unwrap_or_default()),
+        cpu_realtime_runtime: Some(resources.cpu_realtime_runtime_us.map_or(0, signed)),
+        cpu_realtime_period: Some(resources.cpu_realtime_period_us.map_or(0, signed)),
+        storage_opt: config.storage_size.map(|size| HashMap::from([("size".to_owned(), size.to_string())])),
         cpu_period: Some(resources.cpu_period_us.map_or(0, signed)),
         memory_swappiness: resources.swappiness.map(signed),
         oom_kill_disable: Some(resources.oom_kill_disable),
@@ -605,7 +626,9 @@ fn binds(config: &EngineConfig) -> Vec<String> {
         let source = match &mount.source {
             ContainerMountSource::Bind { path, .. } => path.display().to_string(),
             ContainerMountSource::Volume { name: Some(name), .. } => name.clone(),
-            ContainerMountSource::Volume { name: None, .. } | ContainerMountSource::Tmpfs { .. } => return None,
+            ContainerMountSource::Volume { name: None, .. }
+            | ContainerMountSource::Tmpfs { .. }
+            | ContainerMountSource::Image { .. } => return None,
         };
         let mode = if mount.read_only { "ro" } else { "rw" };
         Some(format!("{source}:{}:{mode}", mount.target))

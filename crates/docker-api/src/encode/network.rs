@@ -9,14 +9,15 @@ use ipnet::IpNet;
 use stack_engine::container::{Container, ContainerState, NetworkMode};
 use stack_engine::network::{Attachment, NetworkStatus, USUAL_NETWORK};
 
+use super::container::endpoint_id;
 use super::text::{NEVER, identifier, milliseconds};
 use crate::cluster::ClusterNetwork;
 
-/// The documents of all networks: the bridges, and the kinds of attachment that every host has.
-pub fn networks(bridges: &[NetworkStatus], containers: &[Container]) -> Vec<NetworkInspect> {
-    let mut all: Vec<NetworkInspect> = bridges.iter().map(|status| bridge(status, containers)).collect();
+/// The documents of all networks: those of this host that were made, and the kinds of attachment that every host has.
+pub fn networks(made: &[NetworkStatus], containers: &[Container]) -> Vec<NetworkInspect> {
+    let mut all: Vec<NetworkInspect> = made.iter().map(|status| of_host(status, containers)).collect();
     // It is made when the first container comes; clients expect it to be there.
-    if bridges.iter().all(|status| status.network.name != USUAL_NETWORK) {
+    if made.iter().all(|status| status.network.name != USUAL_NETWORK) {
         all.push(network(USUAL_NETWORK, "bridge"));
     }
     for (name, driver, mode) in [("host", "host", NetworkMode::Host), ("none", "null", NetworkMode::None)] {
@@ -117,7 +118,7 @@ fn network(name: &str, driver: &str) -> NetworkInspect {
     }
 }
 
-fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
+fn of_host(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
     let record = &status.network;
     let settings = &record.settings;
     let auxiliary = |is_ipv6: bool| {
@@ -143,7 +144,7 @@ fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
         let name = containers.iter().find(|container| container.id.as_str() == user.id).map(|found| found.name.clone());
         let resource = EndpointResource {
             name: Some(name.unwrap_or_else(|| user.name.clone())),
-            endpoint_id: Some(identifier("endpoint", &endpoint.mac)),
+            endpoint_id: Some(endpoint_id(endpoint)),
             mac_address: Some(endpoint.mac.clone()),
             ipv4_address: Some(endpoint.address.to_string()),
             ipv6_address: Some(endpoint.ipv6.map(|part| part.net.to_string()).unwrap_or_default()),
@@ -153,7 +154,7 @@ fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
     let mut options: HashMap<String, String> = settings.options.clone().into_iter().collect();
     if record.name == USUAL_NETWORK {
         options.insert("com.docker.network.bridge.default_bridge".to_owned(), "true".to_owned());
-        options.insert("com.docker.network.bridge.name".to_owned(), record.bridge.clone());
+        options.insert("com.docker.network.bridge.name".to_owned(), record.link.clone());
     }
     NetworkInspect {
         id: Some(record.id.clone()),
@@ -169,7 +170,7 @@ fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
         options: Some(options),
         labels: Some(settings.labels.clone().into_iter().collect()),
         containers: Some(users.collect()),
-        ..network(&record.name, "bridge")
+        ..network(&record.name, settings.driver.as_str())
     }
 }
 

@@ -21,6 +21,7 @@ pub fn container(id: &str, name: &str, state: ContainerState) -> Container {
         name: name.to_owned(),
         labels: BTreeMap::new(),
         image_digest: "sha256:aa".to_owned(),
+        mounted_images: std::collections::BTreeMap::new(),
         config,
         created_at: TIME,
         state,

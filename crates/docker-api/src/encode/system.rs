@@ -1,13 +1,12 @@
 //! Pure. What the daemon says about itself and its host.
 
-use std::collections::HashMap;
-
 use bollard_stubs::models::{
-    DeviceInfo, LocalNodeState, PluginsInfo, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum,
+    DeviceInfo, LocalNodeState, PluginsInfo, Runtime, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum,
     SystemInfoCgroupVersionEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform,
 };
 
 use stack_engine::cgroup::Hierarchies;
+use stack_engine::container::Runtimes;
 
 use super::text::signed;
 use crate::DaemonInfo;
@@ -83,9 +82,16 @@ pub fn info(
     host: &Host,
     counts: Counts,
     groups: &Hierarchies,
+    others: &Runtimes,
     hardware: Hardware,
     warnings: Vec<String>,
 ) -> SystemInfo {
+    let others = others.iter().map(|(name, other)| {
+        let arguments = Some(other.arguments.clone()).filter(|arguments| !arguments.is_empty());
+        let path = Some(other.program.display().to_string());
+        (name.clone(), Runtime { path, runtime_args: arguments, ..Runtime::default() })
+    });
+    let own = Runtime { path: Some("stack-shim".to_owned()), ..Runtime::default() };
     let legacy = !groups.legacy.is_empty();
     let unified = groups.unified.as_ref().is_some_and(|unified| !unified.bare);
     let controls = |controller: &str| unified || groups.legacy_with(controller).is_some();
@@ -129,8 +135,8 @@ pub fn info(
         labels: Some(Vec::new()),
         experimental_build: Some(false),
         server_version: Some(daemon.version.clone()),
-        runtimes: Some(HashMap::new()),
-        default_runtime: Some("stack-shim".to_owned()),
+        runtimes: Some(others.chain([("stack".to_owned(), own)]).collect()),
+        default_runtime: Some("stack".to_owned()),
         swarm: Some(SwarmInfo {
             node_id: Some(String::new()),
             node_addr: Some(String::new()),
@@ -162,6 +168,8 @@ pub fn info(
 
 #[cfg(test)]
 mod tests {
+    use stack_engine::container::RuntimeProgram;
+
     use super::*;
 
     #[test]
@@ -175,8 +183,11 @@ mod tests {
             cdi_directories: vec!["/etc/cdi".to_owned()],
             devices: vec!["vendor.com/device=0".to_owned()],
         };
+        let crun = RuntimeProgram { program: "/usr/bin/crun".into(), arguments: vec!["--debug".to_owned()] };
+        let others = Runtimes::from([("crun".to_owned(), crun)]);
         let document =
-            serde_json::to_value(info(&daemon, &host, counts, &groups, hardware, vec!["careful".to_owned()])).unwrap();
+            serde_json::to_value(info(&daemon, &host, counts, &groups, &others, hardware, vec!["careful".to_owned()]))
+                .unwrap();
         assert_eq!(document["CDISpecDirs"], serde_json::json!(["/etc/cdi"]));
         let devices = serde_json::json!([{"Source": "cdi", "ID": "vendor.com/device=0"}]);
         assert_eq!(document["DiscoveredDevices"], devices);
@@ -184,6 +195,8 @@ mod tests {
         assert_eq!((&document["ContainersStopped"], &document["Images"]), (&2.into(), &4.into()));
         assert_eq!((&document["CgroupVersion"], &document["NCPU"]), (&"2".into(), &2.into()));
         assert_eq!(document["MemoryLimit"], false);
+        assert_eq!(document["Runtimes"]["crun"]["path"], "/usr/bin/crun");
+        assert!(document["Runtimes"].get(document["DefaultRuntime"].as_str().unwrap()).is_some(), "{document}");
         assert_eq!(document["Warnings"][0], "careful");
         let document = serde_json::to_value(version(&daemon, &host)).unwrap();
         assert_eq!((&document["ApiVersion"], &document["MinAPIVersion"]), (&"1.51".into(), &"1.24".into()));

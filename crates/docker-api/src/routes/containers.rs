@@ -18,7 +18,7 @@ use super::Name;
 use super::create::container_name;
 use super::exec::bytes;
 use super::images::only;
-use crate::decode::create::decode_update;
+use crate::decode::create::{World, decode_update};
 use crate::decode::{Parameters, signal};
 use crate::encode::container::{Subject, inspect as encode, summary};
 use crate::encode::image::Configuration;
@@ -246,9 +246,7 @@ pub async fn update(
 ) -> Result<Json<ContainerUpdateResponse>, ApiError> {
     let body = bytes(&mut request).await?;
     let container = daemon.container(&name)?;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let processors = u32::try_from(processors).unwrap_or(u32::MAX);
-    let change = decode_update(&body, &container.config.resources, processors)?;
+    let change = decode_update(&body, &container.config.resources, &World::of_host())?;
     daemon.engine.update(&container.id, change).await?;
     Ok(Json(ContainerUpdateResponse { warnings: Some(Vec::new()) }))
 }

@@ -6,13 +6,14 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use bollard_stubs::models::ContainerCreateResponse;
-use stack_engine::container::{ContainerId, CreateError};
+use stack_engine::container::{ContainerId, ContainerMountSource, CreateError};
 use stack_engine::image::Image;
+use stack_engine::volume::VolumeDescription;
 
 use super::exec::bytes;
 use crate::Daemon;
 use crate::cluster::ClusterNetwork;
-use crate::decode::create::{CreateRequest, Creation, KnownNetwork, Reach, World};
+use crate::decode::create::{CreateRequest, Creation, CreationError, KnownNetwork, Reach, World};
 use crate::decode::{DecodeError, Parameters};
 use crate::encode::image::Configuration;
 use crate::encode::network::{between_id, networks};
@@ -67,9 +68,22 @@ impl Daemon {
         if let Some(wanted) = platform {
             check_platform(&image, asked.image()?, wanted)?;
         }
-        let creation = asked.clone().translate(&self.world(&asked, &image, between))?;
+        let creation = asked.clone().translate(&self.world(&asked, &image, between)).map_err(needed)?;
+        for mount in &creation.config.mounts {
+            if let ContainerMountSource::Image { reference, .. } = &mount.source {
+                self.engine.images().get(reference).map_err(|error| needed(error.into()))?;
+            }
+        }
         for volume in &creation.volumes {
-            self.engine.volumes().ensure(&volume.name, &volume.labels, None)?;
+            let VolumeDescription { labels, options } = &volume.description;
+            if options.is_empty() {
+                self.engine.volumes().ensure(&volume.name, labels, None)?;
+            } else {
+                self.engine.volumes().create(&volume.name, labels, options)?;
+            }
+        }
+        for (target, description) in &creation.config.own_volumes {
+            description.check(target)?;
         }
         Ok(creation)
     }
@@ -99,14 +113,14 @@ impl Daemon {
             reach: Reach::Cluster { attachable: network.attachable },
         });
         let ports = Configuration::read(image).ok().and_then(|found| found.config?.exposed_ports);
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         World {
             networks: networks.chain(between).collect(),
             bridges: known.into_iter().map(|status| status.network).collect(),
             containers,
             image_volumes,
             image_ports: ports.unwrap_or_default(),
-            processors: u32::try_from(processors).unwrap_or(u32::MAX),
+            runtimes: self.engine.runtimes().keys().cloned().collect(),
+            ..World::of_host()
         }
     }
 
@@ -132,6 +146,11 @@ impl Daemon {
             }
         }
     }
+}
+
+/// That something else is not there must not look as if the image were not.
+fn needed(error: ApiError) -> ApiError {
+    if error.status() == StatusCode::NOT_FOUND { CreationError::Needed(error.full_text()).into() } else { error }
 }
 
 /// Whether an image is for the machine that was asked for: `linux/amd64`, or with a variant.

@@ -93,14 +93,10 @@ pub async fn create(
 }
 
 /// What a client reads that sees an exec fail: `docker exec` prints it.
-fn refusal(error: &ExecError, config: &ExecConfig) -> String {
+fn refusal(error: &ExecError) -> String {
     match error {
         ExecError::Command { source, .. } => {
-            let program = config.arguments.first().map_or("", String::as_str);
-            format!(
-                "OCI runtime exec failed: exec failed: unable to start container process: exec: \"{program}\": {}: unknown\r\n",
-                source.reason
-            )
+            format!("OCI runtime exec failed: exec failed: unable to start container process: {source}: unknown\r\n")
         }
         other => format!("{}\r\n", full_text(other)),
     }
@@ -156,7 +152,7 @@ pub async fn start(
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    let text = refusal(&error, &config);
+                    let text = refusal(&error);
                     // The client asks for the exit code next, whether it has got this or not.
                     let _ = writer.write_all(&frame(framing, Channel::Output, &[text.as_bytes()])).await;
                     let _ = writer.shutdown().await;

@@ -52,10 +52,10 @@ fn short(image: &Image) -> String {
 }
 
 impl Daemon {
-    /// The containers that were made of an image.
+    /// The containers that were made of an image, or mount it.
     pub(super) fn users_of(&self, image: &Image) -> Vec<Container> {
         let digest = image.digest.to_string();
-        self.engine.list().into_iter().filter(|container| container.image_digest == digest).collect()
+        self.engine.list().into_iter().filter(|container| container.needs_image(&digest)).collect()
     }
 }
 
@@ -273,9 +273,9 @@ pub async fn prune(State(daemon): State<Daemon>, parameters: Parameters) -> Resu
         _ => PruneScope::Unnamed,
     };
     let until = filters.until()?;
-    let used: BTreeSet<String> = daemon.engine.list().into_iter().map(|container| container.image_digest).collect();
+    let containers = daemon.engine.list();
     let images = daemon.engine.images().list()?;
-    let mut kept = used;
+    let mut kept: BTreeSet<String> = containers.iter().flat_map(Container::images).map(str::to_owned).collect();
     let mut ids = BTreeMap::new();
     for image in &images {
         ids.insert(image.digest.clone(), image.id.to_string());

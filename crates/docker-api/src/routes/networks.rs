@@ -152,7 +152,7 @@ pub async fn create(
     mut request: Request,
 ) -> Result<(StatusCode, Json<NetworkCreateResponse>), ApiError> {
     let (name, settings) = match decode(body::<NetworkCreateRequest>(&mut request).await?)? {
-        NewNetwork::Bridge(name, settings) => (name, settings),
+        NewNetwork::OfHost(name, settings) => (name, settings),
         NewNetwork::Between(network) => {
             daemon.as_controller().await?;
             let name = network.name.clone();
@@ -167,11 +167,17 @@ pub async fn create(
     if daemon.networks_between_hosts().await.iter().any(|network| network.name == name) {
         return Err(NetworkError::Exists { name }.into());
     }
+    let warning = match settings.driver.parent() {
+        Some(parent) if settings.internal => {
+            format!("The parent {parent} is not used: the containers of an internal network reach each other alone")
+        }
+        _ => String::new(),
+    };
     let engine = daemon.engine.clone();
     // On a task of its own: a client that goes away must not leave it half done.
     let made = tokio::spawn(async move { engine.networks().make_network(&name, &settings).await });
     let network = made.await.map_err(|_| ApiError::Interrupted)??;
-    Ok((StatusCode::CREATED, Json(NetworkCreateResponse { id: network.id, warning: String::new() })))
+    Ok((StatusCode::CREATED, Json(NetworkCreateResponse { id: network.id, warning })))
 }
 
 /// `DELETE /networks/{id}`.

@@ -54,7 +54,8 @@ pub async fn info(State(daemon): State<Daemon>) -> Result<Json<SystemInfo>, ApiE
             cdi_directories: directories.iter().map(|directory| directory.display().to_string()).collect(),
             devices: catalogue.names().map(str::to_owned).collect(),
         };
-        Ok(Json(system::info(&daemon.info, &Host::read(), counts, daemon.engine.hierarchies(), hardware, warnings)))
+        let (groups, others) = (daemon.engine.hierarchies(), daemon.engine.runtimes());
+        Ok(Json(system::info(&daemon.info, &Host::read(), counts, groups, others, hardware, warnings)))
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Interrupted)?
 }

@@ -120,7 +120,7 @@ pub async fn disk(State(daemon): State<Daemon>, parameters: Parameters) -> Resul
     blocking(move || {
         let images = daemon.engine.images().list()?;
         let counts = shared_layers(&images);
-        let users = |digest: &str| containers.iter().filter(|container| container.image_digest == digest).count();
+        let users = |digest: &str| containers.iter().filter(|container| container.needs_image(digest)).count();
         let image_rows: Vec<Value> = images
             .iter()
             .map(|image| {

@@ -24,6 +24,9 @@ fn a_container_is_paused_and_goes_on() {
         assert!(run(&served, &["ps"]).await.contains("(Paused)"));
         assert_eq!(run(&served, &["ps", "-q", "--filter", "status=paused"]).await.lines().count(), 1);
         assert!(fails(&served, &["pause", "web"]).await.contains("is already paused"));
+        // A command would stand still with it, and whoever waits for it with both.
+        let error = fails(&served, &["exec", "web", "true"]).await;
+        assert!(error.contains("is paused, unpause the container before exec"), "{error}");
         run(&served, &["unpause", "web"]).await;
         assert!(fails(&served, &["unpause", "web"]).await.contains("is not paused"));
         let before = count().await;
@@ -42,6 +45,43 @@ fn a_container_is_paused_and_goes_on() {
         let events = run(&served, &["events", "--since", "1h", "--until", &until, "--format", "{{.Action}}"]).await;
         let told: Vec<&str> = events.lines().filter(|action| action.contains("pause")).collect();
         assert_eq!(told, ["pause", "unpause", "pause", "unpause", "pause", "unpause"], "{events}");
+    });
+}
+
+#[test]
+fn a_paused_container_is_not_taken_for_ill() {
+    served("docker-api-pause-health", async |served| {
+        let probed = ["--health-cmd", "true", "--health-interval", "100ms", "--health-timeout", "300ms"];
+        let all = ["run", "-d", "--name", "web"].into_iter().chain(probed);
+        let all = all.chain(["--health-retries", "1", "made:1", "sh", "-c", WAITS]);
+        run(&served, &all.collect::<Vec<_>>()).await;
+        let health = async || state(&served, "web", "Health").await["Status"].clone();
+        until("it is healthy", async || health().await == "healthy").await;
+        run(&served, &["pause", "web"]).await;
+        // Longer than it takes to be found unhealthy.
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        assert_eq!(health().await, "healthy");
+        run(&served, &["unpause", "web"]).await;
+        run(&served, &["exec", "web", "true"]).await;
+        assert_eq!(health().await, "healthy");
+    });
+}
+
+#[test]
+fn what_a_container_needs_and_is_not_there_is_not_taken_for_its_image() {
+    served("docker-api-needs", async |served| {
+        for (option, value, words) in [
+            ("--network", "nosuch", "network nosuch not found"),
+            ("--network", "container:nosuch", "No such container: nosuch"),
+            ("--ipc", "container:nosuch", "No such container: nosuch"),
+            ("--pid", "container:nosuch", "No such container: nosuch"),
+            ("--volumes-from", "nosuch", "No such container: nosuch"),
+            ("--link", "nosuch:x", "No such container: nosuch"),
+        ] {
+            let error = fails(&served, &["run", "--rm", option, value, "made:1", "true"]).await;
+            assert!(error.contains(words), "{option} {value}: {error}");
+            assert!(!error.contains("Unable to find image"), "{option} {value}: {error}");
+        }
     });
 }
 
@@ -70,7 +110,7 @@ fn a_container_gets_another_name_and_other_limits() {
         run(&served, &["update", "-m", "32m", "--memory-swap", "64m", "two"]).await;
         assert!(fails(&served, &["update", "-m", "128m", "two"]).await.contains("memoryswap"));
         assert!(fails(&served, &["update", "-m", "1k", "two"]).await.contains("6MB"));
-        assert!(fails(&served, &["update", "--cpuset-cpus", "999", "two"]).await.contains("cpuset"));
+        assert!(fails(&served, &["update", "--cpuset-cpus", "999", "two"]).await.contains("CPUs are not available"));
         run(&served, &["update", "--restart", "on-failure:3", "two"]).await;
         let policy = served.get("/containers/two/json").await["HostConfig"]["RestartPolicy"].clone();
         assert_eq!(policy, json!({"Name": "on-failure", "MaximumRetryCount": 3}));

@@ -112,6 +112,19 @@ impl Served {
         (status, message.unwrap_or_default())
     }
 
+    /// Posts a document, and is answered with a status and a message.
+    pub async fn post_json(&self, path: &str, body: &Value) -> (u16, String) {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(path).header("host", "docker").header("content-type", "application/json");
+        let request = request.body(http_body_util::Full::new(Bytes::from(body.to_string()))).unwrap();
+        let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+        let status = response.status().as_u16();
+        let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.unwrap().unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
     pub async fn bytes(&self, method: Method, path: &str) -> (u16, Bytes) {
         let response = self.send(method, path).await;
         let status = response.status().as_u16();

@@ -18,6 +18,10 @@ fn docker_run_in_its_everyday_forms() {
         let refused = served.docker(&["run", "--rm", "box:1", "/not-executable"]).await;
         assert_eq!(refused.code, 126, "{refused:?}");
         assert!(refused.error.contains("permission denied"), "{refused:?}");
+        // The client tells by these words what to exit with.
+        let device = served.docker(&["run", "--rm", "--device", "/dev/nosuch", "box:1", "true"]).await;
+        assert_eq!(device.code, 127, "{device:?}");
+        assert!(device.error.contains("custom device \"/dev/nosuch\": no such file or directory"), "{device:?}");
         let unknown = served.docker(&["run", "--rm", "--cpus", "9999", "box:1", "true"]).await;
         assert_eq!(unknown.code, 125, "{unknown:?}");
         assert!(unknown.error.contains("as there are only"), "{unknown:?}");

@@ -115,10 +115,52 @@ pub fn read(mountinfo: &str, own: &str, parent: &Path) -> Hierarchies {
 }
 
 impl Hierarchies {
+    /// The same with containers' groups below another parent. `is_managed`: systemd keeps the hierarchies, and what is not below
+    /// a group of the daemon's own is not ours to make.
+    #[must_use]
+    pub fn below(&self, parent: Option<&str>, is_managed: bool) -> Self {
+        let mut found = self.clone();
+        let Some(parent) = parent.map(Path::new) else { return found };
+        // Nothing above the place can be named.
+        let names = || parent.components().filter(|component| matches!(component, Component::Normal(_)));
+        let is_absolute = parent.is_absolute() && !is_managed;
+        for legacy in &mut found.legacy {
+            if is_absolute {
+                legacy.parent.clone_from(&legacy.mountpoint);
+            }
+            legacy.parent.extend(names());
+        }
+        if let Some(unified) = &mut found.unified {
+            if is_absolute && !unified.bare {
+                unified.parent.clone_from(&unified.mountpoint);
+            }
+            unified.parent.extend(names());
+        }
+        found
+    }
+
     /// The version 1 hierarchy that has `controller`.
     #[must_use]
     pub fn legacy_with(&self, controller: &str) -> Option<&Legacy> {
         self.legacy.iter().find(|legacy| legacy.controllers.iter().any(|name| name == controller))
+    }
+
+    /// The path of a container's groups within the hierarchies that have controllers, e.g. `/stack/web`, where it is the
+    /// same in all of them.
+    #[must_use]
+    pub fn common_path(&self, cgroups: &stack_shim::launch::Cgroups) -> Option<String> {
+        let unified = self.unified.as_ref().filter(|unified| !unified.bare).map(|unified| &unified.mountpoint);
+        let mountpoints: Vec<&PathBuf> = self.legacy.iter().map(|legacy| &legacy.mountpoint).chain(unified).collect();
+        let unified = cgroups.unified.iter().filter(|_| unified.is_some());
+        let mut all = cgroups.joined.iter().chain(unified).map(|directory| {
+            mountpoints
+                .iter()
+                .filter_map(|mountpoint| directory.strip_prefix(mountpoint).ok())
+                .min_by_key(|path| path.components().count())
+        });
+        let first = all.next()??;
+        let is_same = all.all(|other| other == Some(first));
+        is_same.then(|| format!("/{}", first.display()))
     }
 
     /// For people: `v1`, `v2`, `hybrid` or `none`.
@@ -168,6 +210,28 @@ mod tests {
         assert_eq!(unified.parent, Path::new("/sys/fs/cgroup/stack"));
         assert_eq!(found.kind(), "v2");
         assert_eq!(read("", "", Path::new("/stack")).kind(), "none");
+    }
+
+    #[test]
+    fn a_container_s_own_parent_is_below_ours_or_below_the_root() {
+        let own = "4:memory:/daemon\n0::/daemon\n";
+        let found = read(HYBRID, own, Path::new("/stack"));
+        let memory = |found: &Hierarchies| found.legacy_with("memory").unwrap().parent.display().to_string();
+        let unified = |found: &Hierarchies| found.unified.as_ref().unwrap().parent.display().to_string();
+        assert_eq!(found.below(None, false), found);
+        let relative = found.below(Some("team/a"), false);
+        assert_eq!(memory(&relative), "/sys/fs/cgroup/memory/stack/team/a");
+        assert_eq!(unified(&relative), "/sys/fs/cgroup/unified/daemon/stack/team/a");
+        let absolute = found.below(Some("/team"), false);
+        assert_eq!(memory(&absolute), "/sys/fs/cgroup/memory/team");
+        // Killing the daemon's group reaches the containers on such a host, so they stay below it there.
+        assert_eq!(unified(&absolute), "/sys/fs/cgroup/unified/daemon/stack/team");
+        assert_eq!(memory(&found.below(Some("/team"), true)), "/sys/fs/cgroup/memory/stack/team");
+        assert_eq!(memory(&found.below(Some("../../../etc"), false)), "/sys/fs/cgroup/memory/stack/etc");
+
+        let version_2 = read("30 20 0:26 / /sys/fs/cgroup rw - cgroup2 c rw\n", "0::/x\n", Path::new("/stack"));
+        assert_eq!(unified(&version_2.below(Some("/team"), false)), "/sys/fs/cgroup/team");
+        assert_eq!(unified(&version_2.below(Some("/team"), true)), "/sys/fs/cgroup/stack/team");
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub use statistics::{CpuTimes, DeviceTraffic, InterfaceTraffic, Statistics, Thro
 
 /// Controllers that version 2 groups pass on to containers.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+/// How much time real-time processes may have in each period, in microseconds (version 1).
+const RUNTIME: &str = "cpu.rt_runtime_us";
+/// That period.
+const PERIOD: &str = "cpu.rt_period_us";
 /// How long groups may take to become empty after everything in them was killed.
 const EMPTYING: Duration = Duration::from_secs(10);
 
@@ -98,6 +102,19 @@ pub fn detect(parent: &Path) -> Result<Hierarchies, CgroupError> {
     Ok(read(&read_file("/proc/self/mountinfo")?, &read_file("/proc/self/cgroup")?, parent))
 }
 
+/// Where the groups of a container go that wants them below a parent of its own.
+#[must_use]
+pub fn place(hierarchies: &Hierarchies, parent: Option<&str>) -> Hierarchies {
+    // As sd_booted(3) has it.
+    hierarchies.below(parent, Path::new("/run/systemd/system").is_dir())
+}
+
+/// Whether containers can have time as real-time processes: of version 1, where the kernel counts it.
+#[must_use]
+pub fn has_realtime(hierarchies: &Hierarchies) -> bool {
+    hierarchies.legacy_with("cpu").is_some_and(|legacy| legacy.mountpoint.join(RUNTIME).exists())
+}
+
 /// Makes groups and writes limits. Returns notes about limits that this host cannot keep.
 ///
 /// # Errors
@@ -113,6 +130,9 @@ pub fn make(plan: &Plan) -> Result<Vec<String>, CgroupError> {
     }
     for directory in &plan.cpusets {
         inherit_cpuset(directory)?;
+    }
+    if let Some(realtime) = &plan.realtime {
+        provide_realtime(&realtime.parent, &realtime.directory, realtime.share)?;
     }
     if let Some((directory, rules)) = &plan.device_program {
         device_program::attach(directory, rules)
@@ -159,6 +179,36 @@ fn inherit_cpuset(directory: &Path) -> Result<(), CgroupError> {
         fs::write(&path, &text).map_err(|source| CgroupError::Write { path, text, source })?;
     }
     Ok(())
+}
+
+/// Which part of each period, in millionths, the real-time processes of a group may have.
+fn realtime_share(directory: &Path) -> u64 {
+    let number = |name: &str| fs::read_to_string(directory.join(name)).ok()?.trim().parse::<i64>().ok();
+    match (number(RUNTIME), number(PERIOD)) {
+        (Some(runtime), Some(period)) => plan::realtime_share(
+            // Less than nothing is all that there is.
+            u64::try_from(runtime).unwrap_or(u64::MAX),
+            u64::try_from(period).unwrap_or(1),
+        ),
+        _ => 0,
+    }
+}
+
+/// A group has no time for real-time processes until it is given some, and those below it have no more than that together.
+/// Gives those above a container's as much as is needed.
+fn provide_realtime(directory: &Path, child: &Path, share: u64) -> Result<(), CgroupError> {
+    // The hierarchy's root has what the administrator of the host says.
+    let Some(parent) = directory.parent().filter(|parent| parent.join(RUNTIME).exists()) else { return Ok(()) };
+    let others = children(directory).into_iter().filter(|other| other != child);
+    let needed = others.map(|other| realtime_share(&other)).fold(share, u64::saturating_add);
+    if realtime_share(directory) >= needed {
+        return Ok(());
+    }
+    provide_realtime(parent, directory, needed)?;
+    let period = fs::read_to_string(directory.join(PERIOD)).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let runtime = needed.saturating_mul(period.unwrap_or(plan::REALTIME_PERIOD)).div_ceil(plan::REALTIME_PERIOD);
+    let (path, text) = (directory.join(RUNTIME), runtime.to_string());
+    fs::write(&path, &text).map_err(|source| CgroupError::Write { path, text, source })
 }
 
 fn directories(cgroups: &Cgroups) -> impl Iterator<Item = &PathBuf> {
@@ -213,7 +263,12 @@ fn kill_below(directory: &Path) {
 
 fn children(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory)
-        .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+        .map(|entries| {
+            // The kernel says with each name what it is; asking for each of the dozens of files took longer than the rest.
+            let directories =
+                entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            directories.map(|entry| entry.path()).collect()
+        })
         .unwrap_or_default()
 }
 
@@ -235,14 +290,18 @@ pub fn remove(cgroups: &Cgroups) -> Result<(), CgroupError> {
 fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
     let mut pause = Duration::from_micros(200);
     loop {
-        for child in children(directory) {
-            remove_tree(&child, deadline)?;
-        }
         match fs::remove_dir(directory) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            // Processes on their way out keep it busy for a moment; others are killed.
+            // It has groups below it, or processes on their way out keep it busy for a moment; others are killed.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                let children = children(directory);
+                if !children.is_empty() {
+                    for child in children {
+                        remove_tree(&child, deadline)?;
+                    }
+                    continue;
+                }
                 kill_below(directory);
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(20));
@@ -298,6 +357,9 @@ pub fn is_frozen(cgroups: &Cgroups) -> bool {
 /// # Errors
 /// The first limit that the kernel refuses; those before it are in force.
 pub fn change(plan: &Plan) -> Result<(), CgroupError> {
+    if let Some(realtime) = &plan.realtime {
+        provide_realtime(&realtime.parent, &realtime.directory, realtime.share)?;
+    }
     let mut writes: Vec<&Write> = plan.writes.iter().collect();
     // A limit may not be below or above another that is still the old one, so the order that works is found by trying.
     let mut refused = None;

@@ -23,6 +23,8 @@ pub struct Write {
 pub struct Plan {
     /// Version 1 `cpuset` directories, whose files must be filled from their parents' first.
     pub cpusets: Vec<PathBuf>,
+    /// The version 1 group that must have time for real-time processes, before the container's below it can.
+    pub realtime: Option<Realtime>,
     /// Version 2 directories, from the top, where the controllers are passed on.
     pub delegating: Vec<PathBuf>,
     /// Directories, parents included where they are missing.
@@ -33,6 +35,25 @@ pub struct Plan {
     pub writes: Vec<Write>,
     /// What the shim is told.
     pub cgroups: Cgroups,
+}
+
+/// Time for real-time processes that a container needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Realtime {
+    /// The group above its own.
+    pub parent: PathBuf,
+    /// Its own.
+    pub directory: PathBuf,
+    /// Of each period, in millionths.
+    pub share: u64,
+}
+
+/// The kernel's period for real-time processes, in microseconds.
+pub(super) const REALTIME_PERIOD: u64 = 1_000_000;
+
+/// So much in a period, in millionths.
+pub(super) fn realtime_share(runtime: u64, period: u64) -> u64 {
+    runtime.saturating_mul(REALTIME_PERIOD).div_ceil(period.max(1))
 }
 
 /// A device that a container may use. The rules are allowances; everything else is denied.
@@ -120,6 +141,13 @@ pub fn plan(hierarchies: &Hierarchies, name: &str, resources: &Resources, device
         let directory = legacy.parent.join(name);
         if has("cpuset") {
             plan.cpusets.push(directory.clone());
+        }
+        if has("cpu")
+            && let Some(runtime) = resources.cpu_realtime_runtime_us
+        {
+            let share = realtime_share(runtime, resources.cpu_realtime_period_us.unwrap_or(REALTIME_PERIOD));
+            let (parent, directory) = (legacy.parent.clone(), directory.clone());
+            plan.realtime = Some(Realtime { parent, directory, share });
         }
         legacy_writes(&directory, &has, resources, devices, &mut plan.writes);
         if has("memory") {
@@ -227,6 +255,12 @@ fn legacy_writes(
             if let Some(quota) = quota {
                 write("cpu.cfs_quota_us", quota.to_string(), false);
             }
+        }
+        if let Some(period) = resources.cpu_realtime_period_us {
+            write("cpu.rt_period_us", period.to_string(), false);
+        }
+        if let Some(runtime) = resources.cpu_realtime_runtime_us {
+            write("cpu.rt_runtime_us", runtime.to_string(), false);
         }
         if let Some(shares) = resources.cpu_shares {
             write("cpu.shares", shares.clamp(2, 262_144).to_string(), false);

@@ -14,6 +14,7 @@ pub use stack_shim::protocol::TerminalSize;
 use super::restart::RestartPolicy;
 use crate::network::{NetworkEndpoint, PortBinding};
 use crate::overlay::OverlayEndpoint;
+use crate::volume::VolumeDescription;
 
 /// The identifier of a container on its host: 1 to 64 letters, digits, `_` and `-`, a letter or digit first. It is
 /// the name of its directories, and the container's address in every call.
@@ -123,8 +124,12 @@ pub struct ContainerConfig {
     pub dns_options: Vec<String>,
     /// File systems in the container.
     pub mounts: Vec<ContainerMount>,
+    /// What the volumes of its own are made with, by their targets.
+    pub own_volumes: BTreeMap<String, VolumeDescription>,
     /// The root file system is read-only.
     pub read_only: bool,
+    /// How many bytes it may write into its root file system, where the file system of the host can limit that.
+    pub storage_size: Option<u64>,
     /// A small init process reaps orphans and passes signals on.
     pub init: bool,
     /// A terminal is allocated for the first process.
@@ -201,6 +206,12 @@ pub struct ContainerConfig {
     pub uts_mode: NamespaceMode,
     /// Whether it sees the host's control groups.
     pub cgroup_mode: NamespaceMode,
+    /// Another runtime that the engine's configuration names; `None` is the engine's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// A control group that its own is below, beside the engine's limits. Absolute: below the root of the hierarchies where
+    /// systemd does not keep them; else, and relative, below the group that the engine has for containers.
+    pub cgroup_parent: Option<String>,
     /// For tools: handed through, without effect here.
     pub annotations: BTreeMap<String, String>,
     /// Where its output goes.
@@ -233,6 +244,10 @@ pub struct Resources {
     pub cpu_quota_us: Option<u64>,
     /// That period, in microseconds; 100000 unless said otherwise.
     pub cpu_period_us: Option<u64>,
+    /// Time for real-time processes in each period, in microseconds. Version 1 only.
+    pub cpu_realtime_runtime_us: Option<u64>,
+    /// That period, in microseconds; 1000000 unless said otherwise.
+    pub cpu_realtime_period_us: Option<u64>,
     /// How readily memory is swapped out, from 0 to 100. Version 1 only.
     pub swappiness: Option<u64>,
     /// Wait for memory in place of being killed. Version 1 only.
@@ -382,6 +397,9 @@ pub enum ContainerMountSource {
         /// Without the mounts below it.
         #[serde(default)]
         non_recursive: bool,
+        /// Where it is read-only: what is mounted below it can be written to.
+        #[serde(default)]
+        writable_below: bool,
     },
     /// A volume.
     Volume {
@@ -391,6 +409,14 @@ pub enum ContainerMountSource {
         #[serde(default)]
         no_copy: bool,
         /// A directory within the volume.
+        #[serde(default)]
+        subpath: Option<String>,
+    },
+    /// The files of an image, which cannot be written to.
+    Image {
+        /// A reference or a digest that the engine's images know.
+        reference: String,
+        /// A path within the image.
         #[serde(default)]
         subpath: Option<String>,
     },

@@ -123,6 +123,9 @@ pub enum CreateError {
         /// Why.
         source: RootError,
     },
+    /// The file system of the host cannot limit what a container writes.
+    #[error(transparent)]
+    SizeLimit(RootError),
     /// The disk.
     #[error("could not record container {id}")]
     Record {
@@ -141,7 +144,7 @@ impl CreateError {
             Self::Id(_) | Self::Exists { .. } | Self::NameTaken { .. } | Self::Spec { .. } | Self::AppArmor { .. } => {
                 false
             }
-            Self::Root { source, .. } => source.retryable,
+            Self::Root { source, .. } | Self::SizeLimit(source) => source.retryable,
             Self::Record { .. } => true,
         }
     }
@@ -187,14 +190,14 @@ pub enum StartError {
         path: PathBuf,
     },
     /// A device of the host.
-    #[error("container {id}: {path} is no device of this host")]
+    #[error("container {id}: error gathering device information while adding custom device \"{path}\": {}", no_device(cause.as_ref()))]
     Device {
         /// Which container.
         id: ContainerId,
         /// Which device.
         path: String,
-        /// Why, if it is there at all.
-        source: Option<io::Error>,
+        /// Why it cannot be looked at; `None`: it is no device.
+        cause: Option<io::Error>,
     },
     /// A device by its name.
     #[error("container {id} did not get its devices")]
@@ -286,6 +289,14 @@ pub enum StartError {
         /// Why.
         source: Failure,
     },
+    /// Another runtime cannot be told.
+    #[error("container {id} cannot be made by another runtime")]
+    Runtime {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: super::oci::OciError,
+    },
     /// A container whose namespace it joins does not run.
     #[error("container {id} cannot join the {kind} of container {other}, which is not running: start that one first")]
     Peer {
@@ -315,6 +326,7 @@ impl StartError {
             Self::Missing { .. }
             | Self::State { .. }
             | Self::Spec { .. }
+            | Self::Runtime { .. }
             | Self::MountSource { .. }
             | Self::Device { .. }
             | Self::Cdi { .. } => false,
@@ -522,6 +534,14 @@ pub enum ChangeError {
         /// Why.
         source: Box<StartError>,
     },
+    /// A limit that no container of this host can have.
+    #[error("the limits of container {id} could not be changed")]
+    Spec {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: SpecError,
+    },
     /// The kernel refuses a limit.
     #[error("the limits of container {id} could not be changed")]
     Limit {
@@ -550,7 +570,7 @@ pub enum RemoveError {
         id: ContainerId,
     },
     /// It runs.
-    #[error("container {id} is running: stop it first, or force its removal")]
+    #[error("cannot remove container {id}: container is running: stop the container before removing or force remove")]
     Running {
         /// Which.
         id: ContainerId,
@@ -625,6 +645,12 @@ pub enum ExecError {
         /// Which.
         id: ContainerId,
     },
+    /// It is paused: the command would not run before it goes on.
+    #[error("Container {id} is paused, unpause the container before exec")]
+    Paused {
+        /// Which.
+        id: ContainerId,
+    },
     /// What is asked for makes no sense.
     #[error("the command cannot be run in container {id}")]
     Spec {
@@ -692,4 +718,13 @@ pub enum AttachError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Why something is no device, in Docker's words: its client tells by them what it exits with.
+fn no_device(cause: Option<&io::Error>) -> String {
+    match cause {
+        None => "not a device node".to_owned(),
+        Some(error) if error.kind() == io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        Some(error) => error.to_string(),
+    }
 }

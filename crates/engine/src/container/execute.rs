@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
-use stack_shim::protocol::{ExecRequest, ExecResponse};
+use stack_shim::protocol::{ExecRequest, ExecResponse, OciExec};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
 
@@ -118,6 +118,17 @@ pub(crate) fn request(
     let arguments = config.arguments.clone();
     let mut process = spec::process(id, &adjusted, &record.image, arguments, filter, confinement).map_err(refused)?;
     process.make_working_dir = false;
+    let runtime = match launcher.runtime(id, container).map_err(refused)? {
+        Some(runtime) => {
+            let process = super::oci::further_process(&process).map_err(|error| ExecError::Shim {
+                id: id.clone(),
+                what: "describe a command",
+                source: error.into(),
+            })?;
+            Some(OciExec { runtime, process })
+        }
+        None => None,
+    };
     Ok(ExecRequest {
         pid,
         pid_started,
@@ -126,6 +137,7 @@ pub(crate) fn request(
         process,
         stdin_open: config.input,
         terminal_size: None,
+        runtime,
     })
 }
 

@@ -1,5 +1,7 @@
 //! Root file systems from the engine's own images and snapshots.
 
+use std::path::PathBuf;
+
 use super::defaults::image_defaults;
 use super::roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
 use crate::image::ImageStore;
@@ -40,7 +42,17 @@ impl Roots for ImageRoots {
         }))
     }
 
-    fn prepare<'a>(&'a self, id: &'a str, digest: &'a str) -> BoxFuture<'a, Result<OverlayDirectories, RootError>> {
+    fn check_size_limit(&self) -> Result<(), RootError> {
+        let checked = self.snapshots.check_size_limit();
+        checked.map_err(|error| RootError { what: error.to_string(), retryable: false, source: None })
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        id: &'a str,
+        digest: &'a str,
+        size: Option<u64>,
+    ) -> BoxFuture<'a, Result<OverlayDirectories, RootError>> {
         let (images, snapshots) = (self.images.clone(), self.snapshots.clone());
         let (id, digest) = (id.to_owned(), digest.to_owned());
         let what = format!("make a snapshot of the image {digest}");
@@ -53,7 +65,16 @@ impl Roots for ImageRoots {
             let image = images.get(&digest).map_err(|error| refused(what.clone(), true, error))?;
             // Held until the snapshot is there, which then keeps the layers itself.
             let _lease = images.lease(&image.digest).map_err(|error| refused(what.clone(), true, error))?;
-            snapshots.prepare(&id, &image).map(Into::into).map_err(|error| refused(what, true, error))
+            snapshots.prepare(&id, &image, size).map(Into::into).map_err(|error| refused(what, true, error))
+        }))
+    }
+
+    fn layers<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<Vec<PathBuf>, RootError>> {
+        let (images, snapshots, digest) = (self.images.clone(), self.snapshots.clone(), digest.to_owned());
+        let what = format!("find the layers of the image {digest}");
+        Box::pin(blocking(what.clone(), move || {
+            let image = images.get(&digest).map_err(|error| refused(what, true, error))?;
+            Ok(snapshots.read_only(&image))
         }))
     }
 

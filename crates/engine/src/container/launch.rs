@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use stack_shim::launch::{
     BUNDLE_FILE, Cgroups, Confinement, ConfinementMoment, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch,
-    RUNTIME_VERSION, Root,
+    OciRuntime, RUNTIME_VERSION, Root,
 };
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
@@ -23,8 +23,9 @@ use super::files::{self, Surroundings};
 use super::oci::{self, OciError};
 use super::phases::Phases;
 use super::record::{Record, Records};
+use super::runtimes::{self, Runtimes};
 use super::shim::{self, Shim, ShimProgram};
-use super::spec::{self, FoundDevice, Host};
+use super::spec::{self, FoundDevice, Host, SpecError};
 use crate::apparmor::{AppArmor, DEFAULT_PROFILE};
 use crate::cdi::{self, HostNode, Injection};
 use crate::cgroup::{self, Hierarchies};
@@ -59,6 +60,8 @@ pub(crate) struct Launcher {
     pub run: PathBuf,
     /// Compiled filters.
     pub filters: PathBuf,
+    /// In place of the engine's own.
+    pub runtimes: Runtimes,
 }
 
 /// A container whose program runs.
@@ -107,7 +110,7 @@ impl Launcher {
             let owner = volume.anonymous.then_some(id.as_str());
             let data = self
                 .volumes
-                .ensure(&volume.name, &std::collections::BTreeMap::new(), owner)
+                .ensure_own(&volume.name, &volume.description, owner)
                 .map_err(|source| StartError::Volume { id: id.clone(), source })?;
             self.volumes
                 .mount(&volume.name, id.as_str())
@@ -131,7 +134,8 @@ impl Launcher {
         let allowed: Vec<FoundDevice> = devices.iter().chain(&injection.devices).cloned().collect();
         let rules = spec::device_rules(config, &allowed);
         let resources = with_device_numbers(id, &config.resources)?;
-        let plan = cgroup::plan(&self.hierarchies, id.as_str(), &resources, &rules);
+        let groups = cgroup::place(&self.hierarchies, config.cgroup_parent.as_deref());
+        let plan = cgroup::plan(&groups, id.as_str(), &resources, &rules);
         let state = self.records.directory(id);
         let run = self.run_directory(id);
         let host = Host {
@@ -143,6 +147,11 @@ impl Launcher {
                 read_only: false,
             },
             volumes: found,
+            images: record
+                .mounted_images
+                .iter()
+                .map(|mounted| (mounted.target.clone(), mounted.layers.clone()))
+                .collect(),
             devices,
             injection,
             network_files: Some(match &config.network_mode {
@@ -159,8 +168,9 @@ impl Launcher {
             attempt: record.starts,
             joined,
         };
-        let launch = spec::launch(id, config, &record.image, &host)
-            .map_err(|source| StartError::Spec { id: id.clone(), source })?;
+        let spec_refused = |source| StartError::Spec { id: id.clone(), source };
+        let mut launch = spec::launch(id, config, &record.image, &host).map_err(spec_refused)?;
+        launch.runtime = self.runtime(id, config).map_err(spec_refused)?;
         Ok(Prepared { launch, plan, resources, rules })
     }
 
@@ -188,11 +198,37 @@ impl Launcher {
             .map_err(|source| StartError::Cdi { id: record.id.clone(), source })
     }
 
+    /// The other runtime that a container asks for, if it does.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn runtime(&self, id: &ContainerId, config: &ContainerConfig) -> Result<Option<OciRuntime>, SpecError> {
+        runtimes::chosen(&self.runtimes, config.runtime.as_deref(), id, &self.run_directory(id))
+    }
+
+    /// What another runtime is to make.
+    fn write_bundle(&self, record: &Record, prepared: &Prepared) -> Result<(), StartError> {
+        let Some(runtime) = &prepared.launch.runtime else { return Ok(()) };
+        let id = &record.id;
+        let refused = |source| StartError::Runtime { id: id.clone(), source };
+        let filter = self.uncompiled_filter_of(record)?;
+        let groups = self.hierarchies.common_path(&prepared.plan.cgroups).ok_or(OciError::Groups).map_err(refused)?;
+        let Prepared { launch, resources, rules, .. } = prepared;
+        let document = oci::bundle(launch, resources, rules, filter.as_ref(), &groups).map_err(refused)?;
+        runtimes::write_bundle(runtime, &document).map_err(|source| StartError::Shim {
+            id: id.clone(),
+            what: "write its bundle",
+            source,
+        })
+    }
+
     /// Puts other limits in force for a container that runs.
-    pub fn limit(&self, id: &ContainerId, resources: &Resources) -> Result<(), ChangeError> {
+    pub fn limit(&self, record: &Record, resources: &Resources) -> Result<(), ChangeError> {
+        let id = &record.id;
         let resources = with_device_numbers(id, resources)
             .map_err(|source| ChangeError::Device { id: id.clone(), source: Box::new(source) })?;
-        let plan = cgroup::plan_change(&self.hierarchies, id.as_str(), &resources);
+        let groups = cgroup::place(&self.hierarchies, record.config.cgroup_parent.as_deref());
+        let plan = cgroup::plan_change(&groups, id.as_str(), &resources);
         cgroup::change(&plan).map_err(|source| ChangeError::Limit { id: id.clone(), source })
     }
 
@@ -246,9 +282,11 @@ impl Launcher {
         let id = &record.id;
         let failed = |what: &'static str| move |source: io::Error| StartError::Shim { id: id.clone(), what, source };
         let run = self.run_directory(id);
-        let Prepared { launch, plan, .. } = prepared;
         let state = self.records.directory(id);
-        write_files(&run, &state, &launch, self.records.exit_file(id)).map_err(failed("write its launch document"))?;
+        write_files(&run, &state, &prepared.launch, self.records.exit_file(id))
+            .map_err(failed("write its launch document"))?;
+        self.write_bundle(record, &prepared)?;
+        let Prepared { plan, .. } = prepared;
         crash_point!("start.files");
         phases.done("files");
         let groups = tokio::task::spawn_blocking(move || cgroup::make(&plan))
@@ -361,7 +399,10 @@ impl Launcher {
             crash_point!("start.names");
             name_servers.push(NAME_SERVER.into());
         }
-        let gateways = attachment.leading().into_iter().map(|endpoint| endpoint.gateway);
+        // The host is no neighbour of a container whose link is on one of its own.
+        let by_bridges = attachment.leading().into_iter().chain(&attachment.endpoints);
+        let by_bridges = by_bridges.filter(|endpoint| self.networks.is_bridge(&endpoint.network));
+        let gateways = by_bridges.map(|endpoint| endpoint.gateway);
         let own = attachment.endpoints.iter().flat_map(Endpoint::addresses);
         Ok(Surroundings {
             addresses: own.chain(overlays.iter().flat_map(|endpoint| endpoint.own_addresses())).collect(),
@@ -723,7 +764,7 @@ fn with_device_numbers(id: &ContainerId, resources: &Resources) -> Result<Resour
     let throttled = resources.blkio_throttles.iter_mut().map(|throttle| &mut throttle.device);
     let weighed = resources.blkio_device_weights.iter_mut().map(|weight| &mut weight.device);
     for device in throttled.chain(weighed) {
-        let refuse = |source| StartError::Device { id: id.clone(), path: device.clone(), source };
+        let refuse = |cause| StartError::Device { id: id.clone(), path: device.clone(), cause };
         let metadata = fs::metadata(&*device).map_err(|error| refuse(Some(error)))?;
         if !metadata.file_type().is_block_device() {
             return Err(refuse(None));
@@ -755,7 +796,7 @@ fn find_devices(id: &ContainerId, config: &ContainerConfig) -> Result<Vec<FoundD
         }
     }
     for device in &config.devices {
-        let refuse = |source| StartError::Device { id: id.clone(), path: device.source.clone(), source };
+        let refuse = |cause| StartError::Device { id: id.clone(), path: device.source.clone(), cause };
         let found = found_device(Path::new(&device.source), &device.target, &device.permissions)
             .map_err(|error| refuse(Some(error)))?
             .ok_or_else(|| refuse(None))?;

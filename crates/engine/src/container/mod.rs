@@ -18,6 +18,7 @@ mod probe;
 mod record;
 mod restart;
 mod roots;
+mod runtimes;
 mod shim;
 mod signals;
 mod spec;
@@ -42,10 +43,11 @@ pub(crate) use image_roots::ImageRoots;
 pub(crate) use launch::{Launched, Launcher, full_text as text_of, guest_names, name_client};
 pub(crate) use phases::Phases;
 pub(crate) use probe::Prober;
-pub(crate) use record::{Record, RecordedState, Records, exit_status, is_own_want};
+pub(crate) use record::{MountedImage, Record, RecordedState, Records, exit_status, is_own_want};
 pub use restart::RestartPolicy;
 pub(crate) use restart::pause_after;
 pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
+pub use runtimes::{RuntimeProgram, Runtimes};
 pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim};
 pub use signals::number as signal_number;
 pub use spec::{ContainerVolume, FoundDevice, SpecError, check, stop_signal, volumes};
@@ -67,6 +69,8 @@ pub struct Container {
     pub labels: std::collections::BTreeMap<String, String>,
     /// Of the image's manifest.
     pub image_digest: String,
+    /// Of the manifests of images that are mounted in it, by where they are mounted.
+    pub mounted_images: std::collections::BTreeMap<String, String>,
     /// As it was asked for.
     pub config: ContainerConfig,
     /// Milliseconds since the Unix epoch.
@@ -89,6 +93,19 @@ pub struct Container {
     pub restarting: bool,
     /// What could not be had on this host and is done without.
     pub notes: Vec<String>,
+}
+
+impl Container {
+    /// The images that it needs, by their digests: the one that it was made of, and those that are mounted in it.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.image_digest.as_str()).chain(self.mounted_images.values().map(String::as_str))
+    }
+
+    /// Whether it needs the image with this digest.
+    #[must_use]
+    pub fn needs_image(&self, digest: &str) -> bool {
+        self.images().any(|own| own == digest)
+    }
 }
 
 /// Where a container is in its life.

@@ -9,6 +9,7 @@ use super::execute::{self, ExecCommand};
 use super::health::{HealthState, Probe, ProbeOutcome, probe};
 use super::launch::Launcher;
 use super::record::Record;
+use crate::cgroup::is_frozen;
 
 /// Probes one container until it is dropped.
 pub(crate) struct Prober {
@@ -43,7 +44,14 @@ impl Prober {
             loop {
                 tokio::time::sleep(state.pause(&settings, began.elapsed())).await;
                 let since_start = began.elapsed();
+                // One that is paused would answer nothing, which says nothing about its health.
+                if is_frozen(&record.cgroups) {
+                    continue;
+                }
                 let outcome = once(&launcher, &record, pid, &settings).await;
+                if outcome.code != 0 && is_frozen(&record.cgroups) {
+                    continue;
+                }
                 state = state.after(&settings, since_start, outcome);
                 report(state.clone());
             }

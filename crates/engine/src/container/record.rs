@@ -30,6 +30,9 @@ pub(crate) struct Record {
     pub image_digest: String,
     pub image: ImageDefaults,
     pub overlay: OverlayDirectories,
+    /// The images that are mounted in it, as they were when it was made.
+    #[serde(default)]
+    pub mounted_images: Vec<MountedImage>,
     /// Milliseconds since the Unix epoch.
     pub created_at: u64,
     /// How often a start was attempted.
@@ -46,6 +49,17 @@ pub(crate) struct Record {
     /// The groups of the newest start.
     pub cgroups: Cgroups,
     pub state: RecordedState,
+}
+
+/// An image that is mounted in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MountedImage {
+    /// Where, as the configuration says it.
+    pub target: String,
+    /// Of its manifest.
+    pub digest: String,
+    /// Its layers, the topmost first.
+    pub layers: Vec<PathBuf>,
 }
 
 /// What the engine last intended or learnt.

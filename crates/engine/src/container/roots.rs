@@ -47,8 +47,18 @@ pub struct RootError {
 pub trait Roots: Send + Sync {
     /// An image that the host has.
     fn image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<RootImage, RootError>>;
-    /// Makes a container's overlay, or finds it. The image stays on the host while the overlay is there.
-    fn prepare<'a>(&'a self, id: &'a str, digest: &'a str) -> BoxFuture<'a, Result<OverlayDirectories, RootError>>;
+    /// Makes a container's overlay, in which so many bytes may be written, or finds it. The image stays on the host while the
+    /// overlay is there.
+    fn prepare<'a>(
+        &'a self,
+        id: &'a str,
+        digest: &'a str,
+        size: Option<u64>,
+    ) -> BoxFuture<'a, Result<OverlayDirectories, RootError>>;
+    /// Whether a container's overlay can be limited in size. The text of the error says what to do about it.
+    fn check_size_limit(&self) -> Result<(), RootError>;
+    /// The layers of an image, the topmost first and at least one, to be mounted without a container's own.
+    fn layers<'a>(&'a self, digest: &'a str) -> BoxFuture<'a, Result<Vec<PathBuf>, RootError>>;
     /// Removes a container's overlay. Nothing there is no error.
     fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), RootError>>;
 }

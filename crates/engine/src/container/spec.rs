@@ -79,6 +79,14 @@ pub enum SpecError {
         /// What was given.
         path: String,
     },
+    /// A path that must be relative is not.
+    #[error("{what} `{path}` must be a relative path, without `..`")]
+    Within {
+        /// Which path.
+        what: &'static str,
+        /// What was given.
+        path: String,
+    },
     /// There is no such capability.
     #[error("there is no capability `{name}`")]
     Capability {
@@ -93,8 +101,16 @@ pub enum SpecError {
         /// The rule that it breaks.
         reason: &'static str,
     },
+    /// Nobody has given a runtime this name.
+    #[error("unknown or invalid runtime name: {name}: there are {known}")]
+    Runtime {
+        /// What was given.
+        name: String,
+        /// What there is.
+        known: String,
+    },
     /// There is no such signal.
-    #[error("there is no signal `{text}`")]
+    #[error("Invalid signal: {text}")]
     Signal {
         /// What was given.
         text: String,
@@ -187,6 +203,22 @@ pub enum SpecError {
         /// What was given, at most 200 characters of it.
         name: String,
     },
+    /// The control group above a container's.
+    #[error(
+        "the control group `{parent}` cannot be the parent of a container's: expected names between `/`, without `.` and `..`"
+    )]
+    CgroupParent {
+        /// What was given.
+        parent: String,
+    },
+    /// More time than there is.
+    #[error("cpu real-time runtime cannot be higher than cpu real-time period")]
+    Realtime,
+    /// There is no time for real-time processes on this host.
+    #[error(
+        "Your kernel does not support CPU real-time scheduler: it needs control groups of version 1 and a kernel with CONFIG_RT_GROUP_SCHED, as version 2 has no such limit"
+    )]
+    NoRealtime,
     /// Something with a NUL byte in it.
     #[error("{what} has a NUL byte")]
     Nul {
@@ -211,6 +243,8 @@ pub struct Host<'a> {
     pub root: Root,
     /// Where volumes lie, in the order of the mounts that are volumes, the image's own after the configured ones.
     pub volumes: BTreeMap<String, PathBuf>,
+    /// The layers of the images that are mounted, by their targets.
+    pub images: BTreeMap<String, Vec<PathBuf>>,
     /// Devices that the configuration names, or all of the host's when privileged.
     pub devices: Vec<FoundDevice>,
     /// What the descriptions of its devices ask for.
@@ -304,6 +338,15 @@ fn absolute(what: &'static str, path: &str) -> Result<String, SpecError> {
     }
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     Ok(format!("/{}", parts.join("/")))
+}
+
+/// A path that must be below another one.
+fn within(what: &'static str, path: &str) -> Result<(), SpecError> {
+    let climbs = path.split('/').any(|part| part == "..");
+    if path.is_empty() || path.starts_with('/') || climbs || path.contains('\0') {
+        return Err(SpecError::Within { what, path: path.to_owned() });
+    }
+    Ok(())
 }
 
 fn limits(config: &ContainerConfig) -> Result<Vec<Limit>, SpecError> {
@@ -532,7 +575,20 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
     {
         return Err(SpecError::AppArmorProfile { name: name.chars().take(200).collect() });
     }
+    if let Some(parent) = &config.cgroup_parent {
+        let is_name =
+            |name: &str| !["", ".", ".."].contains(&name) && name.len() <= 255 && !name.contains(['\0', '\n']);
+        let names = parent.strip_prefix('/').unwrap_or(parent);
+        if parent.len() > 1024 || !names.trim_end_matches('/').split('/').all(is_name) {
+            return Err(SpecError::CgroupParent { parent: parent.chars().take(80).collect() });
+        }
+    }
     let resources = &config.resources;
+    if let (Some(runtime), Some(period)) = (resources.cpu_realtime_runtime_us, resources.cpu_realtime_period_us)
+        && runtime > period
+    {
+        return Err(SpecError::Realtime);
+    }
     if resources.cpu_limit_millis.is_some() && (resources.cpu_quota_us.is_some() || resources.cpu_period_us.is_some()) {
         return Err(SpecError::Conflict { one: "a number of processors", other: "a quota or period of their time" });
     }
@@ -564,6 +620,11 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
             }
             ContainerMountSource::Tmpfs { options, .. } => {
                 tmpfs_options(&mount.target, options)?;
+            }
+            ContainerMountSource::Image { subpath, .. } => {
+                if let Some(subpath) = subpath {
+                    within("the subpath of an image", subpath)?;
+                }
             }
             ContainerMountSource::Volume { .. } => {}
         }
@@ -656,6 +717,7 @@ pub fn launch(
         terminal_size: config.terminal_size,
         log: log_files(&config.logging, &host.log_directory)?,
         exit_file: host.exit_file.clone(),
+        runtime: None,
     })
 }
 

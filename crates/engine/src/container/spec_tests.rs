@@ -18,6 +18,7 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
             read_only: false,
         },
         volumes: BTreeMap::from([("/data".to_owned(), "/state/volumes/v/_data".into())]),
+        images: BTreeMap::new(),
         devices: vec![],
         network_files: Some("/state/containers/web".into()),
         cgroups: Cgroups::default(),
@@ -98,6 +99,7 @@ fn a_container_that_asks_for_much() {
                     create_host_path: false,
                     propagation: Some("rslave".to_owned()),
                     non_recursive: false,
+                    writable_below: false,
                 },
             },
         ],
@@ -182,6 +184,7 @@ fn the_same_for_another_runtime() {
                 create_host_path: false,
                 propagation: Some("rslave".to_owned()),
                 non_recursive: false,
+                writable_below: false,
             },
         }],
         ..ContainerConfig::default()

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 pub(crate) use path::{Found, NoExtraction, examine, extraction_point};
 pub use transfer::{ArchiveStream, PieceWriter, outgoing};
-pub(crate) use view::{Base, View, ViewMount, ViewPlan};
+pub(crate) use view::{Base, View, ViewMount, ViewPlan, ViewSource};
 
 use crate::container::ContainerId;
 use crate::image::pack::PackError;

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use stack_shim::copy_up;
 use stack_shim::launch::Root;
-use stack_shim::mount_calls::{FilesystemContext, clone_tree, mount_setattr, move_mount, overlay};
+use stack_shim::mount_calls::{FilesystemContext, clone_tree, image, mount_setattr, move_mount, overlay};
 use stack_shim::root_path::{self, Links, Make};
 
 use super::{CopyError, path};
@@ -36,8 +36,8 @@ pub(crate) enum Base {
 pub(crate) struct ViewMount {
     /// Absolute, in the container.
     pub target: String,
-    /// On the host.
-    pub source: PathBuf,
+    /// What it is.
+    pub source: ViewSource,
     /// Only that of it.
     pub subpath: Option<String>,
     /// With what is mounted below it on the host.
@@ -46,6 +46,25 @@ pub(crate) struct ViewMount {
     pub read_only: bool,
     /// It gets what the image has there, where it is empty.
     pub copy_up: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ViewSource {
+    /// A path of the host.
+    Path(PathBuf),
+    /// The layers of an image, the topmost first.
+    Image(Vec<PathBuf>),
+}
+
+impl ViewSource {
+    /// For messages.
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.clone(),
+            Self::Image(layers) => layers.first().cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// A view, before it is made.
@@ -91,7 +110,8 @@ impl View {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
             .map_err(io::Error::from)
             .map_err(failed("leave the host's mounts"))?;
-        let sources = plan.mounts.iter().map(|mount| take(&id, mount)).collect::<Result<Vec<_>, _>>()?;
+        let sources =
+            plan.mounts.iter().map(|mount| take(&id, mount, &plan.mountpoint)).collect::<Result<Vec<_>, _>>()?;
         let is_running = taken.is_some();
         let mut view = Self { id, root: None, mounts: plan.mounts, mountpoint: plan.mountpoint };
         let root = match (taken, plan.base) {
@@ -167,21 +187,26 @@ struct Source {
 }
 
 /// Takes hold of what is to be mounted.
-fn take(id: &ContainerId, mount: &ViewMount) -> Result<Source, CopyError> {
+fn take(id: &ContainerId, mount: &ViewMount, mountpoint: &Path) -> Result<Source, CopyError> {
     let take = || -> io::Result<Source> {
-        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let held = nix::fcntl::open(&mount.source, flags, Mode::empty())?;
-        let within = match &mount.subpath {
-            None => held,
-            Some(subpath) => root_path::open(held.as_fd(), subpath, libc::O_PATH, Links::Follow)?,
+        let tree = match &mount.source {
+            ViewSource::Image(layers) => image(layers, mount.subpath.as_deref(), mountpoint)?,
+            ViewSource::Path(path) => {
+                let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+                let held = nix::fcntl::open(path, flags, Mode::empty())?;
+                let within = match &mount.subpath {
+                    None => held,
+                    Some(subpath) => root_path::open(held.as_fd(), subpath, libc::O_PATH, Links::Follow)?,
+                };
+                clone_tree(Some(within.as_fd()), c"", mount.recursive)?
+            }
         };
-        let tree = clone_tree(Some(within.as_fd()), c"", mount.recursive)?;
         let kind = fstat(&tree)?.st_mode & libc::S_IFMT;
         Ok(Source { tree, is_directory: kind == libc::S_IFDIR })
     };
     take().map_err(|source| CopyError::MountSource {
         target: mount.target.clone(),
-        path: mount.source.clone(),
+        path: mount.source.path(),
         id: id.clone(),
         source,
     })
@@ -255,7 +280,7 @@ fn attach(
     };
     attach().map_err(|error| CopyError::MountSource {
         target: mount.target.clone(),
-        path: mount.source.clone(),
+        path: mount.source.path(),
         id: id.clone(),
         source: error,
     })

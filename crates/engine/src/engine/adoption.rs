@@ -211,7 +211,7 @@ impl Engine {
         let (launcher, record) = (self.inner.launcher.clone(), record.clone());
         let work = move || {
             let id = &record.id;
-            if let Err(error) = launcher.limit(id, &record.config.resources) {
+            if let Err(error) = launcher.limit(&record, &record.config.resources) {
                 let error = text_of(&error);
                 tracing::warn!(container = %id, error, "the limits of its record are not in force");
             }

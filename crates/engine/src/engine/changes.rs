@@ -7,7 +7,7 @@ use super::{Data, Engine, Slot, locked};
 use crate::cgroup;
 use crate::container::{
     ChangeError, ContainerId, ContainerState, EventKind, ExitStatus, NetworkMode, PauseError, Record, RecordedState,
-    RenameError, Resources, RestartError, RestartPolicy, pause_after,
+    RenameError, Resources, RestartError, RestartPolicy, SpecError, pause_after,
 };
 use crate::crash_point::crash_point;
 
@@ -108,6 +108,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether this host can give the time for real-time processes that is asked for.
+    pub(super) fn check_realtime(&self, resources: &Resources) -> Result<(), SpecError> {
+        let is_asked = resources.cpu_realtime_runtime_us.is_some() || resources.cpu_realtime_period_us.is_some();
+        if is_asked && !cgroup::has_realtime(self.hierarchies()) {
+            return Err(SpecError::NoRealtime);
+        }
+        Ok(())
+    }
+
     /// Changes a container's limits, at once where it runs, and what happens when it ends.
     ///
     /// # Errors
@@ -123,10 +132,11 @@ impl Engine {
             return Err(ChangeError::AutoRemove { id: id.clone() });
         }
         if let Some(resources) = change.resources {
+            self.check_realtime(&resources).map_err(|source| ChangeError::Spec { id: id.clone(), source })?;
             if matches!(slot.current(), ContainerState::Running { .. }) {
                 let launcher = self.inner.launcher.clone();
-                let (id, resources) = (id.clone(), resources.clone());
-                let task = tokio::task::spawn_blocking(move || launcher.limit(&id, &resources));
+                let (record, resources) = (record.clone(), resources.clone());
+                let task = tokio::task::spawn_blocking(move || launcher.limit(&record, &resources));
                 task.await.unwrap_or_else(|_| Ok(()))?;
             }
             crash_point!("update.limited");

@@ -22,7 +22,7 @@ use crate::container::{
 };
 use crate::copying::{
     ArchiveStream, Base, CopyError, ExtractOptions, NoExtraction, PathStat, PieceWriter, View, ViewMount, ViewPlan,
-    examine, extraction_point, outgoing,
+    ViewSource, examine, extraction_point, outgoing,
 };
 use crate::crash_point::crash_point;
 use crate::image::layer::decoder;
@@ -246,8 +246,7 @@ impl Engine {
         for volume in volumes(id, config, &record.image) {
             let failed = |source| CopyError::Volume { id: id.clone(), source };
             let owner = volume.anonymous.then_some(id.as_str());
-            let data =
-                self.volumes().ensure(&volume.name, &std::collections::BTreeMap::new(), owner).map_err(failed)?;
+            let data = self.volumes().ensure_own(&volume.name, &volume.description, owner).map_err(failed)?;
             self.volumes().mount(&volume.name, user).map_err(failed)?;
             let asked = config.mounts.iter().find(|mount| mount.target == volume.target);
             let (subpath, no_copy) = match asked.map(|mount| &mount.source) {
@@ -256,7 +255,7 @@ impl Engine {
             };
             all.push(ViewMount {
                 target: volume.target,
-                source: data,
+                source: ViewSource::Path(data),
                 recursive: false,
                 read_only: asked.is_some_and(|mount| mount.read_only),
                 copy_up: !no_copy && subpath.is_none(),
@@ -267,10 +266,25 @@ impl Engine {
             let ContainerMountSource::Bind { path, non_recursive, .. } = &mount.source else { continue };
             all.push(ViewMount {
                 target: mount.target.clone(),
-                source: path.clone(),
+                source: ViewSource::Path(path.clone()),
                 subpath: None,
                 recursive: !non_recursive,
                 read_only: mount.read_only,
+                copy_up: false,
+            });
+        }
+        for mounted in &record.mounted_images {
+            let asked = config.mounts.iter().find(|mount| mount.target == mounted.target);
+            let subpath = match asked.map(|mount| &mount.source) {
+                Some(ContainerMountSource::Image { subpath, .. }) => subpath.clone(),
+                _ => None,
+            };
+            all.push(ViewMount {
+                target: mounted.target.clone(),
+                source: ViewSource::Image(mounted.layers.clone()),
+                subpath,
+                recursive: false,
+                read_only: true,
                 copy_up: false,
             });
         }
@@ -282,7 +296,7 @@ impl Engine {
                 if !all.iter().any(|mount| mount.target == target) && source.exists() {
                     all.push(ViewMount {
                         target,
-                        source,
+                        source: ViewSource::Path(source),
                         subpath: None,
                         recursive: false,
                         read_only: false,

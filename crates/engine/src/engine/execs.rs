@@ -60,6 +60,14 @@ impl ExecSlot {
     }
 }
 
+impl super::Slot {
+    /// Refuses commands in a container that is paused: they would stand still with it, and their caller would wait.
+    pub(super) fn is_awake(&self) -> Result<(), ExecError> {
+        let data = locked(&self.data);
+        if data.paused { Err(ExecError::Paused { id: data.record.id.clone() }) } else { Ok(()) }
+    }
+}
+
 impl Engine {
     fn exec_slot(&self, id: &ExecId) -> Result<Arc<ExecSlot>, ExecError> {
         locked(&self.inner.execs).get(id).cloned().ok_or_else(|| ExecError::NoSuchExec { id: id.clone() })
@@ -78,6 +86,7 @@ impl Engine {
         let slot = self.slot(container).ok_or_else(missing)?;
         let not_running = || ExecError::NotRunning { id: container.clone() };
         let ContainerState::Running { pid, .. } = slot.current() else { return Err(not_running()) };
+        slot.is_awake()?;
         let id = ExecId::draw();
         let (launcher, record) = (self.inner.launcher.clone(), slot.record());
         let exec = Arc::new(ExecSlot::new(id.clone(), container.clone(), config.clone(), ExecState::Created));
@@ -182,6 +191,7 @@ impl Engine {
         let slot = self.slot(container).ok_or_else(|| ExecError::Missing { id: container.clone() })?;
         let not_running = || ExecError::NotRunning { id: container.clone() };
         let ContainerState::Running { pid, .. } = slot.current() else { return Err(not_running()) };
+        slot.is_awake()?;
         let failed =
             |what: &'static str| move |source: io::Error| ExecError::Shim { id: container.clone(), what, source };
         let directory = self.exec_directory(exec);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::addressing;
+use super::driver;
 use super::errors::NetworkError;
 use super::networks::Networks;
 use super::request::{GatewayMode, LONGEST_LINK_NAME, NetworkRecord, NetworkSettings};
@@ -26,7 +27,7 @@ impl Networks {
             self.publish();
             network
         };
-        if let Err(error) = self.make_bridge(&network).await {
+        if let Err(error) = self.make_host_link(&network).await {
             if let Err(left) = self.remove_network(name).await {
                 tracing::warn!(%left, name, "an attempt to make a network left something behind");
             }
@@ -38,6 +39,7 @@ impl Networks {
 
 /// The first thing that makes no sense, in the words of Docker where it has some.
 fn check(settings: &NetworkSettings) -> Result<(), String> {
+    driver::check(&settings.driver)?;
     if let Some(bridge) = &settings.bridge {
         let plain = |character: char| character.is_ascii_graphic() && !matches!(character, '/' | ':');
         if bridge.is_empty()

@@ -1,4 +1,5 @@
-//! The networks of one host: bridges with addresses, NAT and published ports, made by netlink alone.
+//! The networks of one host: bridges with addresses, NAT and published ports, and links on links of the host (macvlan,
+//! ipvlan), made by netlink alone.
 //!
 //! [`Networks`] holds what was decided for each container, on disk and in memory, and makes the kernel match it:
 //! `request` has the nouns, `addressing`, `ports` and `ruleset` decide (pure), `kernel` does, `records` and `reservation`
@@ -8,6 +9,7 @@
 mod addressing;
 mod between;
 mod choosing;
+mod driver;
 mod errors;
 mod forwarding;
 mod joining;
@@ -15,6 +17,7 @@ pub(crate) mod kernel;
 mod making;
 mod names;
 mod networks;
+mod parents;
 mod ports;
 mod records;
 mod request;
@@ -22,6 +25,7 @@ mod reservation;
 mod ruleset;
 
 pub use between::{BetweenHosts, Place, PlaceError};
+pub use driver::{Driver, IpvlanMode, IpvlanReach, MacvlanMode};
 pub use errors::{AttachError, Failure, Failures, NetworkError, OpenError};
 pub use forwarding::SettingError;
 pub(crate) use kernel::inside as in_namespace;

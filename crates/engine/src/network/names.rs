@@ -63,6 +63,7 @@ mod tests {
             mac: String::new(),
             priority: 0,
             internal: false,
+            routes_by_interface: false,
         };
         let container = ContainerRecord {
             id: "0123456789abcdef".to_owned(),

@@ -75,7 +75,7 @@ impl Records {
     /// # Errors
     /// When it cannot be written; the old one is then still there.
     pub fn put_network(&self, network: &NetworkRecord) -> Result<(), RecordError> {
-        write(&self.networks.join(format!("{}.json", network.bridge)), network)
+        write(&self.networks.join(format!("{}.json", network.file())), network)
     }
 
     /// Writes a container's record.
@@ -90,8 +90,8 @@ impl Records {
     ///
     /// # Errors
     /// When the file cannot be removed.
-    pub fn remove_network(&self, bridge: &str) -> Result<(), RecordError> {
-        remove(self.networks.join(format!("{bridge}.json")))
+    pub fn remove_network(&self, network: &NetworkRecord) -> Result<(), RecordError> {
+        remove(self.networks.join(format!("{}.json", network.file())))
     }
 
     /// Forgets a container. One that is not there is no error.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::removal::remove_tree;
+use super::size_limit::{ProjectQuotas, SizeLimitError};
 use crate::crash_point::crash_point;
 use crate::image::Image;
 
@@ -37,6 +38,9 @@ pub enum SnapshotError {
         /// What was looked for.
         id: String,
     },
+    /// It cannot have the size that was asked for.
+    #[error(transparent)]
+    SizeLimit(#[from] SizeLimitError),
     /// The file system refused.
     #[error("cannot {action} {path}")]
     Io {
@@ -75,6 +79,7 @@ pub struct Snapshots {
     preparing: PathBuf,
     trash: PathBuf,
     empty: PathBuf,
+    quotas: ProjectQuotas,
 }
 
 impl Snapshots {
@@ -83,29 +88,61 @@ impl Snapshots {
     /// # Errors
     /// When a directory cannot be made or cleared.
     pub fn open(root: &Path) -> Result<Self, SnapshotError> {
+        fs::create_dir_all(root).map_err(SnapshotError::io("make the directory", root))?;
+        let quotas = ProjectQuotas::open(root).map_err(SnapshotError::io("open", root))?;
         let snapshots = Self {
+            quotas,
             containers: root.join("containers"),
             preparing: root.join("preparing"),
             trash: root.join("trash"),
             empty: root.join("empty"),
         };
         for directory in [&snapshots.preparing, &snapshots.trash] {
+            snapshots.each_project(directory, |project| snapshots.quotas.release(project))?;
             remove_tree(directory).map_err(SnapshotError::io("clear", directory))?;
         }
         for directory in [&snapshots.containers, &snapshots.preparing, &snapshots.trash, &snapshots.empty] {
             fs::create_dir_all(directory).map_err(SnapshotError::io("make the directory", directory))?;
         }
+        snapshots.each_project(&snapshots.containers, |project| {
+            snapshots.quotas.note(project);
+            Ok(())
+        })?;
         // Containers leave programs that run as root for whoever starts them: nobody else may look inside.
         fs::set_permissions(root, fs::Permissions::from_mode(0o700))
             .map_err(SnapshotError::io("set the mode of", root))?;
         Ok(snapshots)
     }
 
-    /// Makes the directories of a new snapshot of an image. Nothing is mounted.
+    /// Does something about each project that a snapshot in `directory` has.
+    fn each_project(&self, directory: &Path, act: impl Fn(u32) -> io::Result<()>) -> Result<(), SnapshotError> {
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(SnapshotError::io("list", directory))?,
+        };
+        for entry in entries {
+            let home = entry.map_err(SnapshotError::io("list", directory))?.path();
+            let found = self.quotas.of_snapshot(&home).map_err(SnapshotError::io("examine", &home))?;
+            if let Some(project) = found {
+                act(project).map_err(SnapshotError::io("release the size limit of", &home))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file system can limit the size of a snapshot.
+    ///
+    /// # Errors
+    /// When it cannot, with what to do about it.
+    pub fn check_size_limit(&self) -> Result<(), SizeLimitError> {
+        self.quotas.check()
+    }
+
+    /// Makes the directories of a new snapshot of an image, in which so many bytes may be written. Nothing is mounted.
     ///
     /// # Errors
     /// When there is one of this name, the name is not acceptable, or the file system refuses.
-    pub fn prepare(&self, id: &str, image: &Image) -> Result<OverlayMount, SnapshotError> {
+    pub fn prepare(&self, id: &str, image: &Image, size: Option<u64>) -> Result<OverlayMount, SnapshotError> {
         check(id)?;
         let home = self.containers.join(id);
         if home.exists() {
@@ -113,10 +150,11 @@ impl Snapshots {
         }
         let new = self.preparing.join(id);
         remove_tree(&new).map_err(SnapshotError::io("clear", &new))?;
-        let upper = new.join("upper");
-        for directory in [&new, &upper, &new.join("work")] {
+        let (upper, work) = (new.join("upper"), new.join("work"));
+        for directory in [&new, &upper, &work] {
             fs::create_dir(directory).map_err(SnapshotError::io("make the directory", directory))?;
         }
+        let project = size.map(|bytes| self.quotas.limit(&[&upper, &work], bytes)).transpose()?;
         crash_point!("snapshot.directories");
         // The merged root has the upper directory's mode and owner, so these must be the image's.
         let (mode, user, group) = match &image.root_template {
@@ -150,10 +188,25 @@ impl Snapshots {
             Err(error) => return Err(SnapshotError::io("name", &home)(error)),
         }
         crash_point!("snapshot.named");
+        if let Some(project) = project {
+            project.keep();
+        }
         fs::File::open(&self.containers)
             .and_then(|directory| directory.sync_all())
             .map_err(SnapshotError::io("sync", &self.containers))?;
         Ok(mount)
+    }
+
+    /// The directories that an image is made of by itself, the topmost first: an overlay of them cannot be written to. One
+    /// alone is the whole image.
+    #[must_use]
+    pub fn read_only(&self, image: &Image) -> Vec<PathBuf> {
+        let mut lower: Vec<_> = image.layers.iter().rev().cloned().collect();
+        if lower.len() < 2 {
+            // What says that something of a lower layer is not there means something in an overlay alone.
+            lower.push(self.empty.clone());
+        }
+        lower
     }
 
     /// What to mount for a snapshot that was prepared earlier.
@@ -189,6 +242,10 @@ impl Snapshots {
         }
         crash_point!("snapshot.discarded");
         let trash = trash.keep();
+        let project = self.quotas.of_snapshot(&trash).map_err(SnapshotError::io("examine", &trash))?;
+        if let Some(project) = project {
+            self.quotas.release(project).map_err(SnapshotError::io("release the size limit of", &trash))?;
+        }
         remove_tree(&trash).map_err(SnapshotError::io("remove", trash))
     }
 

@@ -57,7 +57,7 @@ pub enum VolumeError {
         name: String,
     },
     /// There is none.
-    #[error("there is no volume `{name}` on this host")]
+    #[error("get {name}: no such volume")]
     Missing {
         /// Which.
         name: String,
@@ -104,6 +104,27 @@ pub enum VolumeError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// What a volume is made with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeDescription {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What is mounted there, in the words of Docker's local driver; none: a directory of the host.
+    pub options: BTreeMap<String, String>,
+}
+
+impl VolumeDescription {
+    /// Whether a volume could be made so. `name` is for the message.
+    ///
+    /// # Errors
+    /// When an option is not known or makes no sense.
+    pub fn check(&self, name: &str) -> Result<(), VolumeError> {
+        let parsed = options::parse(&self.options);
+        parsed.map(drop).map_err(|source| VolumeError::Options { name: name.to_owned(), source })
+    }
 }
 
 /// The volumes of one host.
@@ -169,6 +190,21 @@ impl Volumes {
     ) -> Result<PathBuf, VolumeError> {
         check(name)?;
         self.make(name, labels, &BTreeMap::new(), owner)
+    }
+
+    /// The same for a volume of a container's own.
+    ///
+    /// # Errors
+    /// When the name is none, an option is not known, or the disk refuses.
+    pub fn ensure_own(
+        &self,
+        name: &str,
+        description: &VolumeDescription,
+        owner: Option<&str>,
+    ) -> Result<PathBuf, VolumeError> {
+        check(name)?;
+        description.check(name)?;
+        self.make(name, &description.labels, &description.options, owner)
     }
 
     fn make(

@@ -76,7 +76,16 @@ impl Roots for BusyboxImage {
         })
     }
 
-    fn prepare<'a>(&'a self, id: &'a str, _: &'a str) -> BoxFuture<'a, Result<OverlayDirectories, RootError>> {
+    fn check_size_limit(&self) -> Result<(), RootError> {
+        Err(RootError { what: "no sizes here".to_owned(), retryable: false, source: None })
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        id: &'a str,
+        _: &'a str,
+        _: Option<u64>,
+    ) -> BoxFuture<'a, Result<OverlayDirectories, RootError>> {
         Box::pin(async move {
             let snapshot = self.root.join("snapshots").join(id);
             let overlay = OverlayDirectories {
@@ -91,12 +100,23 @@ impl Roots for BusyboxImage {
         })
     }
 
+    fn layers<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<PathBuf>, RootError>> {
+        Box::pin(async move { Ok(vec![self.root.join("layers/upper"), self.root.join("layers/base")]) })
+    }
+
     fn remove<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), RootError>> {
         Box::pin(async move {
             let _ = fs::remove_dir_all(self.root.join("snapshots").join(id));
             Ok(())
         })
     }
+}
+
+/// runc, as Debian has it.
+fn runc() -> stack_engine::container::RuntimeProgram {
+    let places = ["/usr/bin/runc", "/usr/sbin/runc"].map(PathBuf::from);
+    let program = places.iter().find(|path| path.exists()).unwrap_or(&places[0]).clone();
+    stack_engine::container::RuntimeProgram { program, arguments: vec!["--debug".to_owned()] }
 }
 
 /// The program of the shim, built from the same sources.
@@ -131,6 +151,7 @@ pub fn config(root: &Path, cgroup: &str) -> ContainersConfig {
         cgroup_parent: PathBuf::from("/").join(cgroup),
         cdi_directories: ["etc", "run"].map(|name| root.join("cdi").join(name)).to_vec(),
         shim_patience: ContainersConfig::SHIM_PATIENCE,
+        runtimes: [("runc".to_owned(), runc())].into(),
     }
 }
 

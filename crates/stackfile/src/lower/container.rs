@@ -23,7 +23,7 @@ use crate::tree::Value;
 
 /// The container; `None` when it has no image, which the journal says.
 pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Option<ContainerSpec> {
-    let image = image(fields, journal);
+    let image = image(fields, "image", journal);
     let (environment, environment_removed) = environment(fields, journal);
     let security = isolation::security(fields, context, journal);
     let network_mode = isolation::network_mode(fields, journal);
@@ -48,7 +48,9 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         secrets: files::references(fields, FileKind::Secret, journal),
         configs: files::references(fields, FileKind::Config, journal),
         read_only: fields.boolean("read_only", journal).unwrap_or(false),
+        storage_size: storage_size(fields, journal),
         init: fields.boolean("init", journal),
+        runtime: isolation::runtime(fields, journal),
         tty: fields.boolean("tty", journal).unwrap_or(false),
         stdin_open: fields.boolean("stdin_open", journal).unwrap_or(false),
         stop_signal: signal(fields, journal),
@@ -87,10 +89,45 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
     image.map(|_| spec)
 }
 
-fn image(fields: &Fields<'_>, journal: &mut Journal) -> Option<Image> {
-    let node = fields.node("image")?;
+/// How much it may write into its root file system.
+fn storage_size(fields: &Fields<'_>, journal: &mut Journal) -> Option<u64> {
+    let options = fields.fields("storage_opt");
+    for (key, entry) in options.mapping.into_iter().flatten().filter(|(key, _)| *key != "size") {
+        journal.push(
+            Problem::new(
+                Code::Refused,
+                entry.key_place,
+                &options.path.key(key),
+                format!(
+                    "`storage_opt: {{{key}: …}}` is refused: hosts limit the size of root file systems and nothing else"
+                ),
+            )
+            .hint("remove it; the option is `size`, as in `storage_opt: {size: 10G}`"),
+        );
+    }
+    let size = options.size("size", journal)?;
+    if size == 0
+        && let Some(node) = options.node("size")
+    {
+        journal.push(
+            Problem::new(
+                Code::BadValue,
+                node.place,
+                &options.path.key("size"),
+                "nothing can be written to a size of 0",
+            )
+            .hint("write a size such as `10G`, or `read_only: true` for a container that writes nothing"),
+        );
+        return None;
+    }
+    Some(size)
+}
+
+/// The image that a key names.
+pub(super) fn image(fields: &Fields<'_>, key: &str, journal: &mut Journal) -> Option<Image> {
+    let node = fields.node(key)?;
     let reference = node.as_text()?.to_owned();
-    let path = fields.path.key("image");
+    let path = fields.path.key(key);
     if let Some(reason) = image_problem(&reference) {
         journal.push(
             Problem::new(

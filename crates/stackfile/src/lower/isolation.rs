@@ -234,12 +234,17 @@ pub(super) fn uts_mode(fields: &Fields<'_>, journal: &mut Journal) -> NamespaceM
     mode
 }
 
+/// The runtime; `None` is the hosts' own, also by the names that other engines have for the usual one.
+pub(super) fn runtime(fields: &Fields<'_>, journal: &mut Journal) -> Option<String> {
+    let usual = ["runc", "io.containerd.runc.v2", "stack", ""];
+    fields.text("runtime", journal).filter(|name| !usual.contains(&name.as_str()))
+}
+
 /// Keys of which only the value that every container has is taken.
 pub(super) fn fixed(fields: &Fields<'_>, journal: &mut Journal) {
     for (key, fine, reason) in [
         ("isolation", &["default", ""][..], "other isolation is for Windows containers"),
         ("userns_mode", &["host", ""], "the users of containers are those of their host"),
-        ("runtime", &["runc", "io.containerd.runc.v2", "stack", ""], "hosts have one runtime, their own engine"),
     ] {
         let Some(node) = fields.node(key) else { continue };
         if fine.contains(&node.as_text().unwrap_or_default()) {

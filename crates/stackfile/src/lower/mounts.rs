@@ -2,8 +2,8 @@
 
 use stack_model::spec::{Mount, MountSource};
 
-use super::Context;
 use super::read::{self, Fields};
+use super::{Context, container};
 use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Problem};
 use crate::short::bytes;
@@ -71,6 +71,7 @@ fn mount(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut 
     let source = match kind.as_text()? {
         "bind" => bind(fields, context, journal)?,
         "volume" => named(fields, journal)?,
+        "image" => image(fields, journal)?,
         "tmpfs" => {
             let options = fields.fields("tmpfs");
             if fields.node("source").is_some() {
@@ -100,11 +101,7 @@ fn mount(fields: &Fields<'_>, node: &Node, context: &Context<'_>, journal: &mut 
                     "is refused: hosts drive no CSI storage",
                     "mount the storage on the hosts and give its absolute path with `type: bind`",
                 ),
-                _ => (
-                    Code::Refused,
-                    "is refused: a container has the files of one image",
-                    "copy the files into the image (`COPY --from=OTHER`), or into a volume by a service that ends",
-                ),
+                _ => (Code::NotAllowed, "is no type of a mount", "known are `bind`, `volume`, `tmpfs` and `image`"),
             };
             journal.push(
                 Problem::new(code, kind.place, &fields.path.key("type"), format!("`type: {other}` {word}")).hint(hint),
@@ -155,20 +152,20 @@ fn bind(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Op
     }
     let options = fields.fields("bind");
     let recursive = options.node("recursive");
-    if let Some(node) = recursive
-        && matches!(node.as_text(), Some("writable" | "readonly"))
+    let word = recursive.and_then(Node::as_text);
+    if let (Some(node), Some(word @ ("writable" | "readonly"))) = (recursive, word)
+        && fields.boolean("read_only", journal) != Some(true)
     {
         journal.push(
             Problem::new(
-                Code::Refused,
+                Code::Conflict,
                 node.place,
                 &options.path.key("recursive"),
                 format!(
-                    "`recursive: {}` is refused: `read_only` is about the mount itself, and not about what is below it",
-                    node.quoted().trim_matches('`')
+                    "`recursive: {word}` is about what is mounted below something read-only, and this mount is not"
                 ),
             )
-            .hint("leave it out, or write `disabled` to leave out what is mounted below the directory"),
+            .hint("add `read_only: true`, or leave it out"),
         );
     }
     let propagation = options.text("propagation", journal).filter(|propagation| !propagation.is_empty());
@@ -182,28 +179,16 @@ fn bind(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Op
         path: crate::paths::clean(&source),
         create_host_path: options.boolean("create_host_path", journal).unwrap_or(true),
         propagation,
-        non_recursive: recursive.and_then(Node::as_text) == Some("disabled"),
+        non_recursive: word == Some("disabled"),
+        // All that is below something read-only is read-only too, unless this is said.
+        writable_below: word == Some("writable"),
     })
 }
 
 fn named(fields: &Fields<'_>, journal: &mut Journal) -> Option<MountSource> {
     let options = fields.fields("volume");
     let name = fields.text("source", journal).filter(|name| !name.is_empty());
-    let subpath = options.text("subpath", journal).filter(|subpath| !subpath.is_empty());
-    if let (Some(subpath), Some(node)) = (&subpath, options.node("subpath"))
-        && (subpath.starts_with('/') || subpath.split('/').any(|part| part == ".."))
-    {
-        journal.push(
-            Problem::new(
-                Code::BadValue,
-                node.place,
-                &options.path.key("subpath"),
-                format!("the subpath {} leaves the volume", node.quoted()),
-            )
-            .hint("write a relative path without `..`"),
-        );
-        return None;
-    }
+    let subpath = subpath(&options, "volume", journal)?;
     let labels = options.pairs("labels", journal);
     if name.is_none() && !labels.is_empty() {
         journal.push(
@@ -217,6 +202,46 @@ fn named(fields: &Fields<'_>, journal: &mut Journal) -> Option<MountSource> {
         );
     }
     Some(MountSource::Volume { name, no_copy: options.boolean("nocopy", journal).unwrap_or(false), subpath, labels })
+}
+
+/// The files of another image.
+fn image(fields: &Fields<'_>, journal: &mut Journal) -> Option<MountSource> {
+    if fields.node("source").is_none() {
+        journal.push(
+            Problem::new(
+                Code::MissingKey,
+                fields.key_place("type"),
+                &fields.path,
+                "a mount of an image needs the key `source`",
+            )
+            .hint("add `source:` with the name of the image, such as `busybox:1.37`"),
+        );
+        return None;
+    }
+    let image = container::image(fields, "source", journal)?;
+    let subpath = subpath(&fields.fields("image"), "image", journal)?;
+    Some(MountSource::Image { image, subpath })
+}
+
+/// The path within a volume or image. The outer `None`: it leaves that.
+#[expect(clippy::option_option, reason = "the inner one is a path that was not given")]
+fn subpath(options: &Fields<'_>, of: &str, journal: &mut Journal) -> Option<Option<String>> {
+    let subpath = options.text("subpath", journal).filter(|subpath| !subpath.is_empty());
+    if let (Some(subpath), Some(node)) = (&subpath, options.node("subpath"))
+        && (subpath.starts_with('/') || subpath.split('/').any(|part| part == ".."))
+    {
+        journal.push(
+            Problem::new(
+                Code::BadValue,
+                node.place,
+                &options.path.key("subpath"),
+                format!("the subpath {} leaves the {of}", node.quoted()),
+            )
+            .hint("write a relative path without `..`"),
+        );
+        return None;
+    }
+    Some(subpath)
 }
 
 /// Permissions: YAML has read `0755` as octal; a text is octal too.

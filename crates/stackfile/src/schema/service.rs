@@ -28,10 +28,6 @@ const LINK_LOCAL: Support = Refused(
     "link-local addresses hold on one link, and a network here joins many hosts",
     "remove them: the name of the service leads to it, whatever its address",
 );
-const IMAGE_MOUNT: Support = Refused(
-    "a container has the files of one image",
-    "copy the files into the image (`COPY --from=OTHER`), or into a volume by a service that ends",
-);
 const MAC_ADDRESS: Support = Refused(
     "hosts derive the addresses of interfaces from the IP addresses, so that none has to ask the others for them",
     "remove it: give the only task of a service an `ipv4_address` where something must know it",
@@ -54,7 +50,7 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "annotations",
             LIST_OR_MAPPING,
-            Noted("`docker inspect` shows them; the hosts' engine acts on none, and is the only runtime"),
+            Noted("`docker inspect` shows them; the hosts' engine acts on none"),
             "Annotations of the container for its runtime",
         ),
         field(
@@ -276,7 +272,12 @@ pub(crate) static SERVICE: Object = Object {
             Applied,
             "What happens when its container ends: `no`, `always`, `on-failure[:N]`, `unless-stopped`",
         ),
-        field("runtime", Text, Applied, "Which runtime runs it: the hosts' own engine, also by the name `runc`"),
+        field(
+            "runtime",
+            Text,
+            Applied,
+            "Which runtime runs it: the hosts' own engine, also by the name `runc`, or one that its host has in `runtimes` of `stackd.toml`",
+        ),
         field("scale", Integer, Applied, "How many tasks run, as `deploy.replicas`"),
         field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), Applied, "Secrets that it sees"),
         field(
@@ -292,11 +293,8 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "storage_opt",
             FREE,
-            Refused(
-                "the root file systems of containers share the file system of their host, which gives none of them a size",
-                "put what grows on a `tmpfs` with a size or on a volume",
-            ),
-            "Options of its root file system",
+            Applied,
+            "`size`: how much it may write, on hosts whose file system has project quotas (XFS with `pquota`, ext4 with `prjquota`)",
         ),
         field("sysctls", LIST_OR_MAPPING, Applied, "Kernel parameters of its namespaces"),
         field("tmpfs", TEXT_OR_LIST, Applied, "File systems in memory"),
@@ -422,16 +420,16 @@ static MOUNT: Object = Object {
             "type",
             Shape::Choice(&["bind", "volume", "tmpfs", "cluster", "npipe", "image"]),
             Applied,
-            "`volume`, `bind` or `tmpfs`",
+            "`volume`, `bind`, `tmpfs` or `image`",
         ),
-        field("source", Text, Applied, "The name of the volume, or a path of the host"),
+        field("source", Text, Applied, "The name of the volume, a path of the host, or an image"),
         field("target", Text, Applied, "Where it is in the container"),
         field("read_only", Boolean, Applied, "Whether it is read-only"),
         field("consistency", Text, Applied, "For macOS; means nothing on Linux"),
         field("bind", Mapping(&BIND), Applied, "For the type `bind`"),
         field("volume", Mapping(&VOLUME_OPTIONS), Applied, "For the type `volume`"),
         field("tmpfs", Mapping(&TMPFS), Applied, "For the type `tmpfs`"),
-        field("image", Mapping(&IMAGE_OPTIONS), IMAGE_MOUNT, "For the type `image`"),
+        field("image", Mapping(&IMAGE_OPTIONS), Applied, "For the type `image`"),
     ],
 };
 
@@ -446,7 +444,7 @@ static BIND: Object = Object {
             "recursive",
             Shape::Choice(&["enabled", "disabled", "writable", "readonly"]),
             Applied,
-            "Whether what is mounted below it comes along: `enabled`",
+            "Whether what is mounted below it comes along: `enabled`, `disabled`, or along and `writable` or `readonly` where it is read-only",
         ),
         field(
             "selinux",
@@ -482,7 +480,7 @@ static IMAGE_OPTIONS: Object = Object {
     noun: "`image`",
     required: &[],
     extensions: true,
-    fields: &[field("subpath", Text, IMAGE_MOUNT, "A directory within the image")],
+    fields: &[field("subpath", Text, Applied, "A path within the image")],
 };
 
 static DEVICE: Object = Object {

@@ -7,7 +7,8 @@ use super::{Creation, CreationError, World, invalid};
 use crate::error::ApiError;
 use crate::select;
 
-/// The runtime's own name, and those that clients name without meaning another one.
+/// The runtime's own name, and those that clients name without meaning another one, unless the daemon is told of one that
+/// is called so.
 const RUNTIMES: [&str; 4] = ["", "stack", "runc", "io.containerd.runc.v2"];
 
 /// The id of the container that a mode `container:NAME` means.
@@ -37,8 +38,10 @@ pub(super) fn apply(creation: &mut Creation, host: &HostConfig, world: &World) -
         }
     }
     let runtime = host.runtime.as_deref().unwrap_or_default();
-    if !RUNTIMES.contains(&runtime) {
-        return Err(invalid("HostConfig.Runtime", runtime, "this daemon has one runtime, `stack`").into());
+    if world.runtimes.contains(runtime) {
+        config.runtime = Some(runtime.to_owned());
+    } else if !RUNTIMES.contains(&runtime) {
+        return Err(CreationError::Runtime(runtime.chars().take(200).collect()).into());
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! Pure. The file systems of a container, in each of the five ways in which Docker can be asked for them.
 
-use std::collections::BTreeMap;
-
 use bollard_stubs::models::{
     ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountTypeEnum, MountVolumeOptions,
 };
 use stack_engine::container::{Container, ContainerMount, ContainerMountSource, ImageDefaults, volumes as volumes_of};
 
 use super::{Creation, CreationError, NewVolume, World, invalid, nonempty, without};
+use stack_engine::volume::VolumeDescription;
+
 use crate::error::ApiError;
 use crate::select;
 
@@ -25,7 +25,7 @@ pub(super) fn apply(
         all.push(bind(text, &mut creation.warnings)?);
     }
     for mount in host.mounts.iter().flatten() {
-        all.push(described(mount, &mut creation.volumes)?);
+        all.push(described(mount, creation)?);
     }
     let mut tmpfs: Vec<(&String, &String)> = host.tmpfs.iter().flatten().collect();
     tmpfs.sort();
@@ -59,7 +59,7 @@ pub(super) fn apply(
         if let ContainerMountSource::Volume { name: Some(name), .. } = &mount.source
             && !creation.volumes.iter().any(|volume| volume.name == *name)
         {
-            creation.volumes.push(NewVolume { name: name.clone(), labels: BTreeMap::new() });
+            creation.volumes.push(NewVolume { name: name.clone(), description: VolumeDescription::default() });
         }
     }
     creation.config.mounts = all;
@@ -90,6 +90,9 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
     if plain(target).is_empty() {
         return Err(invalid("volume specification", text, "destination can't be '/'"));
     }
+    if ["ro", "rw"].iter().all(|mode| options.split(',').any(|option| option == *mode)) {
+        return Err(CreationError::Mode(options.chars().take(80).collect()));
+    }
     let (mut read_only, mut no_copy, mut propagation) = (false, false, None);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
@@ -103,7 +106,7 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
             "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
                 propagation = Some(option.to_owned());
             }
-            other => return Err(invalid("mode", other, "there is no such option of a volume")),
+            other => return Err(CreationError::Mode(other.chars().take(80).collect())),
         }
     }
     let source = if source.starts_with('/') {
@@ -111,7 +114,13 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
             return Err(invalid("volume specification", text, "`nocopy` is for volumes only"));
         }
         let path = source.into();
-        ContainerMountSource::Bind { path, create_host_path: true, propagation, non_recursive: false }
+        ContainerMountSource::Bind {
+            path,
+            create_host_path: true,
+            propagation,
+            non_recursive: false,
+            writable_below: false,
+        }
     } else {
         if propagation.is_some() {
             return Err(invalid("volume specification", text, "propagation is for directories of the host only"));
@@ -125,7 +134,7 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
 }
 
 /// One of `--mount`.
-fn described(mount: &Mount, volumes: &mut Vec<NewVolume>) -> Result<ContainerMount, CreationError> {
+fn described(mount: &Mount, creation: &mut Creation) -> Result<ContainerMount, CreationError> {
     let target = mount.target.clone().unwrap_or_default();
     let refuse = |expected| invalid("mount config", mount.target.clone().unwrap_or_default(), expected);
     if !target.starts_with('/') || plain(&target).is_empty() {
@@ -146,9 +155,9 @@ fn described(mount: &Mount, volumes: &mut Vec<NewVolume>) -> Result<ContainerMou
                 return Err(refuse("the source of a bind must be an absolute path"));
             }
             let options = mount.bind_options.clone().unwrap_or_default();
-            bound(source, &options)?
+            bound(source, mount.read_only.unwrap_or(false), &options)?
         }
-        MountTypeEnum::VOLUME => volume(source, mount.volume_options.clone().unwrap_or_default(), volumes)?,
+        MountTypeEnum::VOLUME => volume(source, &target, mount.volume_options.clone().unwrap_or_default(), creation)?,
         MountTypeEnum::TMPFS => {
             if !source.is_empty() {
                 return Err(refuse("a tmpfs has no source"));
@@ -166,41 +175,78 @@ fn described(mount: &Mount, volumes: &mut Vec<NewVolume>) -> Result<ContainerMou
                 options: words.collect(),
             }
         }
-        MountTypeEnum::IMAGE | MountTypeEnum::NPIPE | MountTypeEnum::CLUSTER => {
+        MountTypeEnum::IMAGE => {
+            if source.is_empty() {
+                return Err(refuse("field Source must not be empty"));
+            }
+            // Docker takes any word for it, and what is mounted cannot be written to whatever it is.
+            let subpath = nonempty(mount.image_options.clone().unwrap_or_default().subpath);
+            let climbs = |path: &String| path.starts_with('/') || path.split('/').any(|part| part == "..");
+            if subpath.as_ref().is_some_and(climbs) {
+                return Err(refuse("the subpath of an image must be a relative path that stays within the image"));
+            }
+            ContainerMountSource::Image { reference: source, subpath }
+        }
+        MountTypeEnum::NPIPE | MountTypeEnum::CLUSTER => {
             return Err(CreationError::NotSupported { field: format!("a mount of the type `{kind}`") });
         }
-        MountTypeEnum::EMPTY => return Err(refuse("the type must be bind, volume or tmpfs")),
+        MountTypeEnum::EMPTY => return Err(refuse("the type must be bind, volume, tmpfs or image")),
     };
     Ok(ContainerMount { target, read_only: mount.read_only.unwrap_or(false), source })
 }
 
-fn bound(source: String, options: &MountBindOptions) -> Result<ContainerMountSource, CreationError> {
-    without(options.read_only_non_recursive.unwrap_or(false), "BindOptions.ReadOnlyNonRecursive")?;
-    without(options.read_only_force_recursive.unwrap_or(false), "BindOptions.ReadOnlyForceRecursive")?;
+fn bound(source: String, read_only: bool, options: &MountBindOptions) -> Result<ContainerMountSource, CreationError> {
+    let writable_below = options.read_only_non_recursive.unwrap_or(false);
+    let non_recursive = options.non_recursive.unwrap_or(false);
+    let refuse = |value: &str, expected| Err(invalid("mount config", value, expected));
+    if writable_below && !read_only {
+        return refuse("ReadOnlyNonRecursive", "must be specified together with ReadOnly");
+    }
+    // What is read-only is so with everything below it, unless somebody asks for less: this kernel can, or nothing starts.
+    if options.read_only_force_recursive.unwrap_or(false) {
+        if !read_only {
+            return refuse("ReadOnlyForceRecursive", "must be specified together with ReadOnly");
+        }
+        if writable_below {
+            return refuse("ReadOnlyForceRecursive", "conflicts with ReadOnlyNonRecursive");
+        }
+        if non_recursive {
+            return refuse("ReadOnlyForceRecursive", "conflicts with NonRecursive");
+        }
+        let propagation = options.propagation.map(|propagation| propagation.to_string()).unwrap_or_default();
+        if !["", "rprivate"].contains(&propagation.as_str()) {
+            return refuse("ReadOnlyForceRecursive", "must be specified together with the propagation `rprivate`");
+        }
+    }
     Ok(ContainerMountSource::Bind {
         path: source.into(),
         create_host_path: options.create_mountpoint.unwrap_or(false),
         propagation: nonempty(options.propagation.map(|propagation| propagation.to_string())),
-        non_recursive: options.non_recursive.unwrap_or(false),
+        non_recursive,
+        writable_below,
     })
 }
 
 fn volume(
     source: String,
+    target: &str,
     options: MountVolumeOptions,
-    volumes: &mut Vec<NewVolume>,
+    creation: &mut Creation,
 ) -> Result<ContainerMountSource, CreationError> {
     let driver = options.driver_config.unwrap_or_default();
     let name = driver.name.unwrap_or_default();
     without(!["", "local"].contains(&name.as_str()), &format!("the volume driver `{name}`"))?;
-    without(driver.options.is_some_and(|options| !options.is_empty()), "VolumeOptions.DriverConfig.Options")?;
-    let labels: BTreeMap<String, String> = options.labels.unwrap_or_default().into_iter().collect();
+    let description = VolumeDescription {
+        labels: options.labels.unwrap_or_default().into_iter().collect(),
+        options: driver.options.unwrap_or_default().into_iter().collect(),
+    };
     if source.contains('/') {
         return Err(CreationError::VolumeName { name: source });
     }
-    without(source.is_empty() && !labels.is_empty(), "VolumeOptions.Labels of a volume without a name")?;
     if !source.is_empty() {
-        volumes.push(NewVolume { name: source.clone(), labels });
+        creation.volumes.push(NewVolume { name: source.clone(), description });
+    } else if description != VolumeDescription::default() {
+        creation.config.own_volumes.insert(target.to_owned(), description);
     }
     Ok(ContainerMountSource::Volume {
         name: nonempty(Some(source)),

@@ -76,7 +76,20 @@ pub(super) fn apply(
     config.exposed_ports = exposed(body)?;
     let ports = ports(host, world, &config.exposed_ports)?;
     match config.network_mode {
-        NetworkMode::Networks => config.ports = ports,
+        NetworkMode::Networks => {
+            let is_beside_host = |endpoint: &NetworkEndpoint| {
+                let mut made = world.bridges.iter();
+                made.any(|network| network.name == endpoint.name && !network.settings.driver.is_bridge())
+            };
+            if !ports.is_empty() && config.networks.iter().all(is_beside_host) {
+                creation.warnings.push(
+                    "Published ports are discarded on macvlan and ipvlan networks: the container's own addresses are reached"
+                        .to_owned(),
+                );
+            }
+            // They are published once the container is on a bridge.
+            config.ports = ports;
+        }
         NetworkMode::Host if published => {
             creation.warnings.push("Published ports are discarded when using host network mode".to_owned());
         }

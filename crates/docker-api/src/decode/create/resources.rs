@@ -24,20 +24,32 @@ fn positive(field: &'static str, number: Option<i64>) -> Result<Option<u64>, Cre
 /// Applies them.
 pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &World) -> Result<(), CreationError> {
     refuse(host)?;
+    if (1..1_000).contains(&host.cpu_quota.unwrap_or(0)) {
+        return Err(CreationError::Rule("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
+    }
     config.resources = Resources {
         cpu_limit_millis: processors(host, world)?,
         cpu_shares: positive("HostConfig.CpuShares", host.cpu_shares)?,
-        cpuset_cpus: nonempty(host.cpuset_cpus.clone()),
-        cpuset_mems: nonempty(host.cpuset_mems.clone()),
+        cpuset_cpus: set("CPUs", "cpuset cpus", host.cpuset_cpus.as_ref(), &world.online.processors)?,
+        cpuset_mems: set("memory nodes", "cpuset mems", host.cpuset_mems.as_ref(), &world.online.memory_nodes)?,
         pids: host.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|&limit| limit > 0),
         cpu_quota_us: host.cpu_quota.and_then(|quota| u64::try_from(quota).ok()).filter(|&quota| quota > 0),
-        cpu_period_us: positive("HostConfig.CpuPeriod", host.cpu_period)?,
+        cpu_realtime_runtime_us: positive("HostConfig.CpuRealtimeRuntime", host.cpu_realtime_runtime)?,
+        cpu_realtime_period_us: positive("HostConfig.CpuRealtimePeriod", host.cpu_realtime_period)?,
+        cpu_period_us: period(host.cpu_period)?,
         oom_kill_disable: host.oom_kill_disable.unwrap_or(false),
         blkio_weight: blkio_weight(host.blkio_weight)?,
         blkio_device_weights: device_weights(host)?,
         blkio_throttles: throttles(host)?,
         ..memory(host)?
     };
+    let resources = &config.resources;
+    let realtime = resources.cpu_realtime_runtime_us.zip(resources.cpu_realtime_period_us);
+    if realtime.is_some_and(|(runtime, period)| runtime > period) {
+        return Err(CreationError::Rule("cpu real-time runtime cannot be higher than cpu real-time period"));
+    }
+    config.cgroup_parent = nonempty(host.cgroup_parent.clone());
+    config.storage_size = storage_size(host)?;
     config.devices = devices(host)?;
     config.cdi_devices = named_devices(host)?;
     config.device_cgroup_rules = host.device_cgroup_rules.clone().unwrap_or_default();
@@ -51,16 +63,58 @@ pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &Wor
         size => Some(u64::try_from(size).map_err(|_| CreationError::Rule("SHM size can not be less than 0"))?),
     };
     let score = host.oom_score_adj.unwrap_or(0);
-    config.oom_score_adj =
-        Some(i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score)).ok_or_else(|| {
-            invalid("HostConfig.OomScoreAdj", score.to_string(), "expected a number from -1000 to 1000")
-        })?)
-        .filter(|&score| score != 0);
+    config.oom_score_adj = Some(
+        i32::try_from(score)
+            .ok()
+            .filter(|score| (-1000..=1000).contains(score))
+            .ok_or_else(|| invalid("OomScoreAdj", score.to_string(), "range for oom score adj is [-1000, 1000]"))?,
+    )
+    .filter(|&score| score != 0);
     Ok(())
 }
 
+/// How much it may write. Of Docker's options of its storage drivers there is the size alone.
+fn storage_size(host: &HostConfig) -> Result<Option<u64>, CreationError> {
+    let mut size = None;
+    for (option, value) in host.storage_opt.iter().flatten() {
+        if !option.eq_ignore_ascii_case("size") {
+            return Err(invalid(
+                "HostConfig.StorageOpt",
+                option,
+                "unknown option: the only one is `size`, as in `size=10G`",
+            ));
+        }
+        let bytes = bytes(value).filter(|bytes| *bytes > 0);
+        size = Some(bytes.ok_or_else(|| {
+            invalid("HostConfig.StorageOpt size", value, "expected a number of bytes above 0, such as `10G` or `512m`")
+        })?);
+    }
+    Ok(size)
+}
+
+/// A number of bytes as Docker has them: `10G`, `1.5gb`, `512 MiB`, each unit 1024 times the one before.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let factor = match unit.strip_suffix('b').unwrap_or(&unit).trim_end_matches('i') {
+        "" if unit != "i" && unit != "ib" => 1.0,
+        "k" => 1024.0,
+        "m" => 1_048_576.0,
+        "g" => 1_073_741_824.0,
+        "t" => 1_099_511_627_776.0,
+        "p" => 1_125_899_906_842_624.0,
+        _ => return None,
+    };
+    let bytes = number.parse::<f64>().ok()? * factor;
+    // Exact where it fits: nothing has more bytes than 2 to the power of 53.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within what the type can hold")]
+    (bytes.is_finite() && (0.0..9.0e15).contains(&bytes)).then_some(bytes as u64)
+}
+
 /// The limits of a container that is there, with those that are named in place of its own.
-pub(super) fn changed(host: &HostConfig, now: &Resources, processors: u32) -> Result<Resources, CreationError> {
+pub(super) fn changed(host: &HostConfig, now: &Resources, world: &World) -> Result<Resources, CreationError> {
     let mut host = host.clone();
     // What is compared with each other is compared as it will be.
     let signed = |bytes: Option<u64>| bytes.map(|bytes| i64::try_from(bytes).unwrap_or(-1));
@@ -77,9 +131,8 @@ pub(super) fn changed(host: &HostConfig, now: &Resources, processors: u32) -> Re
         host.memory = signed(now.memory_bytes);
     }
     without(host.device_requests.as_ref().is_some_and(|asked| !asked.is_empty()), "HostConfig.DeviceRequests")?;
-    let world = World { processors, ..World::default() };
     let mut asked = ContainerConfig::default();
-    apply(&mut asked, &host, &world)?;
+    apply(&mut asked, &host, world)?;
     let asked = asked.resources;
     let mut made = now.clone();
     if asked.cpu_limit_millis.is_some() {
@@ -96,6 +149,8 @@ pub(super) fn changed(host: &HostConfig, now: &Resources, processors: u32) -> Re
         made.cpu_period_us = asked.cpu_period_us.or(now.cpu_period_us);
     }
     made.cpu_shares = asked.cpu_shares.or(made.cpu_shares);
+    made.cpu_realtime_runtime_us = asked.cpu_realtime_runtime_us.or(made.cpu_realtime_runtime_us);
+    made.cpu_realtime_period_us = asked.cpu_realtime_period_us.or(made.cpu_realtime_period_us);
     made.cpuset_cpus = asked.cpuset_cpus.or(made.cpuset_cpus);
     made.cpuset_mems = asked.cpuset_mems.or(made.cpuset_mems);
     made.memory_bytes = asked.memory_bytes.or(made.memory_bytes);
@@ -148,9 +203,6 @@ fn named_devices(host: &HostConfig) -> Result<Vec<String>, CreationError> {
 /// What no Linux container of this daemon can have.
 fn refuse(host: &HostConfig) -> Result<(), CreationError> {
     let is_set = |number: Option<i64>| number.unwrap_or(0) != 0;
-    without(host.cgroup_parent.as_ref().is_some_and(|parent| !parent.is_empty()), "HostConfig.CgroupParent")?;
-    without(is_set(host.cpu_realtime_period) || is_set(host.cpu_realtime_runtime), "HostConfig.CpuRealtimeRuntime")?;
-    without(host.storage_opt.as_ref().is_some_and(|options| !options.is_empty()), "HostConfig.StorageOpt")?;
     let for_windows = [host.cpu_count, host.cpu_percent, host.io_maximum_iops, host.io_maximum_bandwidth];
     if for_windows.into_iter().any(is_set) {
         return Err(CreationError::Rule(
@@ -158,6 +210,46 @@ fn refuse(host: &HostConfig) -> Result<(), CreationError> {
         ));
     }
     Ok(())
+}
+
+/// A list of the kernel's: `0-3,8`. `None`: it is no such list.
+fn listed(text: &str) -> Option<Vec<std::ops::RangeInclusive<u32>>> {
+    let number = |text: &str| text.trim().parse::<u32>().ok();
+    let part = |part: &str| match part.split_once('-') {
+        None => number(part).map(|single| single..=single),
+        Some((first, last)) => Some(number(first)?..=number(last)?).filter(|range| !range.is_empty()),
+    };
+    text.split(',').map(part).collect()
+}
+
+/// Processors or memory nodes that a container is kept to.
+fn set(
+    what: &'static str,
+    field: &'static str,
+    asked: Option<&String>,
+    available: &str,
+) -> Result<Option<String>, CreationError> {
+    let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(None) };
+    let short = |text: &str| text.chars().take(200).collect::<String>();
+    let wanted = listed(asked).ok_or_else(|| CreationError::NoSet { field, value: short(asked) })?;
+    let there = listed(available).unwrap_or_default();
+    let is_there = |number: u32| there.iter().any(|range| range.contains(&number));
+    // Where what there is is not known the kernel has the word. A range is looked at only as far as there can be something.
+    if !there.is_empty() && wanted.into_iter().any(|range| range.take(1 << 16).any(|number| !is_there(number))) {
+        return Err(CreationError::NotOnline { what, asked: short(asked), available: available.to_owned() });
+    }
+    Ok(Some(asked.clone()))
+}
+
+/// Of the scheduler, in microseconds.
+fn period(period: Option<i64>) -> Result<Option<u64>, CreationError> {
+    match positive("HostConfig.CpuPeriod", period)? {
+        None => Ok(None),
+        Some(period @ 1_000..=1_000_000) => Ok(Some(period)),
+        Some(_) => Err(CreationError::Rule(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        )),
+    }
 }
 
 /// In thousandths of one.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::volume::VolumeDescription;
 use stack_shim::launch::{Joined, Mount, MountSource, Propagation};
 
 use super::{Host, SpecError, absolute};
@@ -21,6 +22,7 @@ fn filesystem(target: &str, kind: &str, attributes: u64, options: &[(&str, Optio
             strict_target: true,
         },
         attributes,
+        topmost_only: false,
         propagation: Propagation::Private,
     }
 }
@@ -66,12 +68,18 @@ pub(super) fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies,
         _ if config.without_shm => {}
         (NamespaceMode::Private, _) => {
             let shm = config.shm_size.unwrap_or(DEFAULT_SHM).to_string();
-            all.push(filesystem("/dev/shm", "tmpfs", CLOSED, &[("mode", some("1777")), ("size", Some(shm))]));
+            let mut mount = filesystem("/dev/shm", "tmpfs", CLOSED, &[("mode", some("1777")), ("size", Some(shm))]);
+            if let MountSource::Filesystem { source, .. } = &mut mount.source {
+                // What `df` in a container of Docker's shows.
+                "shm".clone_into(source);
+            }
+            all.push(mount);
         }
         (NamespaceMode::Container(_), Some(peer)) => all.push(Mount {
             target: "/dev/shm".to_owned(),
             source: MountSource::OfPeer { peer, path: "/dev/shm".to_owned() },
             attributes: 0,
+            topmost_only: false,
             propagation: Propagation::Private,
         }),
         (NamespaceMode::Host | NamespaceMode::Container(_), _) => {
@@ -87,6 +95,7 @@ pub(super) fn bind(target: &str, path: PathBuf, attributes: u64, propagation: Pr
         target: target.to_owned(),
         source: MountSource::Bind { path, subpath: None, recursive: true, copy_up: false },
         attributes,
+        topmost_only: false,
         propagation,
     }
 }
@@ -107,12 +116,18 @@ pub fn volumes(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults
                 target: mount.target.clone(),
                 name: name.clone().unwrap_or_else(|| own(&mount.target)),
                 anonymous: name.is_none(),
+                description: config.own_volumes.get(&mount.target).cloned().unwrap_or_default(),
             });
         }
     }
     for target in &image.volumes {
         if !config.mounts.iter().any(|mount| mount.target.trim_end_matches('/') == target.trim_end_matches('/')) {
-            all.push(ContainerVolume { target: target.clone(), name: own(target), anonymous: true });
+            all.push(ContainerVolume {
+                target: target.clone(),
+                name: own(target),
+                anonymous: true,
+                description: VolumeDescription::default(),
+            });
         }
     }
     all
@@ -127,6 +142,8 @@ pub struct ContainerVolume {
     pub name: String,
     /// It belongs to the container alone.
     pub anonymous: bool,
+    /// What it is made with where it is not there.
+    pub description: VolumeDescription,
 }
 
 /// A propagation by its name.
@@ -151,11 +168,12 @@ pub(super) fn chosen_mounts(
         let target = absolute("the target of a mount", &mount.target)?;
         let attributes = if mount.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
         let made = match &mount.source {
-            ContainerMountSource::Bind { path, propagation: text, non_recursive, .. } => {
+            ContainerMountSource::Bind { path, propagation: text, non_recursive, writable_below, .. } => {
                 let mut made = bind(&target, path.clone(), attributes, propagation(&target, text.as_deref())?);
                 if let MountSource::Bind { recursive, .. } = &mut made.source {
                     *recursive = !non_recursive;
                 }
+                made.topmost_only = *writable_below;
                 made
             }
             ContainerMountSource::Tmpfs { size, mode, options: given } => {
@@ -172,6 +190,17 @@ pub(super) fn chosen_mounts(
                 }
                 made
             }
+            ContainerMountSource::Image { subpath, .. } => Mount {
+                target,
+                source: MountSource::Image {
+                    lower: host.images.get(&mount.target).cloned().unwrap_or_default(),
+                    subpath: subpath.clone(),
+                },
+                // So that /proc/mounts and statvfs(3) say it, though it could not be written to anyway.
+                attributes: libc::MOUNT_ATTR_RDONLY,
+                topmost_only: false,
+                propagation: Propagation::Private,
+            },
             ContainerMountSource::Volume { no_copy, subpath, .. } => Mount {
                 target,
                 source: MountSource::Bind {
@@ -181,6 +210,7 @@ pub(super) fn chosen_mounts(
                     copy_up: !no_copy && subpath.is_none(),
                 },
                 attributes,
+                topmost_only: false,
                 propagation: Propagation::Private,
             },
         };
@@ -200,6 +230,7 @@ pub(super) fn chosen_mounts(
                 copy_up: true,
             },
             attributes: 0,
+            topmost_only: false,
             propagation: Propagation::Private,
         });
     }
