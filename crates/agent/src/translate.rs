@@ -6,6 +6,7 @@ use std::path::Path;
 use stack_engine::container::{
     AppArmorChoice, BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerMount, ContainerMountSource,
     DeviceMapping, Healthcheck, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit,
+    UserNamespaceMode,
 };
 use stack_engine::network::{PortBinding, Protocol};
 use stack_model::limits::{BlockLimitKind, FineLimits};
@@ -130,6 +131,11 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
         ipc_mode: namespace_mode(container.ipc_mode),
         uts_mode: namespace_mode(container.uts_mode),
         cgroup_mode: namespace_mode(container.cgroup_mode),
+        user_namespace: match container.user_namespace {
+            spec::UserNamespaceMode::Default => UserNamespaceMode::Default,
+            spec::UserNamespaceMode::Host => UserNamespaceMode::Host,
+            spec::UserNamespaceMode::Private => UserNamespaceMode::Private,
+        },
         annotations: container.annotations.clone(),
         logging: Logging {
             driver: container.logging.driver.clone(),
@@ -212,6 +218,7 @@ fn file_mounts(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> impl 
             propagation: None,
             non_recursive: false,
             writable_below: false,
+            mapped: true,
         },
     })
 }
@@ -229,6 +236,7 @@ fn container_mount(
                 propagation: propagation.clone(),
                 non_recursive: *non_recursive,
                 writable_below: *writable_below,
+                mapped: false,
             }
         }
         MountSource::Volume { name, no_copy, subpath, labels: _ } => ContainerMountSource::Volume {

@@ -67,6 +67,7 @@ async fn conforms(root: PathBuf, cgroup: &str) {
             cdi_directories: Vec::new(),
             shim_patience: ContainersConfig::SHIM_PATIENCE,
             runtimes: stack_engine::container::Runtimes::new(),
+            users: stack_engine::container::UserNamespaces::default(),
         },
         registry: RegistryConfig::default(),
         network: NetworkConfig::default(),

@@ -220,6 +220,18 @@ pub enum ApiError {
         /// Which.
         name: String,
     },
+    /// No settings of that name are kept.
+    #[error("configuration network {name:?} does not exist")]
+    NoTemplate {
+        /// Which.
+        name: String,
+    },
+    /// It is settings alone.
+    #[error("configuration network {name} has no containers: make a network of it with --config-from {name}")]
+    TemplateAlone {
+        /// Which.
+        name: String,
+    },
     /// It cannot be removed.
     #[error("{name} is a pre-defined network and cannot be removed")]
     NetworkStays {
@@ -486,6 +498,7 @@ impl ApiError {
                 StartError::State { .. } | StartError::Peer { .. } => StatusCode::CONFLICT,
                 StartError::Spec { .. }
                 | StartError::Runtime { .. }
+                | StartError::Users { .. }
                 | StartError::MountSource { .. }
                 | StartError::Device { .. } => StatusCode::BAD_REQUEST,
                 // A network that was there when the container was made.
@@ -533,7 +546,8 @@ impl ApiError {
                 StatusCode::FORBIDDEN
             }
             Self::AmbiguousNetwork { .. } => StatusCode::BAD_REQUEST,
-            Self::NoSuchPlugin { .. } => StatusCode::NOT_FOUND,
+            Self::NoSuchPlugin { .. } | Self::NoTemplate { .. } => StatusCode::NOT_FOUND,
+            Self::TemplateAlone { .. } => StatusCode::FORBIDDEN,
             Self::Network(error) => network_status(error),
             Self::Connect(error) => match error {
                 ConnectError::Missing { .. } => StatusCode::NOT_FOUND,
@@ -597,6 +611,7 @@ fn network_status(error: &NetworkError) -> StatusCode {
         | NetworkError::NoSubnet6 { .. }
         | NetworkError::BridgeTaken { .. }
         | NetworkError::ParentTaken { .. }
+        | NetworkError::TemplateInUse { .. }
         | NetworkError::Overlap { .. }
         | NetworkError::InUse { .. } => StatusCode::FORBIDDEN,
         NetworkError::Record { .. } | NetworkError::Setting { .. } | NetworkError::Kernel { .. } => {

@@ -17,6 +17,7 @@ mod shipping;
 mod streams;
 mod supervision;
 mod telling;
+mod users;
 mod verdict;
 
 pub use changes::ContainerChange;
@@ -42,7 +43,8 @@ use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, EventKind, ExecCommand, ExecError, ExecId,
     ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Phases, Prober, Record,
-    RecordedState, Records, RemoveError, Roots, Runtimes, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
+    RecordedState, Records, RemoveError, Roots, Runtimes, Shim, ShimProgram, StartError, StopError, UserNamespaces,
+    WaitError, Waiting,
 };
 use crate::crash_point::crash_point;
 use crate::dns::{Directory, NameServers, NameServersConfig};
@@ -79,6 +81,8 @@ pub struct ContainersConfig {
     pub shim_patience: Duration,
     /// Other runtimes, by the names that containers call them.
     pub runtimes: Runtimes,
+    /// Whose users those of containers are.
+    pub users: UserNamespaces,
 }
 
 impl ContainersConfig {
@@ -261,6 +265,12 @@ impl Engine {
         let apparmor = tokio::task::spawn_blocking(AppArmor::open)
             .await
             .map_err(|error| OpenError::Directory { path: filters.clone(), source: io::Error::other(error) })?;
+        let users_refusal = crate::container::try_user_namespace(&program, &config.root, config.users.ids).await.err();
+        if let Some(reason) = users_refusal.as_ref().filter(|_| config.users.by_default) {
+            loaded.warnings.push(format!(
+                "containers cannot have user namespaces on this host, so that none is started without `--userns=host`: {reason}"
+            ));
+        }
         let launcher = Launcher {
             apparmor,
             cdi_directories: config.cdi_directories.clone().into(),
@@ -275,6 +285,8 @@ impl Engine {
             run,
             filters,
             runtimes: config.runtimes,
+            users: config.users,
+            users_refusal,
         };
         let inner = Inner {
             launcher,
@@ -406,14 +418,15 @@ impl Engine {
         }
         let image = self.inner.roots.image(&config.image).await.map_err(root)?;
         crate::container::check(&id, &config, &image.defaults)
+            .and_then(|()| self.check_users(&config))
             .map_err(|source| CreateError::Spec { id: id.clone(), source })?;
-        let apparmor = &self.inner.launcher.apparmor;
-        apparmor.check(&config).map_err(|source| CreateError::AppArmor { id: id.clone(), source })?;
         self.inner.launcher.runtime(&id, &config).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
         self.check_realtime(&config.resources).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
         if config.storage_size.is_some() {
             self.inner.roots.check_size_limit().map_err(CreateError::SizeLimit)?;
         }
+        let apparmor = &self.inner.launcher.apparmor;
+        apparmor.check(&config).map_err(|source| CreateError::AppArmor { id: id.clone(), source })?;
         let mounted_images = self.find_mounted(&config).await.map_err(root)?;
         let mut record = Record {
             id: id.clone(),
@@ -432,6 +445,7 @@ impl Engine {
             stopped: false,
             keeps_volumes: false,
             cgroups: stack_shim::launch::Cgroups::default(),
+            users: None,
             state: RecordedState::Created,
         };
         let slot = Arc::new(Slot::new(record.clone(), ContainerState::Created));
@@ -586,9 +600,10 @@ impl Engine {
         let id = record.id.clone();
         let mut phases = Phases::begin();
         let prepared = {
-            let joined = self.joined(record)?;
+            let (joined, users) = self.joined(record)?;
+            record.users = users.as_ref().map(|users| users.ids);
             let (launcher, record) = (self.inner.launcher.clone(), record.clone());
-            tokio::task::spawn_blocking(move || launcher.prepare(&record, joined)).await.map_err(|error| {
+            tokio::task::spawn_blocking(move || launcher.prepare(&record, joined, users)).await.map_err(|error| {
                 StartError::Shim { id: id.clone(), what: "prepare the start", source: io::Error::other(error) }
             })??
         };

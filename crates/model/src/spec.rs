@@ -281,6 +281,9 @@ pub struct ContainerSpec {
     /// Whether it sees the host's control groups.
     #[serde(default, skip_serializing_if = "NamespaceMode::is_private")]
     pub cgroup_mode: NamespaceMode,
+    /// Whose users its users are.
+    #[serde(default, skip_serializing_if = "UserNamespaceMode::is_default")]
+    pub user_namespace: UserNamespaceMode,
     /// Limits and weights that nobody plans with.
     #[serde(default, skip_serializing_if = "FineLimits::is_empty")]
     pub limits: FineLimits,
@@ -366,6 +369,26 @@ impl NamespaceMode {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     const fn is_private(&self) -> bool {
         matches!(self, Self::Private)
+    }
+}
+
+/// Whose users those of a container are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserNamespaceMode {
+    /// As its host is set.
+    #[default]
+    Default,
+    /// The host's: root in it is root.
+    Host,
+    /// Those of a user namespace: root in it is nobody in particular on the host.
+    Private,
+}
+
+impl UserNamespaceMode {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    const fn is_default(&self) -> bool {
+        matches!(self, Self::Default)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::failing::{During, failure};
 use crate::log_writer::LogWriter;
 use crate::run::{blocked_signals, pipes, told_pair};
 use crate::supervisor::{Held, Program, Recorded, Supervisor};
-use crate::{oci_runtime, peer, process, syscalls};
+use crate::{oci_runtime, peer, process, syscalls, users};
 
 /// Supervises the process that the document in `directory` describes. `listener` is the socket that the engine connects to.
 pub fn supervise(directory: &Path, listener: OwnedFd) -> io::Result<()> {
@@ -252,6 +252,15 @@ fn set_up(
         setns(container.as_fd(), CloneFlags::CLONE_NEWCGROUP).during(|| "enter the cgroup namespace".to_owned())?;
     }
     nix::unistd::setsid().during(|| "start a session".to_owned())?;
+    if let Some(ids) = request.users {
+        streams.give(ids);
+        if streams.output.is_none() {
+            // Those of whoever asked, unless it has a terminal.
+            users::give_pipe(io::stdout().as_fd(), ids);
+            users::give_pipe(io::stderr().as_fd(), ids);
+        }
+        users::enter(container.as_fd())?;
+    }
     match syscalls::join_new_session_keyring() {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
         result => result.during(|| "leave the session keyring".to_owned())?,

@@ -31,6 +31,9 @@ pub struct Launch {
     /// Namespaces of other containers that it joins.
     #[serde(default)]
     pub joined: Joined,
+    /// Its user namespace; `None`: the host's.
+    #[serde(default)]
+    pub users: Option<Users>,
     /// Where its processes are accounted.
     pub cgroups: Cgroups,
     /// Its root file system.
@@ -115,6 +118,40 @@ pub struct Joined {
     pub ipc: Option<Peer>,
 }
 
+/// The user namespace of a container, which owns all others that it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// Who its users and groups are on the host.
+    pub ids: IdRange,
+    /// The container whose user namespace it is, as it joins others of that container's namespaces.
+    pub shared: Option<Peer>,
+    /// Directories of the root's layers. Their files belong in the container to whom they belong on the disk.
+    pub layers: Vec<PathBuf>,
+}
+
+/// Ids of the host, for users and groups alike, which in a container are those from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The one that is root in the container.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+impl IdRange {
+    /// An id of the container on the host, if it has one.
+    #[must_use]
+    pub fn on_host(self, id: u32) -> Option<u32> {
+        if id < self.count { self.first.checked_add(id) } else { None }
+    }
+
+    /// An id of the host in the container, if it has one.
+    #[must_use]
+    pub fn in_container(self, id: u32) -> Option<u32> {
+        id.checked_sub(self.first).filter(|id| *id < self.count)
+    }
+}
+
 /// The first process of another container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
@@ -186,6 +223,9 @@ pub enum MountSource {
         recursive: bool,
         /// If it is an empty directory, first copy into it what the image has at the target.
         copy_up: bool,
+        /// In a user namespace, its files belong in the container to whom they belong here.
+        #[serde(default)]
+        mapped: bool,
     },
     /// The files of an image, which nobody can write to.
     Image {

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use stack_shim::credentials;
 use stack_shim::identity::{self, Identity};
 use stack_shim::launch::Process;
 use stack_shim::mount_calls;
@@ -13,7 +14,7 @@ use stack_shim::protocol::{Failure, FailureKind};
 use stack_shim::root_path::{self, Links, Make};
 
 use crate::confinement::{self, Confiner};
-use crate::failing::{During, failure};
+use crate::failing::{During, failing, failure};
 use crate::syscalls;
 
 /// A passwd or group file that is longer is cut: it comes from an image.
@@ -123,20 +124,30 @@ pub fn become_user(process: &Process, prepared: &mut Prepared) -> Result<(), Fai
     if let Some(filter) = filter.filter(|_| !process.no_new_privileges) {
         syscalls::load_seccomp(filter).during(step("load the seccomp filter"))?;
     }
-    let have = syscalls::permitted_capabilities().during(step("read the capabilities"))?;
+    let have = credentials::permitted_capabilities().during(step("read the capabilities"))?;
     let allowed = process.capabilities.permitted & have;
     syscalls::limit_bounding_set(process.capabilities.bounding, prepared.known_capabilities)
         .during(step("limit the capabilities"))?;
     own_standard_streams(prepared.identity.uid);
     syscalls::keep_capabilities().during(step("keep the capabilities"))?;
     let identity = &prepared.identity;
-    syscalls::set_user(identity.uid, identity.gid, &identity.groups)
-        .during(|| format!("become user {} and group {}", identity.uid, identity.gid))?;
+    syscalls::set_user(identity.uid, identity.gid, &identity.groups).map_err(|error| {
+        let step = format!("become user {} and group {}", identity.uid, identity.gid);
+        match error.raw_os_error() {
+            Some(libc::EINVAL) => failure(
+                FailureKind::Setting,
+                step,
+                "the container's user namespace has no such id: choose a smaller one, or give the daemon more ids \
+                 (`user_namespaces.count`)",
+            ),
+            _ => failing(&error, step),
+        }
+    })?;
     let ambient = process.capabilities.ambient & allowed;
     // Another user than root has them effective only through the ambient set; what is permitted to it otherwise it
     // loses when the program is executed.
     let effective = if identity.uid == 0 { allowed } else { ambient };
-    syscalls::set_capabilities(effective, allowed, ambient).during(step("set the capabilities"))?;
+    credentials::set_capabilities(effective, allowed, ambient).during(step("set the capabilities"))?;
     syscalls::raise_ambient(ambient).during(step("set the ambient capabilities"))?;
     nix::unistd::chdir(process.working_dir.as_str()).map_err(|error| {
         failure(FailureKind::Setting, format!("change to the working directory {}", process.working_dir), error.desc())

@@ -20,6 +20,7 @@ use crate::failing::{During, failure};
 use crate::log_writer::LogWriter;
 use crate::peer::Peers;
 use crate::supervisor::{Held, Program, Recorded, Supervisor, now, write_record};
+use crate::users::Founder;
 use crate::{oci_runtime, syscalls};
 
 /// Signals that a shim takes by descriptor, or not at all.
@@ -182,19 +183,32 @@ fn make(launch: &Launch) -> Result<(Waiting, Pid, Held), (Failure, Option<Pid>)>
         .map_err(unborn)?;
     // The shim stays where it is: only its children are in the other container's.
     let peers = Peers::open(&launch.joined).map_err(unborn)?;
+    let founder = launch
+        .users
+        .as_ref()
+        .map(|users| Founder::make(users, launch.namespaces, &peers))
+        .transpose()
+        .map_err(unborn)?;
     peers.join(launch.joined.pid, CloneFlags::CLONE_NEWPID, "pid").map_err(unborn)?;
-    let flags = container::clone_flags(launch.namespaces);
+    let mut made = launch.namespaces;
+    if founder.is_some() {
+        // These belong to the user namespace, so that they are there already.
+        (made.network, made.ipc, made.uts) = (false, false, false);
+    }
+    let flags = container::clone_flags(made);
     let born = syscalls::clone3(flags, unified.as_ref().map(AsFd::as_fd)).during(step).map_err(unborn)?;
     let Some(pid) = born else {
         drop((ours, held));
-        container::live(launch, &theirs, streams, peers);
+        container::live(launch, &theirs, streams, peers, founder);
     };
     let pid = Pid::from_raw(pid);
     drop((theirs, streams, peers));
     if launch.joined.pid.is_some() {
         crate::peer::leave_pid_namespace().map_err(|failure| (failure, Some(pid)))?;
     }
-    match container::hear(&ours) {
+    let heard = container::hear(&ours);
+    drop(founder);
+    match heard {
         Ok(Some((Told::Ready, terminal))) => {
             if let Some(terminal) = terminal {
                 held.set_terminal(terminal, launch.stdin_open, launch.terminal_size)

@@ -100,6 +100,7 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
             cdi_directories: configuration.cdi_directories.clone(),
             shim_patience: ContainersConfig::SHIM_PATIENCE,
             runtimes: configuration.runtimes.clone(),
+            users: configuration.users,
         },
         registry: configuration.registry.clone(),
         network: configuration.network.clone(),

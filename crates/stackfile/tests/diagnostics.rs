@@ -247,6 +247,10 @@ const CASES: &[(&str, &str)] = &[
         "services: {a: {image: 'a:1', cgroup: hots, userns_mode: keep, volumes: [{type: image, target: /x}, {type: image, source: 'X:1', target: /z}, {type: image, source: 'x:1', target: /w, image: {subpath: ../up}}, {type: bind, source: /y, target: /y, bind: {recursive: readonly}}], pull_policy: daily, deploy: {mode: global-job, endpoint_mode: dnsrr, rollback_config: {order: start-first}}}}\n",
     ),
     (
+        "user_namespaces",
+        "services:\n  a: {image: 'a:1', userns_mode: private, privileged: true, network_mode: host, pid: host}\n  b: {image: 'b:1', userns_mode: host, privileged: true}\n  c: {image: 'c:1', userns_mode: private}\n",
+    ),
+    (
         "network_drivers",
         "services: {a: {image: 'a:1'}}\nnetworks: {a: {driver: macvlan}, b: {driver: host}, c: {driver: overlayy}}\n",
     ),

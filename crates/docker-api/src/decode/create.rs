@@ -60,14 +60,6 @@ pub enum CreationError {
         /// So many.
         processors: u32,
     },
-    /// Nobody gives such devices.
-    #[error("could not select device driver \"{driver}\" with capabilities: [{capabilities}]")]
-    DeviceDriver {
-        /// Who was asked for.
-        driver: String,
-        /// What the device must be able to do, as Docker shows it.
-        capabilities: String,
-    },
     /// Processors or memory nodes that there are not.
     #[error("Requested {what} are not available - requested {asked}, available: {available}")]
     NotOnline {
@@ -104,6 +96,14 @@ pub enum CreationError {
     /// There is no such option of a volume.
     #[error("invalid mode: {0}")]
     Mode(String),
+    /// Nobody gives such devices.
+    #[error("could not select device driver \"{driver}\" with capabilities: [{capabilities}]")]
+    DeviceDriver {
+        /// Who was asked for.
+        driver: String,
+        /// What the device must be able to do, as Docker shows it.
+        capabilities: String,
+    },
     /// A relative path where a volume's name or an absolute path must be.
     #[error(
         "\"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
@@ -123,7 +123,6 @@ impl CreationError {
             | Self::Conflict { .. }
             | Self::Rule(_)
             | Self::Processors { .. }
-            | Self::DeviceDriver { .. }
             | Self::NotOnline { .. }
             | Self::NoSet { .. }
             | Self::Needed(_)
@@ -131,6 +130,7 @@ impl CreationError {
             | Self::Runtime(_)
             | Self::MountKind(_)
             | Self::Mode(_)
+            | Self::DeviceDriver { .. }
             | Self::VolumeName { .. } => StatusCode::BAD_REQUEST,
         }
     }

@@ -188,6 +188,7 @@ fn mounts_in_all_their_forms() {
         propagation,
         non_recursive: false,
         writable_below: false,
+        mapped: false,
     };
     assert_eq!(find("/data").source, bind);
     assert!(creation.warnings[0].contains("`Z`"), "{:?}", creation.warnings);
@@ -284,6 +285,8 @@ fn isolation_and_limits() {
     assert_eq!((config.ulimits["nofile"].soft, config.ulimits["nofile"].hard), (5, 5));
     assert_eq!((config.devices[0].target.as_str(), config.devices[0].permissions.as_str()), ("/dev/fuse", "rwm"));
     assert!(host(json!({"IpcMode": "none"})).without_shm);
+    assert_eq!(host(json!({"Runtime": "crun"})).runtime.as_deref(), Some("crun"));
+    assert_eq!(host(json!({"Runtime": "runc"})).runtime, None, "the usual one by its usual name");
     let confined = |option: &str| host(json!({"SecurityOpt": [option]})).apparmor;
     assert_eq!(confined("apparmor=unconfined"), AppArmorChoice::Unconfined);
     assert_eq!(confined("apparmor:web"), AppArmorChoice::Profile("web".to_owned()));
@@ -294,8 +297,6 @@ fn isolation_and_limits() {
         refused(gpu),
         (400, "could not select device driver \"\" with capabilities: [[gpu compute]]".to_owned())
     );
-    assert_eq!(host(json!({"Runtime": "crun"})).runtime.as_deref(), Some("crun"));
-    assert_eq!(host(json!({"Runtime": "runc"})).runtime, None, "the usual one by its usual name");
 
     let refused = |host: Value| refused(json!({"HostConfig": host}));
     for (wrong, status) in [
@@ -311,7 +312,7 @@ fn isolation_and_limits() {
         (json!({"DeviceRequests": [{"Driver": "cdi", "Count": 2}]}), 400),
         (json!({"DeviceRequests": [{"Driver": "cdi", "Options": {"a": "b"}}]}), 400),
         (json!({"PidMode": "private"}), 400),
-        (json!({"UsernsMode": "private"}), 400),
+        (json!({"UsernsMode": "keep-id"}), 400),
         (json!({"Runtime": "kata"}), 400),
         (json!({"CgroupnsMode": "strange"}), 400),
         (json!({"KernelMemory": 5}), 501),

@@ -23,12 +23,17 @@ const MTU: &str = "com.docker.network.driver.mtu";
 pub enum NewNetwork {
     /// Of this host: its name and settings.
     OfHost(String, NetworkSettings),
+    /// Settings of that name, for networks of this host that are made from them.
+    Template(String, NetworkSettings),
     /// Between hosts.
     Between(NewClusterNetwork),
 }
 
-/// What a network shall be.
-pub fn decode(request: NetworkCreateRequest) -> Result<NewNetwork, ApiError> {
+/// What a network shall be. `templates` has the settings of that name that are kept.
+pub fn decode(
+    request: NetworkCreateRequest,
+    templates: impl Fn(&str) -> Option<NetworkSettings>,
+) -> Result<NewNetwork, ApiError> {
     let driver = request.driver.as_deref().unwrap_or_default();
     let scope = request.scope.as_deref().unwrap_or_default();
     if driver == "overlay" {
@@ -39,7 +44,63 @@ pub fn decode(request: NetworkCreateRequest) -> Result<NewNetwork, ApiError> {
             CreationError::NotSupported { field: format!("a {scope} network of another driver than overlay") }.into()
         );
     }
-    settings(request).map(|(name, settings)| NewNetwork::OfHost(name, settings))
+    let is_template = request.config_only.unwrap_or(false);
+    let from = request.config_from.clone().and_then(|from| from.network).filter(|name| !name.is_empty());
+    match from {
+        None if is_template => template(request).map(|(name, settings)| NewNetwork::Template(name, settings)),
+        None => settings(request).map(|(name, settings)| NewNetwork::OfHost(name, settings)),
+        Some(_) if is_template => {
+            Err(CreationError::Rule("a configuration network cannot depend on another configuration network").into())
+        }
+        Some(from) => {
+            let Some(found) = templates(&from) else { return Err(ApiError::NoTemplate { name: from }) };
+            made_from(request, from, found).map(|(name, settings)| NewNetwork::OfHost(name, settings))
+        }
+    }
+}
+
+/// Settings that are kept. Which driver reads the options is said by the networks that are made from them.
+fn template(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), ApiError> {
+    check_name(&request.name)?;
+    let of_operators = [request.ingress, request.internal, request.attachable];
+    if of_operators.contains(&Some(true)) || request.scope.as_ref().is_some_and(|scope| !scope.is_empty()) {
+        return Err(CreationError::Rule(
+            "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.",
+        )
+        .into());
+    }
+    let name = request.name.clone();
+    common(request).map(|settings| (name, settings))
+}
+
+/// A network of settings that are kept; all but its driver, and what is of no driver, is theirs.
+fn made_from(
+    request: NetworkCreateRequest,
+    from: String,
+    kept: NetworkSettings,
+) -> Result<(String, NetworkSettings), ApiError> {
+    let addresses = request.ipam.clone().unwrap_or_default();
+    let says_more = addresses.config.is_some_and(|pools| !pools.is_empty())
+        || addresses.options.is_some_and(|options| !options.is_empty())
+        || request.options.as_ref().is_some_and(|options| !options.is_empty())
+        || request.labels.as_ref().is_some_and(|labels| !labels.is_empty())
+        || request.enable_ipv6 == Some(true);
+    if says_more {
+        return Err(CreationError::Rule(
+            "user specified configurations are not supported if the network depends on a configuration network",
+        )
+        .into());
+    }
+    let driver = request.driver.clone().unwrap_or_default();
+    let (name, own) = settings(request)?;
+    let mut settings = NetworkSettings {
+        internal: own.internal,
+        attachable: own.attachable,
+        made_from: kept.made_from.clone().or(Some(from)),
+        ..kept
+    };
+    apply_driver(&driver, &mut settings)?;
+    Ok((name, settings))
 }
 
 /// A network between hosts. What such networks cannot be is refused with its name.
@@ -106,7 +167,7 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 /// What a network of this host shall be, and its name.
 fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), ApiError> {
     check_name(&request.name)?;
-    let name = request.name;
+    let name = request.name.clone();
     match request.driver.as_deref().unwrap_or_default() {
         "" | "bridge" | "macvlan" | "ipvlan" => {}
         "host" | "null" | "none" => {
@@ -115,10 +176,25 @@ fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), 
         other => return Err(ApiError::NoSuchPlugin { name: other.chars().take(80).collect() }),
     }
     without(request.ingress.unwrap_or(false), "Ingress")?;
-    without(request.config_only.unwrap_or(false), "ConfigOnly")?;
-    let from = request.config_from.and_then(|from| from.network).is_some_and(|network| !network.is_empty());
-    without(from, "ConfigFrom")?;
+    let driver = request.driver.clone().unwrap_or_default();
+    let mut settings = common(request)?;
+    apply_driver(&driver, &mut settings)?;
+    Ok((name, settings))
+}
+
+/// The driver, and what its options say.
+fn apply_driver(driver: &str, settings: &mut NetworkSettings) -> Result<(), CreationError> {
+    match driver {
+        "macvlan" => apply_macvlan_options(settings),
+        "ipvlan" => apply_ipvlan_options(settings),
+        _ => apply_options(settings),
+    }
+}
+
+/// What is said of a network, but for its name and what the options mean to its driver.
+fn common(request: NetworkCreateRequest) -> Result<NetworkSettings, ApiError> {
     without(request.enable_ipv4 == Some(false), "a network without IPv4")?;
+    let driver = request.driver.unwrap_or_default();
     let mut settings = NetworkSettings {
         internal: request.internal.unwrap_or(false),
         attachable: request.attachable.unwrap_or(false),
@@ -127,31 +203,27 @@ fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), 
         options: request.options.unwrap_or_default().into_iter().collect(),
         ..NetworkSettings::default()
     };
-    match request.driver.as_deref() {
-        Some("macvlan") => apply_macvlan_options(&mut settings)?,
-        Some("ipvlan") => apply_ipvlan_options(&mut settings)?,
-        _ => apply_options(&mut settings)?,
-    }
     let addresses = request.ipam.unwrap_or_default();
     if addresses.driver.as_deref().is_some_and(|driver| !["", "default"].contains(&driver)) {
         return Err(not_yet("an IPAM driver other than `default`".to_owned()));
     }
     without(addresses.options.is_some_and(|options| !options.is_empty()), "IPAM.Options")?;
     for pool in addresses.config.unwrap_or_default() {
-        apply_pool(&mut settings, pool)?;
+        apply_pool(&driver, &mut settings, pool)?;
     }
-    Ok((name, settings))
+    Ok(settings)
 }
 
 /// One subnet of a network, which has one for each family at most, as Docker's bridges.
-fn apply_pool(settings: &mut NetworkSettings, pool: IpamConfig) -> Result<(), ApiError> {
+fn apply_pool(driver: &str, settings: &mut NetworkSettings, pool: IpamConfig) -> Result<(), ApiError> {
     let subnet = net("subnet", pool.subnet.as_deref())?;
     let range = net("ip-range", pool.ip_range.as_deref())?;
     let gateway = address("gateway", pool.gateway.as_deref())?;
-    let driver = settings.driver.as_str();
     let twice = || match driver {
-        "bridge" => ApiError::from(CreationError::Rule("bridge driver doesn't support multiple subnets")),
-        driver => not_yet(format!("more than one subnet of a family of a network of the driver {driver}")),
+        "macvlan" | "ipvlan" => {
+            not_yet(format!("more than one subnet of a family of a network of the driver {driver}"))
+        }
+        _ => ApiError::from(CreationError::Rule("bridge driver doesn't support multiple subnets")),
     };
     let mixed = || {
         invalid(
@@ -312,17 +384,17 @@ mod tests {
     use super::*;
 
     fn bridge(document: serde_json::Value) -> Result<(String, NetworkSettings), ApiError> {
-        match super::decode(serde_json::from_value(document).unwrap())? {
+        match super::decode(serde_json::from_value(document).unwrap(), |_| None)? {
             NewNetwork::OfHost(name, settings) => Ok((name, settings)),
-            NewNetwork::Between(network) => panic!("{network:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn a_network_between_hosts() {
-        let between = |document: serde_json::Value| match decode(serde_json::from_value(document).unwrap()) {
+        let between = |document: serde_json::Value| match decode(serde_json::from_value(document).unwrap(), |_| None) {
             Ok(NewNetwork::Between(network)) => Ok(network),
-            Ok(NewNetwork::OfHost(name, _)) => panic!("{name}"),
+            Ok(other) => panic!("{other:?}"),
             Err(error) => Err((error.status().as_u16(), error.to_string())),
         };
         let made = between(serde_json::json!({
@@ -346,6 +418,49 @@ mod tests {
         ] {
             let refusal = between(wrong).unwrap_err();
             assert!(refusal.0 == status && refusal.1.contains(text), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_network_of_settings_that_are_kept() {
+        let made = |document: serde_json::Value, kept: Option<NetworkSettings>| {
+            let made =
+                decode(serde_json::from_value(document).unwrap(), |name| kept.clone().filter(|_| name == "kept"));
+            made.map_err(|error| (error.status().as_u16(), error.to_string()))
+        };
+        let kept = serde_json::json!({
+            "Name": "kept", "ConfigOnly": true, "Options": {"parent": "eth0.10"}, "Labels": {"a": "b"},
+            "IPAM": {"Config": [{"Subnet": "10.1.0.0/24", "IPRange": "10.1.0.64/26"}]}
+        });
+        let Ok(NewNetwork::Template(name, kept)) = made(kept, None) else { panic!("no template") };
+        assert_eq!((name.as_str(), &kept.driver), ("kept", &Driver::Bridge));
+        let from = serde_json::json!({
+            "Name": "lan", "Driver": "macvlan", "ConfigFrom": {"Network": "kept"}, "Attachable": true
+        });
+        let Ok(NewNetwork::OfHost(name, settings)) = made(from.clone(), Some(kept.clone())) else {
+            panic!("no network")
+        };
+        let driver = Driver::Macvlan { parent: Some("eth0.10".to_owned()), mode: MacvlanMode::Bridge };
+        assert_eq!((name.as_str(), &settings.driver, settings.made_from.as_deref()), ("lan", &driver, Some("kept")));
+        assert_eq!((settings.range, settings.attachable), (kept.range, true));
+        assert_eq!(settings.labels["a"], "b");
+        assert_eq!(made(from, None).unwrap_err(), (404, "configuration network \"kept\" does not exist".to_owned()));
+        for (wrong, text) in [
+            (
+                serde_json::json!({"Name": "a", "ConfigOnly": true, "Internal": true}),
+                "only contain network specific fields",
+            ),
+            (
+                serde_json::json!({"Name": "a", "ConfigOnly": true, "ConfigFrom": {"Network": "kept"}}),
+                "cannot depend on another configuration network",
+            ),
+            (
+                serde_json::json!({"Name": "a", "ConfigFrom": {"Network": "kept"}, "Options": {"parent": "eth0"}}),
+                "user specified configurations are not supported",
+            ),
+        ] {
+            let refusal = made(wrong, Some(kept.clone())).unwrap_err();
+            assert!(refusal.0 == 400 && refusal.1.contains(text), "{refusal:?}");
         }
     }
 

@@ -6,16 +6,17 @@ use bollard_stubs::models::{
     ContainerConfig, ContainerInspectResponse, ContainerState as State, ContainerStateStatusEnum, ContainerSummary,
     ContainerSummaryHealth, ContainerSummaryHealthStatusEnum, ContainerSummaryHostConfig,
     ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitResponse, DeviceMapping, DeviceRequest,
-    DriverData, EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HealthcheckResult,
-    HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum,
-    NetworkSettings, PortBinding, PortMap, PortSummary, PortSummaryTypeEnum, ResourcesBlkioWeightDevice,
-    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
+    DriverData, EndpointIpamConfig, EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum,
+    HealthcheckResult, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageConfig, MountPoint,
+    MountPointTypeEnum, NetworkSettings, PortBinding, PortMap, PortSummary, PortSummaryTypeEnum,
+    ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
 };
 use stack_engine::container::{
     AppArmorChoice, BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState,
-    ExitStatus, Health, Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice, volumes,
+    ExitStatus, Health, Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice,
+    UserNamespaceMode, volumes,
 };
-use stack_engine::network::{Attachment, Endpoint, Protocol};
+use stack_engine::network::{Attachment, Endpoint, NetworkEndpoint, Protocol};
 use stack_engine::overlay::OverlayEndpoint;
 
 use super::text::{NEVER, identifier, milliseconds, nanoseconds, seconds, signed, span};
@@ -131,6 +132,11 @@ impl Subject {
                         ..unattached()
                     });
                 }
+                for asked in &config.networks {
+                    if let Some(settings) = all.get_mut(&asked.name) {
+                        settings.ipam_config = addresses_asked(asked);
+                    }
+                }
                 return all;
             }
         };
@@ -187,6 +193,17 @@ impl Subject {
         }
         all
     }
+}
+
+/// The addresses that a container asked for on a network; none where it left the choice to the network.
+fn addresses_asked(asked: &NetworkEndpoint) -> Option<EndpointIpamConfig> {
+    let all = EndpointIpamConfig {
+        ipv4_address: asked.address.map(|address| address.to_string()),
+        ipv6_address: asked.address6.map(|address| address.to_string()),
+        link_local_ips: Some(asked.link_local.iter().map(ToString::to_string).collect())
+            .filter(|all: &Vec<String>| !all.is_empty()),
+    };
+    Some(all).filter(|all| *all != EndpointIpamConfig::default())
 }
 
 fn unattached() -> EndpointSettings {
@@ -570,6 +587,14 @@ fn host_config(subject: &Subject) -> HostConfig {
         pids_limit: resources.pids.map(signed),
         binds: Some(binds(config)).filter(|binds| !binds.is_empty()),
         uts_mode: Some(mode(&config.uts_mode, "")),
+        userns_mode: Some(
+            match config.user_namespace {
+                UserNamespaceMode::Default => "",
+                UserNamespaceMode::Host => "host",
+                UserNamespaceMode::Private => "private",
+            }
+            .to_owned(),
+        ),
         cgroupns_mode: Some(match config.cgroup_mode {
             NamespaceMode::Host => HostConfigCgroupnsModeEnum::HOST,
             NamespaceMode::Private | NamespaceMode::Container(_) => HostConfigCgroupnsModeEnum::PRIVATE,

@@ -6,7 +6,7 @@ use bollard_stubs::models::{
 };
 
 use stack_engine::cgroup::Hierarchies;
-use stack_engine::container::Runtimes;
+use stack_engine::container::{Runtimes, UserNamespaces};
 
 use super::text::signed;
 use crate::DaemonInfo;
@@ -33,6 +33,8 @@ pub struct Hardware {
     pub cdi_directories: Vec<String>,
     /// The devices that are described there.
     pub devices: Vec<String>,
+    /// Whose users those of containers are.
+    pub users: UserNamespaces,
 }
 
 /// The architecture in Go's words, which Docker's clients compare images with.
@@ -148,11 +150,7 @@ pub fn info(
         // Containers go on when the daemon ends.
         live_restore_enabled: Some(true),
         init_binary: Some("stack-shim".to_owned()),
-        security_options: if hardware.apparmor {
-            names(&["name=apparmor", "name=seccomp,profile=builtin"])
-        } else {
-            names(&["name=seccomp,profile=builtin"])
-        },
+        security_options: Some(security_options(hardware.apparmor, hardware.users)),
         cdi_spec_dirs: Some(hardware.cdi_directories),
         discovered_devices: Some(
             hardware
@@ -164,6 +162,15 @@ pub fn info(
         warnings: Some(warnings),
         ..SystemInfo::default()
     }
+}
+
+fn security_options(apparmor: bool, users: UserNamespaces) -> Vec<String> {
+    let mut all = Vec::from_iter(apparmor.then(|| "name=apparmor".to_owned()));
+    all.push("name=seccomp,profile=builtin".to_owned());
+    if users.by_default {
+        all.push("name=userns".to_owned());
+    }
+    all
 }
 
 #[cfg(test)]
@@ -178,20 +185,23 @@ mod tests {
         let host = Host { kernel: "6.1".to_owned(), processors: 2, ..Host::default() };
         let groups = Hierarchies { legacy: Vec::new(), unified: None };
         let counts = Counts { containers: 3, running: 1, images: 4 };
+        let crun = RuntimeProgram { program: "/usr/bin/crun".into(), arguments: vec!["--debug".to_owned()] };
+        let others = Runtimes::from([("crun".to_owned(), crun)]);
         let hardware = Hardware {
             apparmor: true,
             cdi_directories: vec!["/etc/cdi".to_owned()],
             devices: vec!["vendor.com/device=0".to_owned()],
+            users: UserNamespaces { by_default: true, ..UserNamespaces::default() },
         };
-        let crun = RuntimeProgram { program: "/usr/bin/crun".into(), arguments: vec!["--debug".to_owned()] };
-        let others = Runtimes::from([("crun".to_owned(), crun)]);
-        let document =
-            serde_json::to_value(info(&daemon, &host, counts, &groups, &others, hardware, vec!["careful".to_owned()]))
-                .unwrap();
+        let document = info(&daemon, &host, counts, &groups, &others, hardware, vec!["careful".to_owned()]);
+        let document = serde_json::to_value(document).unwrap();
         assert_eq!(document["CDISpecDirs"], serde_json::json!(["/etc/cdi"]));
         let devices = serde_json::json!([{"Source": "cdi", "ID": "vendor.com/device=0"}]);
         assert_eq!(document["DiscoveredDevices"], devices);
-        assert_eq!(document["SecurityOptions"], serde_json::json!(["name=apparmor", "name=seccomp,profile=builtin"]));
+        assert_eq!(
+            document["SecurityOptions"],
+            serde_json::json!(["name=apparmor", "name=seccomp,profile=builtin", "name=userns"])
+        );
         assert_eq!((&document["ContainersStopped"], &document["Images"]), (&2.into(), &4.into()));
         assert_eq!((&document["CgroupVersion"], &document["NCPU"]), (&"2".into(), &2.into()));
         assert_eq!(document["MemoryLimit"], false);

@@ -53,6 +53,7 @@ pub async fn info(State(daemon): State<Daemon>) -> Result<Json<SystemInfo>, ApiE
             apparmor: daemon.engine.apparmor().is_enforced(),
             cdi_directories: directories.iter().map(|directory| directory.display().to_string()).collect(),
             devices: catalogue.names().map(str::to_owned).collect(),
+            users: daemon.engine.user_namespaces(),
         };
         let (groups, others) = (daemon.engine.hierarchies(), daemon.engine.runtimes());
         Ok(Json(system::info(&daemon.info, &Host::read(), counts, groups, others, hardware, warnings)))

@@ -123,3 +123,52 @@ fn what_no_link_of_the_host_can_be_is_refused() {
         run(&served, &["network", "rm", "lan"]).await;
     });
 }
+
+#[test]
+fn networks_are_made_of_settings_that_are_kept() {
+    served("docker-api-config-only", async |served| {
+        make_parent("par0");
+        let keep =
+            ["network", "create", "--config-only", "--subnet", "10.215.0.0/24", "-o", "parent=par0", "--label", "a=b"];
+        let id = run(&served, &[&keep[..], &["kept"]].concat()).await;
+        let document = inspect(&served, "network", "kept").await;
+        assert_eq!((&document["ConfigOnly"], &document["Driver"]), (&true.into(), &"null".into()));
+        assert_eq!(document["IPAM"]["Config"][0]["Subnet"], "10.215.0.0/24");
+        assert_eq!(document["Id"].as_str(), Some(id.trim()));
+        let refusal = fails(&served, &["network", "create", "-d", "macvlan", "--config-from", "absent", "lan"]).await;
+        assert!(refusal.contains("configuration network \"absent\" does not exist"), "{refusal}");
+        let more = ["network", "create", "-d", "macvlan", "--config-from", "kept", "-o", "parent=par1", "lan"];
+        let refusal = fails(&served, &more).await;
+        assert!(refusal.contains("user specified configurations are not supported"), "{refusal}");
+        run(&served, &["network", "create", "-d", "macvlan", "--config-from", "kept", "--attachable", "lan"]).await;
+        let document = inspect(&served, "network", "lan").await;
+        assert_eq!((&document["Driver"], &document["ConfigFrom"]["Network"]), (&"macvlan".into(), &"kept".into()));
+        assert_eq!((&document["Options"]["parent"], &document["Labels"]["a"]), (&"par0".into(), &"b".into()));
+        assert!(fails(&served, &["network", "create", "kept"]).await.contains("network with name kept already exists"));
+
+        let web = ["run", "-d", "--name", "web", "--network", "lan", "--link-local-ip", "169.254.7.7"];
+        run(&served, &[&web[..], &["--link-local-ip", "fe80::77", "made:1", "sleep", "300"]].concat()).await;
+        let seen = run(&served, &["exec", "web", "ip", "-o", "addr", "show", "eth0"]).await;
+        for address in ["10.215.0.2/24", "169.254.7.7/16", "fe80::77/64"] {
+            assert!(seen.contains(address), "{seen}");
+        }
+        let own = &inspect(&served, "container", "web").await["NetworkSettings"]["Networks"]["lan"];
+        assert_eq!(own["IPAMConfig"]["LinkLocalIPs"][0], "169.254.7.7");
+        let refusal = fails(&served, &["network", "connect", "kept", "web"]).await;
+        assert!(refusal.contains("make a network of it with --config-from kept"), "{refusal}");
+        run(&served, &["network", "create", "front"]).await;
+        let refusal = fails(&served, &["network", "connect", "--link-local-ip", "10.0.0.1", "front", "web"]).await;
+        assert!(refusal.contains("expected one of 169.254.0.0/16 or fe80::/10"), "{refusal}");
+
+        let refusal = fails(&served, &["network", "rm", "kept"]).await;
+        assert!(refusal.contains("configuration network kept is in use"), "{refusal}");
+        let listed =
+            run(&served, &["network", "ls", "--filter", "type=custom", "--format", "{{.Name}} {{.Driver}}"]).await;
+        let mut listed: Vec<&str> = listed.lines().collect();
+        listed.sort_unstable();
+        assert_eq!(listed, ["front bridge", "kept null", "lan macvlan"]);
+        run(&served, &["rm", "-f", "web"]).await;
+        let pruned = run(&served, &["network", "prune", "-f"]).await;
+        assert!(["front", "kept", "lan"].iter().all(|name| pruned.contains(name)), "{pruned}");
+    });
+}

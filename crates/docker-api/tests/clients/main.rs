@@ -22,4 +22,5 @@ mod macvlan;
 mod networks;
 mod served;
 mod usage;
+mod users;
 mod volumes;

@@ -305,7 +305,7 @@ fn bind(mount: &DescribedMount) -> Result<Mount, String> {
         }
     }
     let path = PathBuf::from(&mount.host_path);
-    let source = MountSource::Bind { path, subpath: None, recursive, copy_up: false };
+    let source = MountSource::Bind { path, subpath: None, recursive, copy_up: false, mapped: false };
     Ok(Mount { target, source, attributes, propagation, topmost_only: false })
 }
 

@@ -212,6 +212,8 @@ pub struct ContainerConfig {
     /// A control group that its own is below, beside the engine's limits. Absolute: below the root of the hierarchies where
     /// systemd does not keep them; else, and relative, below the group that the engine has for containers.
     pub cgroup_parent: Option<String>,
+    /// Whose users its users are.
+    pub user_namespace: UserNamespaceMode,
     /// For tools: handed through, without effect here.
     pub annotations: BTreeMap<String, String>,
     /// Where its output goes.
@@ -348,6 +350,19 @@ pub enum NamespaceMode {
     Container(ContainerId),
 }
 
+/// Whose users those of a container are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserNamespaceMode {
+    /// As the engine is set.
+    #[default]
+    Default,
+    /// The host's: root in it is root.
+    Host,
+    /// Those of a user namespace: root in it is nobody in particular on the host.
+    Private,
+}
+
 /// One host device in a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceMapping {
@@ -400,6 +415,10 @@ pub enum ContainerMountSource {
         /// Where it is read-only: what is mounted below it can be written to.
         #[serde(default)]
         writable_below: bool,
+        /// Where the container has a user namespace, its files belong in it to whom they belong here. Otherwise they belong
+        /// to nobody there, as with Docker.
+        #[serde(default)]
+        mapped: bool,
     },
     /// A volume.
     Volume {

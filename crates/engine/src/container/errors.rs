@@ -307,6 +307,14 @@ pub enum StartError {
         /// `network`, `processes`, `IPC objects`.
         kind: &'static str,
     },
+    /// It cannot have the user namespace that it shall have.
+    #[error("container {id} cannot have its user namespace")]
+    Users {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: UsersError,
+    },
     /// The disk.
     #[error("could not record container {id}")]
     Record {
@@ -314,6 +322,44 @@ pub enum StartError {
         id: ContainerId,
         /// Why.
         source: RecordError,
+    },
+}
+
+/// Why a container cannot have the user namespace that it shall have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UsersError {
+    /// The host has none to give.
+    #[error(
+        "this host cannot give containers user namespaces ({reason}): correct that, or start the container with \
+         `--userns=host` (`userns_mode: host`)"
+    )]
+    Unsupported {
+        /// What was tried, and the kernel's answer.
+        reason: String,
+    },
+    /// It wants one, and joins a container that has none.
+    #[error(
+        "it joins namespaces of container {other}, whose users are the host's: give that one a user namespace, too"
+    )]
+    JoinsHost {
+        /// The other container.
+        other: ContainerId,
+    },
+    /// It wants none, and joins a container that has one.
+    #[error(
+        "it joins namespaces of container {other}, which has a user namespace: start that one with `--userns=host`, too"
+    )]
+    JoinsPrivate {
+        /// The other container.
+        other: ContainerId,
+    },
+    /// It joins containers that do not share one.
+    #[error("it joins namespaces of containers {one} and {other}, whose user namespaces are not the same")]
+    JoinsTwo {
+        /// The one.
+        one: ContainerId,
+        /// The other.
+        other: ContainerId,
     },
 }
 
@@ -327,6 +373,7 @@ impl StartError {
             | Self::State { .. }
             | Self::Spec { .. }
             | Self::Runtime { .. }
+            | Self::Users { .. }
             | Self::MountSource { .. }
             | Self::Device { .. }
             | Self::Cdi { .. } => false,

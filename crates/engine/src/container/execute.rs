@@ -133,6 +133,7 @@ pub(crate) fn request(
         pid,
         pid_started,
         namespaces: spec::entered(container),
+        users: record.users,
         cgroups: record.cgroups.clone(),
         process,
         stdin_open: config.input,

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use stack_shim::launch::{
     BUNDLE_FILE, Cgroups, Confinement, ConfinementMoment, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch,
-    OciRuntime, RUNTIME_VERSION, Root,
+    OciRuntime, RUNTIME_VERSION, Root, Users,
 };
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
@@ -23,9 +23,11 @@ use super::files::{self, Surroundings};
 use super::oci::{self, OciError};
 use super::phases::Phases;
 use super::record::{Record, Records};
+use super::roots::OverlayDirectories;
 use super::runtimes::{self, Runtimes};
 use super::shim::{self, Shim, ShimProgram};
 use super::spec::{self, FoundDevice, Host, SpecError};
+use super::users::UserNamespaces;
 use crate::apparmor::{AppArmor, DEFAULT_PROFILE};
 use crate::cdi::{self, HostNode, Injection};
 use crate::cgroup::{self, Hierarchies};
@@ -62,6 +64,10 @@ pub(crate) struct Launcher {
     pub filters: PathBuf,
     /// In place of the engine's own.
     pub runtimes: Runtimes,
+    /// The user namespaces that containers have.
+    pub users: UserNamespaces,
+    /// Why this host can give them none.
+    pub users_refusal: Option<String>,
 }
 
 /// A container whose program runs.
@@ -103,7 +109,7 @@ impl Launcher {
     }
 
     /// Looks at the host and decides everything. Makes volumes and compiled filters, which are not this start's alone.
-    pub fn prepare(&self, record: &Record, joined: Joined) -> Result<Prepared, StartError> {
+    pub fn prepare(&self, record: &Record, joined: Joined, users: Option<Users>) -> Result<Prepared, StartError> {
         let (id, config) = (&record.id, &record.config);
         let mut found = std::collections::BTreeMap::new();
         for volume in spec::volumes(id, config, &record.image) {
@@ -167,35 +173,12 @@ impl Launcher {
             exit_file: self.records.exit_file(id),
             attempt: record.starts,
             joined,
+            users: users.map(|users| Users { layers: layers(&record.overlay), ..users }),
         };
         let spec_refused = |source| StartError::Spec { id: id.clone(), source };
         let mut launch = spec::launch(id, config, &record.image, &host).map_err(spec_refused)?;
         launch.runtime = self.runtime(id, config).map_err(spec_refused)?;
         Ok(Prepared { launch, plan, resources, rules })
-    }
-
-    /// What the descriptions of a container's devices ask for. Reads the descriptions.
-    fn injection(&self, record: &Record) -> Result<Injection, StartError> {
-        let config = &record.config;
-        if config.cdi_devices.is_empty() {
-            return Ok(Injection::default());
-        }
-        // Nodes without an owner are its user's, where that is told by numbers; names are the image's.
-        let user = config.user.as_ref().unwrap_or(&record.image.user);
-        let (user, group) = user.split_once(':').unwrap_or((user, ""));
-        let number = |text: &str| text.parse().unwrap_or(0);
-        let look = |path: &Path| {
-            let found = found_device(path, "", "")?;
-            Ok(found.map(|FoundDevice { node, .. }| HostNode {
-                kind: node.kind,
-                major: node.major,
-                minor: node.minor,
-                mode: node.mode,
-            }))
-        };
-        cdi::read(&self.cdi_directories)
-            .inject(&config.cdi_devices, (number(user), number(group)), &look)
-            .map_err(|source| StartError::Cdi { id: record.id.clone(), source })
     }
 
     /// The other runtime that a container asks for, if it does.
@@ -220,6 +203,30 @@ impl Launcher {
             what: "write its bundle",
             source,
         })
+    }
+
+    /// What the descriptions of a container's devices ask for. Reads the descriptions.
+    fn injection(&self, record: &Record) -> Result<Injection, StartError> {
+        let config = &record.config;
+        if config.cdi_devices.is_empty() {
+            return Ok(Injection::default());
+        }
+        // Nodes without an owner are its user's, where that is told by numbers; names are the image's.
+        let user = config.user.as_ref().unwrap_or(&record.image.user);
+        let (user, group) = user.split_once(':').unwrap_or((user, ""));
+        let number = |text: &str| text.parse().unwrap_or(0);
+        let look = |path: &Path| {
+            let found = found_device(path, "", "")?;
+            Ok(found.map(|FoundDevice { node, .. }| HostNode {
+                kind: node.kind,
+                major: node.major,
+                minor: node.minor,
+                mode: node.mode,
+            }))
+        };
+        cdi::read(&self.cdi_directories)
+            .inject(&config.cdi_devices, (number(user), number(group)), &look)
+            .map_err(|source| StartError::Cdi { id: record.id.clone(), source })
     }
 
     /// Puts other limits in force for a container that runs.
@@ -612,6 +619,12 @@ async fn open_kept(id: &ContainerId, netns: &File, shim: &mut Shim) -> Result<So
         Err(error) => tracing::debug!(container = %id, %error, "its shim does not hold the name server's sockets"),
     }
     Ok(sockets)
+}
+
+/// The directories whose files' owners are mapped for a container with a user namespace. What the overlay writes to and its
+/// scratch directory must lie in one mount, so they are mapped together.
+fn layers(overlay: &OverlayDirectories) -> Vec<PathBuf> {
+    overlay.lower.iter().cloned().chain(overlay.upper.parent().map(Path::to_owned)).collect()
 }
 
 /// What a container on networks that have names may ask; `None`: its networks have none.

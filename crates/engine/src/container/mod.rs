@@ -22,18 +22,19 @@ mod runtimes;
 mod shim;
 mod signals;
 mod spec;
+mod users;
 
 pub use attach::{AttachedInput, AttachedOutput, Attachment, Chunk};
 pub(crate) use attach::{Waiting, connect as attach};
 pub use config::{
     AppArmorChoice, BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerId, ContainerIdError,
     ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode,
-    NetworkMode, Resources, SeccompChoice, TerminalSize, Ulimit,
+    NetworkMode, Resources, SeccompChoice, TerminalSize, Ulimit, UserNamespaceMode,
 };
 pub(crate) use defaults::image_defaults;
 pub use errors::{
     AttachError, ChangeError, CreateError, DescribeError, ExecError, KillError, OpenError, PauseError, RecordError,
-    RemoveError, RenameError, RestartError, StartError, StopError, WaitError,
+    RemoveError, RenameError, RestartError, StartError, StopError, UsersError, WaitError,
 };
 pub use exec::{Exec, ExecConfig, ExecId, ExecIdError, ExecState};
 pub use execute::{ExecCommand, ExecOutcome};
@@ -48,11 +49,14 @@ pub use restart::RestartPolicy;
 pub(crate) use restart::pause_after;
 pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
 pub use runtimes::{RuntimeProgram, Runtimes};
-pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim};
+pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim, try_user_namespace};
 pub use signals::number as signal_number;
 pub use spec::{ContainerVolume, FoundDevice, SpecError, check, stop_signal, volumes};
 pub(crate) use spec::{arguments, environment};
+pub use stack_shim::launch::IdRange;
 pub use stack_shim::protocol::Attach;
+pub use users::{FEWEST_IDS, LOWEST_ID, UserNamespaces};
+pub(crate) use users::{check as check_users, is_wanted as is_user_namespace_wanted, joins_others};
 
 use std::net::IpAddr;
 

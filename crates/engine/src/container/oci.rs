@@ -34,6 +34,11 @@ pub enum OciError {
         /// Where.
         target: String,
     },
+    /// The kernel maps owners of its layers while they are mounted.
+    #[error(
+        "a container with a user namespace cannot be described, as its layers are mounted with other owners: leave it out"
+    )]
+    Users,
     /// The small init process is the shim's own.
     #[error("a container with an init process cannot be described: leave `init` out")]
     Init,
@@ -111,6 +116,9 @@ fn whole(
 ) -> Result<Spec, OciError> {
     if launch.init {
         return Err(OciError::Init);
+    }
+    if launch.users.is_some() {
+        return Err(OciError::Users);
     }
     let mounts = mounts(launch)?;
     let devices: Vec<Value> = launch

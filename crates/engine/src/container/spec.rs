@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use stack_shim::launch::{
-    Capabilities, Cgroups, Confinement, DeviceKind, DeviceNode, Joined, Launch, Limit, LogFiles, Namespaces, Process,
-    Propagation, Root,
+    Capabilities, Cgroups, Confinement, DeviceKind, DeviceNode, IdRange, Joined, Launch, Limit, LogFiles, Namespaces,
+    Process, Propagation, Root, Users,
 };
 
 use super::capability;
@@ -20,7 +20,7 @@ use super::signals;
 use crate::cdi::{self, Injection};
 use crate::cgroup::{DeviceRule, Hierarchies};
 pub use mounts::{ContainerVolume, volumes};
-use mounts::{bind, chosen_mounts, outside_proc, propagation, system_mounts, tmpfs_options};
+use mounts::{bind, chosen_mounts, mapped, outside_proc, propagation, system_mounts, tmpfs_options};
 
 /// `PATH` of a container whose image sets none, as Docker has it.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -191,18 +191,6 @@ pub enum SpecError {
         /// The other.
         other: &'static str,
     },
-    /// The name of a profile of AppArmor.
-    #[error("`{name}` cannot be the name of an AppArmor profile: it must have a character, and no control characters")]
-    AppArmorProfile {
-        /// What was given, at most 200 characters of it.
-        name: String,
-    },
-    /// The name of a device.
-    #[error("`{name}` cannot be the name of a device: expected `VENDOR/CLASS=NAME`, such as `vendor.com/device=0`")]
-    CdiName {
-        /// What was given, at most 200 characters of it.
-        name: String,
-    },
     /// The control group above a container's.
     #[error(
         "the control group `{parent}` cannot be the parent of a container's: expected names between `/`, without `.` and `..`"
@@ -219,6 +207,32 @@ pub enum SpecError {
         "Your kernel does not support CPU real-time scheduler: it needs control groups of version 1 and a kernel with CONFIG_RT_GROUP_SCHED, as version 2 has no such limit"
     )]
     NoRealtime,
+    /// The name of a profile of AppArmor.
+    #[error("`{name}` cannot be the name of an AppArmor profile: it must have a character, and no control characters")]
+    AppArmorProfile {
+        /// What was given, at most 200 characters of it.
+        name: String,
+    },
+    /// The name of a device.
+    #[error("`{name}` cannot be the name of a device: expected `VENDOR/CLASS=NAME`, such as `vendor.com/device=0`")]
+    CdiName {
+        /// What was given, at most 200 characters of it.
+        name: String,
+    },
+    /// Something that a container with a user namespace cannot have.
+    #[error("{reason}")]
+    UserNamespace {
+        /// What, and what to do.
+        reason: &'static str,
+    },
+    /// An owner that the user namespace does not have.
+    #[error("the mount at {target} cannot have the option `{option}`: the container's user namespace has no such id")]
+    UnknownId {
+        /// Where.
+        target: String,
+        /// What was given.
+        option: String,
+    },
     /// Something with a NUL byte in it.
     #[error("{what} has a NUL byte")]
     Nul {
@@ -267,6 +281,8 @@ pub struct Host<'a> {
     pub attempt: u64,
     /// The containers whose namespaces it joins.
     pub joined: Joined,
+    /// Its user namespace; `None`: the host's.
+    pub users: Option<Users>,
 }
 
 /// The host name of a container.
@@ -371,7 +387,7 @@ fn limits(config: &ContainerConfig) -> Result<Vec<Limit>, SpecError> {
 }
 
 /// Kernel parameters that belong to a namespace of the container's own; others would change the host.
-fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecError> {
+fn sysctls(config: &ContainerConfig, users: Option<IdRange>) -> Result<BTreeMap<String, String>, SpecError> {
     let ipc = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -403,10 +419,12 @@ fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecErr
     let mut all = config.sysctls.clone();
     if own_network && !config.privileged {
         // As Docker: anybody in the container may use low ports and send pings.
-        for (name, value) in
-            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
-        {
-            all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        let last_group = users.map_or(2_147_483_647, |ids| ids.count.saturating_sub(1));
+        for (name, value) in [
+            ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),
+            ("net.ipv4.ping_group_range", format!("0 {last_group}")),
+        ] {
+            all.entry(name.to_owned()).or_insert(value);
         }
     }
     Ok(all)
@@ -565,15 +583,10 @@ pub fn entered(config: &ContainerConfig) -> Namespaces {
 pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) -> Result<(), SpecError> {
     process(id, config, image, arguments(config, image)?, None, None)?;
     stop_signal(config, image)?;
-    sysctls(config)?;
+    sysctls(config, None)?;
     log_files(&config.logging, std::path::Path::new("/"))?;
     for rule in &config.device_cgroup_rules {
         device_rule(rule)?;
-    }
-    if let AppArmorChoice::Profile(name) = &config.apparmor
-        && (name.is_empty() || name.contains(char::is_control))
-    {
-        return Err(SpecError::AppArmorProfile { name: name.chars().take(200).collect() });
     }
     if let Some(parent) = &config.cgroup_parent {
         let is_name =
@@ -582,6 +595,11 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
         if parent.len() > 1024 || !names.trim_end_matches('/').split('/').all(is_name) {
             return Err(SpecError::CgroupParent { parent: parent.chars().take(80).collect() });
         }
+    }
+    if let AppArmorChoice::Profile(name) = &config.apparmor
+        && (name.is_empty() || name.contains(char::is_control))
+    {
+        return Err(SpecError::AppArmorProfile { name: name.chars().take(200).collect() });
     }
     let resources = &config.resources;
     if let (Some(runtime), Some(period)) = (resources.cpu_realtime_runtime_us, resources.cpu_realtime_period_us)
@@ -664,11 +682,15 @@ pub fn launch(
         for name in ["resolv.conf", "hostname", "hosts"] {
             let target = format!("/etc/{name}");
             if !chosen.iter().any(|mount| mount.target == target) {
-                mounts.push(bind(&target, directory.join(name), 0, Propagation::Private));
+                mounts.push(mapped(bind(&target, directory.join(name), 0, Propagation::Private)));
             }
         }
     }
     mounts.extend(chosen);
+    if let Some(users) = &host.users {
+        super::users::check(config)?;
+        super::users::map_options(&mut mounts, users.ids)?;
+    }
     let listed = |paths: &[&str]| -> Vec<String> {
         if config.privileged { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect() }
     };
@@ -700,6 +722,7 @@ pub fn launch(
         attempt: host.attempt,
         namespaces: namespaces(config),
         joined: host.joined.clone(),
+        users: host.users.clone(),
         cgroups: host.cgroups.clone(),
         root: Root { read_only: config.read_only, ..host.root.clone() },
         mounts,
@@ -710,7 +733,7 @@ pub fn launch(
         read_only_paths: read_only,
         hostname: (config.uts_mode == NamespaceMode::Private).then(|| hostname(id, config)),
         domainname: config.domainname.clone().filter(|_| config.uts_mode == NamespaceMode::Private),
-        sysctls: sysctls(config)?,
+        sysctls: sysctls(config, host.users.as_ref().map(|users| users.ids))?,
         process,
         init: config.init,
         stdin_open: config.stdin_open,

@@ -65,6 +65,7 @@ impl State {
             address: IpNet::V4(with_length),
             gateway: IpAddr::V4(record.gateway),
             ipv6,
+            link_local: wanted.link_local.clone(),
             mac: Some(mac).filter(|_| has_own_mac).map(|mac| mac.to_string()).unwrap_or_default(),
             priority: wanted.priority,
             internal: record.is_internal(),

@@ -69,6 +69,12 @@ pub enum NetworkError {
         /// The bridge.
         bridge: String,
     },
+    /// Networks were made from these settings.
+    #[error("configuration network {name} is in use: remove the networks that were made from it first")]
+    TemplateInUse {
+        /// The settings' name.
+        name: String,
+    },
     /// The link that its containers' links are to be made on is not there.
     #[error("network {name}: the requested parent interface {parent} was not found on this host: {hint}")]
     NoParent {

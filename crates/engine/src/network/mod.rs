@@ -23,6 +23,7 @@ mod records;
 mod request;
 mod reservation;
 mod ruleset;
+mod templates;
 
 pub use between::{BetweenHosts, Place, PlaceError};
 pub use driver::{Driver, IpvlanMode, IpvlanReach, MacvlanMode};
@@ -36,7 +37,7 @@ pub use ports::PortError;
 pub use records::RecordError;
 pub use request::{
     Attachment, ContainerRecord, Endpoint, GatewayMode, Ipv6Part, MacAddress, MacAddressError, NetworkConfig,
-    NetworkConfigError, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus, PortBinding,
-    Protocol,
+    NetworkConfigError, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus,
+    NetworkTemplate, PortBinding, Protocol,
 };
 pub use reservation::ReservationError;

@@ -60,6 +60,7 @@ mod tests {
             gateway: "10.0.0.1".parse().unwrap(),
             ipv6: (network == "front")
                 .then(|| Ipv6Part { net: "fd00::2/64".parse().unwrap(), gateway: "fd00::1".parse().unwrap() }),
+            link_local: Vec::new(),
             mac: String::new(),
             priority: 0,
             internal: false,

@@ -11,9 +11,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
+use super::USUAL_NETWORK;
 use super::choosing::{check_network_name, check_request};
 use super::errors::{AttachError, Failure, Failures, NetworkError, OpenError, all_or};
 use super::forwarding;
@@ -22,18 +23,14 @@ use super::names;
 use super::ports;
 use super::records::Records;
 use super::request::{
-    Attachment, ContainerRecord, GatewayMode, Ipv6Part, NetworkConfig, NetworkRecord, NetworkRequest, NetworkSettings,
-    NetworkStatus,
+    Attachment, ContainerRecord, GatewayMode, NetworkConfig, NetworkRecord, NetworkRequest, NetworkSettings,
+    NetworkStatus, NetworkTemplate,
 };
 use super::reservation::Reservations;
 use super::ruleset::{Ruleset, ruleset};
-use super::{USUAL_NETWORK, addressing};
 use crate::crash_point::crash_point;
 use crate::dns::{Directory, Layer};
 use crate::events::{Events, Happening, NetworkEvent, Teller};
-
-/// So many bridges an engine can have: their numbers are told from the addresses in link names by their length.
-const MOST_NETWORKS: u16 = 9999;
 
 /// The networks of this host.
 #[derive(Debug)]
@@ -47,13 +44,14 @@ pub struct Networks {
     applied: tokio::sync::Mutex<Option<Ruleset>>,
     /// Where the names of containers are published, once somebody asks for that.
     directory: OnceLock<Arc<Directory>>,
-    teller: Teller,
+    pub(super) teller: Teller,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) networks: BTreeMap<String, NetworkRecord>,
     pub(super) containers: BTreeMap<String, Entry>,
+    pub(super) templates: BTreeMap<String, NetworkTemplate>,
     /// The address given out last, by network.
     pub(super) last: BTreeMap<String, Ipv4Addr>,
     pub(super) reservations: Reservations,
@@ -92,6 +90,9 @@ impl Networks {
             }
             state.networks.insert(network.name.clone(), network);
         }
+        for template in remembered.templates {
+            state.templates.insert(template.name.clone(), template);
+        }
         for record in remembered.containers {
             state.containers.insert(record.id.clone(), Entry { record, linked: true });
         }
@@ -125,7 +126,7 @@ impl Networks {
         self.lock().is_bridge(name)
     }
 
-    fn tell(&self, network: &NetworkRecord, kind: NetworkEvent) {
+    pub(super) fn tell(&self, network: &NetworkRecord, kind: NetworkEvent) {
         // The usual one is there whoever asks.
         if network.name != USUAL_NETWORK {
             let (id, name) = (network.id.clone(), network.name.clone());
@@ -302,6 +303,7 @@ impl Networks {
             mac: endpoint.mac.parse().ok(),
             sysctls: sysctls.map(|(name, value)| (file(name), value.clone())).collect(),
             ipv6: endpoint.ipv6.map(|part| part.net),
+            link_local: endpoint.link_local.clone(),
             routes: [route4, route6].into_iter().flatten().collect(),
             mtu: mtu.or(usual),
         })
@@ -453,92 +455,6 @@ impl Networks {
             self.warn(warning);
         }
         Ok(())
-    }
-
-    /// Chooses what was not asked for and writes it down. The caller holds `shaping`.
-    pub(super) async fn decide_network(
-        &self,
-        name: &str,
-        id: String,
-        settings: &NetworkSettings,
-    ) -> Result<NetworkRecord, NetworkError> {
-        check_network_name(name)?;
-        let (bridges, mut taken): (Vec<String>, Vec<IpNet>) = {
-            let state = self.lock();
-            let subnets = state.networks.values().flat_map(NetworkRecord::subnets).collect();
-            (state.bridges().map(|network| network.link.clone()).collect(), subnets)
-        };
-        let routes = kernel::host_routes(&bridges)
-            .await
-            .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
-        let found_bridge = match &settings.bridge {
-            Some(bridge) if bridges.contains(bridge) => {
-                return Err(NetworkError::BridgeTaken { name: name.to_owned(), bridge: bridge.clone() });
-            }
-            Some(bridge) => {
-                let index = kernel::link_index(bridge).await;
-                index.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?.is_some()
-            }
-            None => false,
-        };
-        // The routes of a bridge that is there are those of the network to be; and what is beyond a parent is what a network
-        // of it is part of.
-        let of_networks = taken.len();
-        if !found_bridge {
-            taken.extend(routes);
-        }
-        let met = if settings.driver.is_bridge() { taken.len() } else { of_networks };
-        for subnet in [settings.subnet.map(IpNet::V4), settings.subnet6.map(IpNet::V6)].into_iter().flatten() {
-            if let Some(&other) = taken.iter().take(met).find(|other| addressing::meet(**other, subnet)) {
-                return Err(NetworkError::Overlap { name: name.to_owned(), subnet, other });
-            }
-        }
-        let ipv4 = |net: &IpNet| if let IpNet::V4(net) = net { Some(*net) } else { None };
-        let subnet = settings.subnet.or_else(|| {
-            let taken: Vec<Ipv4Net> = taken.iter().filter_map(ipv4).collect();
-            addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken)
-        });
-        let free = || {
-            (0..=MOST_NETWORKS)
-                .map(|number| format!("{}{number}", self.config.prefix))
-                .find(|candidate| !bridges.contains(candidate))
-        };
-        let (link, made_parent) = if settings.driver.is_bridge() {
-            (settings.bridge.clone().or_else(free), false)
-        } else {
-            let (parent, made) = self.choose_parent(name, &id, settings).await?;
-            (Some(parent), made)
-        };
-        let (Some(subnet), Some(link)) = (subnet, link) else {
-            let pools: Vec<String> = self.config.pools.iter().map(Ipv4Net::to_string).collect();
-            return Err(NetworkError::NoSubnet {
-                name: name.to_owned(),
-                subnet_length: self.config.subnet_length,
-                pools: pools.join(", "),
-            });
-        };
-        let ipv6 = if settings.ipv6 {
-            let subnet = settings.subnet6.or_else(|| addressing::choose_subnet6(rand::random(), &taken));
-            let subnet = subnet.ok_or_else(|| NetworkError::NoSubnet6 { name: name.to_owned() })?;
-            let gateway = settings.gateway6.unwrap_or_else(|| addressing::gateway6(subnet));
-            Some(Ipv6Part { net: subnet, gateway })
-        } else {
-            None
-        };
-        let network = NetworkRecord {
-            id,
-            created_at: now(),
-            ipv6,
-            found_bridge,
-            made_parent,
-            settings: settings.clone(),
-            ..NetworkRecord::new(name, &link, subnet, settings.gateway.unwrap_or_else(|| addressing::gateway(subnet)))
-        };
-        self.records.put_network(&network).map_err(|source| NetworkError::Record { name: name.to_owned(), source })?;
-        crash_point!("network.recorded");
-        self.lock().networks.insert(name.to_owned(), network.clone());
-        self.tell(&network, NetworkEvent::Created);
-        Ok(network)
     }
 
     /// Removes a network on which no container is. One that does not exist is no error.
@@ -754,6 +670,10 @@ impl Networks {
             state.release_ports();
             (networks, containers)
         };
+        let templates = std::mem::take(&mut self.lock().templates);
+        for template in templates.values() {
+            failures.extend(self.records.remove_template(template).err().map(Failure::from));
+        }
         for network in networks {
             // Those with names of our own are gone already.
             if network.made_parent || (network.settings.bridge.is_some() && !network.found_bridge) {
@@ -773,13 +693,13 @@ fn usual_id(name: &str) -> String {
     hex::encode(Sha256::digest(format!("network\0{name}")))
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl State {
-    fn bridges(&self) -> impl Iterator<Item = &NetworkRecord> {
+    pub(super) fn bridges(&self) -> impl Iterator<Item = &NetworkRecord> {
         self.networks.values().filter(|network| network.settings.driver.is_bridge())
     }
 

@@ -218,6 +218,9 @@ pub struct NetworkEndpoint {
     /// It is a network between hosts: whoever the engine was told of ([`super::BetweenHosts`]) gives the address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub between_hosts: bool,
+    /// Further addresses of its interface, which hold on its link alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local: Vec<IpAddr>,
     /// Settings of the interface under `/proc/sys/net`, with `IFNAME` in place of its name: `ipv4.conf.IFNAME.log_martians`.
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,
@@ -327,6 +330,9 @@ pub struct Endpoint {
     /// Its IPv6 address, where the network has IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Part>,
+    /// Further addresses, which hold on its link alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local: Vec<IpAddr>,
     /// As six pairs of hexadecimal digits with colons; empty where it has that of the host's link.
     pub mac: String,
     /// As in [`NetworkEndpoint::priority`].
@@ -479,6 +485,8 @@ pub struct NetworkSettings {
     pub published_at: Option<Ipv4Addr>,
     /// Whether single containers may join it; of no meaning on one host, kept for who asks.
     pub attachable: bool,
+    /// The settings under this name are those of the network: Docker's configuration network.
+    pub made_from: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// The driver's options as they were given, kept for who asks.
@@ -603,6 +611,19 @@ impl ContainerRecord {
         let ipv6 = self.attachment.leading6().map(|(leading, part)| (leading, IpAddr::V6(part.net.addr())));
         ipv4.into_iter().chain(ipv6)
     }
+}
+
+/// Settings under a name, for networks that are made from them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkTemplate {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: u64,
+    /// As users name it.
+    pub name: String,
+    /// What a network gets that is made from it, without a driver.
+    pub settings: NetworkSettings,
 }
 
 /// One network and the containers on it.

@@ -426,6 +426,7 @@ mod tests {
                     address: address.parse().unwrap(),
                     gateway: "172.30.0.1".parse().unwrap(),
                     ipv6: None,
+                    link_local: Vec::new(),
                     mac: String::new(),
                     priority: 0,
                     internal: false,
@@ -510,7 +511,7 @@ mod tests {
                     container(&index.to_string(), &format!("172.30.0.{}/23", index + 2), ready, &[(None, 80, 80, Protocol::Tcp)])
                 })
                 .collect();
-            let built = ruleset("stack", &[], &containers);
+            let built = ruleset("stack", &[network("default", "stack0", "172.30.0.0/23")], &containers);
             let count = ready.iter().filter(|ready| **ready).count();
             let Some(chain) = built.chains.iter().find(|chain| chain.name == "tcp-80") else {
                 prop_assert_eq!(count, 0);

@@ -152,6 +152,7 @@ pub fn config(root: &Path, cgroup: &str) -> ContainersConfig {
         cdi_directories: ["etc", "run"].map(|name| root.join("cdi").join(name)).to_vec(),
         shim_patience: ContainersConfig::SHIM_PATIENCE,
         runtimes: [("runc".to_owned(), runc())].into(),
+        users: stack_engine::container::UserNamespaces::default(),
     }
 }
 

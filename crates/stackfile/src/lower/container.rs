@@ -79,6 +79,7 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         ipc_mode: isolation::namespace(fields, "ipc", journal),
         uts_mode: isolation::uts_mode(fields, journal),
         cgroup_mode: isolation::namespace(fields, "cgroup", journal),
+        user_namespace: isolation::user_namespace(fields, journal),
         limits: limits::limits(fields, journal),
         annotations: fields.pairs("annotations", journal),
         logging: logging(&fields.fields("logging"), journal),

@@ -1,6 +1,6 @@
 //! Pure. What separates a container from its host and from other containers.
 
-use stack_model::spec::{AppArmorProfile, NamespaceMode, NetworkMode, SeccompProfile};
+use stack_model::spec::{AppArmorProfile, NamespaceMode, NetworkMode, SeccompProfile, UserNamespaceMode};
 
 use super::Context;
 use super::read::Fields;
@@ -240,12 +240,35 @@ pub(super) fn runtime(fields: &Fields<'_>, journal: &mut Journal) -> Option<Stri
     fields.text("runtime", journal).filter(|name| !usual.contains(&name.as_str()))
 }
 
+/// Whose users its users are.
+pub(super) fn user_namespace(fields: &Fields<'_>, journal: &mut Journal) -> UserNamespaceMode {
+    let Some(node) = fields.node("userns_mode") else { return UserNamespaceMode::Default };
+    match node.as_text().unwrap_or_default() {
+        "" => UserNamespaceMode::Default,
+        "host" => UserNamespaceMode::Host,
+        "private" => {
+            for (key, value) in [("privileged", "true"), ("network_mode", "host"), ("pid", "host")] {
+                if fields.node(key).is_some_and(|node| node.quoted().trim_matches('`') == value) {
+                    let problem = format!("`userns_mode: private` cannot be used together with `{key}: {value}`");
+                    journal.push(
+                        Problem::new(Code::Conflict, fields.key_place(key), &fields.path.key(key), problem).hint(
+                            "remove one of the two: root of a user namespace has no rights over what is the host's",
+                        ),
+                    );
+                }
+            }
+            UserNamespaceMode::Private
+        }
+        _ => {
+            not_allowed(node, &fields.path.key("userns_mode"), &["host", "private"], journal);
+            UserNamespaceMode::Default
+        }
+    }
+}
+
 /// Keys of which only the value that every container has is taken.
 pub(super) fn fixed(fields: &Fields<'_>, journal: &mut Journal) {
-    for (key, fine, reason) in [
-        ("isolation", &["default", ""][..], "other isolation is for Windows containers"),
-        ("userns_mode", &["host", ""], "the users of containers are those of their host"),
-    ] {
+    for (key, fine, reason) in [("isolation", &["default", ""][..], "other isolation is for Windows containers")] {
         let Some(node) = fields.node(key) else { continue };
         if fine.contains(&node.as_text().unwrap_or_default()) {
             continue;

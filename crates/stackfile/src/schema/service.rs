@@ -310,7 +310,12 @@ pub(crate) static SERVICE: Object = Object {
             "Whether it may use the engine",
         ),
         field("user", Text, Applied, "The user that it runs as"),
-        field("userns_mode", Text, Applied, "Whose user namespace it has: that of the `host`"),
+        field(
+            "userns_mode",
+            Text,
+            Applied,
+            "Whose user namespace it has: one of its own, `private`, or that of the `host`; as its host is set unless said otherwise",
+        ),
         field("uts", Text, Applied, "Whose host name it sees: its own or that of the `host`"),
         field("volumes", UniqueList(&Shape::Either(&[Text, Mapping(&MOUNT)])), Applied, "File systems that it sees"),
         field(

@@ -1,7 +1,9 @@
 //! Pure. What separates a container from its host and from other containers.
 
 use bollard_stubs::models::{HostConfig, HostConfigCgroupnsModeEnum, HostConfigIsolationEnum};
-use stack_engine::container::{AppArmorChoice, ContainerConfig, ContainerId, NamespaceMode, SeccompChoice};
+use stack_engine::container::{
+    AppArmorChoice, ContainerConfig, ContainerId, NamespaceMode, SeccompChoice, UserNamespaceMode,
+};
 
 use super::{Creation, CreationError, World, invalid};
 use crate::error::ApiError;
@@ -79,11 +81,13 @@ fn namespaces(config: &mut ContainerConfig, host: &HostConfig, world: &World) ->
         HostConfigCgroupnsModeEnum::EMPTY | HostConfigCgroupnsModeEnum::PRIVATE => NamespaceMode::Private,
         HostConfigCgroupnsModeEnum::HOST => NamespaceMode::Host,
     };
-    // Users of containers are the host's here, so nothing is mapped that could be left unmapped.
-    let users = host.userns_mode.as_deref().unwrap_or_default();
-    if !["", "host"].contains(&users) {
-        return Err(invalid("user namespace mode", users, "expected `host`").into());
-    }
+    config.user_namespace = match host.userns_mode.as_deref().unwrap_or_default() {
+        "" => UserNamespaceMode::Default,
+        "host" => UserNamespaceMode::Host,
+        // Docker has the daemon's choice and the host's. That a container may ask for one of its own is ours.
+        "private" => UserNamespaceMode::Private,
+        mode => return Err(invalid("user namespace mode", mode, "expected `host` or `private`").into()),
+    };
     let groups = host.cgroup.as_deref().unwrap_or_default();
     if !groups.is_empty() {
         return Err(CreationError::NotSupported { field: format!("HostConfig.Cgroup `{groups}`") }.into());

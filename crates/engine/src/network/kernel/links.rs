@@ -17,6 +17,11 @@ use crate::network::addressing::link_address;
 use crate::network::driver::Driver;
 use crate::network::request::{DefaultRoute, GatewayMode, Ipv6Part, MacAddress, NetworkRecord};
 
+/// The length of 169.254.0.0/16 (RFC 3927).
+const LINK_LOCAL_LENGTH: u8 = 16;
+/// The length of a link's part of fe80::/10 (RFC 4291).
+const LINK_LOCAL6_LENGTH: u8 = 64;
+
 /// A link of a container, ready to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkPlan {
@@ -36,6 +41,8 @@ pub struct LinkPlan {
     pub sysctls: Vec<(String, String)>,
     /// The container's IPv6 address with its subnet's length.
     pub ipv6: Option<Ipv6Net>,
+    /// Further addresses, which hold on this link alone.
+    pub link_local: Vec<IpAddr>,
     /// The default routes that lead by this link.
     pub routes: Vec<DefaultRoute>,
     /// In bytes; `None`: as its parent.
@@ -185,7 +192,8 @@ pub(super) async fn configure(
         ))
     })?;
     // Without IPv6 on its network an interface would only look for routers and neighbours.
-    settings::prepare_interface(netns, interface, plan.ipv6.is_some())
+    let has_ipv6 = plan.ipv6.is_some() || plan.link_local.iter().any(IpAddr::is_ipv6);
+    settings::prepare_interface(netns, interface, has_ipv6)
         .map_err(refused(|| format!("prepare the container's {interface}")))?;
     connection
         .add_address(Ipv4Address::with_index(index, plan.address, plan.subnet.prefix_len()))
@@ -197,6 +205,17 @@ pub(super) async fn configure(
             .add_address(Ipv6Address::with_index(index, net.addr(), net.prefix_len()).nodad())
             .await
             .map_err(refused(|| format!("give the container's {interface} the address {}", net.addr())))?;
+    }
+    for address in &plan.link_local {
+        let given = match *address {
+            IpAddr::V4(address) => {
+                connection.add_address(Ipv4Address::with_index(index, address, LINK_LOCAL_LENGTH)).await
+            }
+            IpAddr::V6(address) => {
+                connection.add_address(Ipv6Address::with_index(index, address, LINK_LOCAL6_LENGTH).nodad()).await
+            }
+        };
+        given.map_err(refused(|| format!("give the container's {interface} the address {address}")))?;
     }
     connection.set_link_up_by_index(index).await.map_err(refused(|| format!("set the container's {interface} up")))?;
     for (name, value) in &plan.sysctls {
