@@ -7,7 +7,7 @@ CARGO ?= cargo
 # What the build and the tests need of Debian. Nothing of it is needed on a host that only runs stack.
 BUILD_PACKAGES := gcc libseccomp-dev pkg-config make
 DEMO_PACKAGES := $(BUILD_PACKAGES) curl jq
-TEST_PACKAGES := $(BUILD_PACKAGES) busybox-static docker-registry apache2-utils nftables iproute2 curl jq python3 python3-pip \
+TEST_PACKAGES := $(BUILD_PACKAGES) busybox-static runc docker-registry apache2-utils nftables iproute2 curl jq python3 python3-pip \
 	qemu-system-x86 debootstrap e2fsprogs xz-utils
 BENCH_PACKAGES := busybox-static iproute2 curl jq dnsmasq-base
 

@@ -220,6 +220,12 @@ fn of_engine(engine: &Engine) -> Vec<Finding> {
     let told = engine.warnings().into_iter().chain(engine.networks().warnings());
     let mut findings: Vec<Finding> =
         told.map(|text| Finding::of("engine", Verdict::Warning, text, "the log of stackd says more")).collect();
+    let users = engine.user_namespaces();
+    if users.by_default && engine.user_namespaces_refusal().is_none() {
+        let text =
+            format!("containers have them, with {} ids of the host from {} on", users.ids.count, users.ids.first);
+        findings.push(Finding::fine("user namespaces", text));
+    }
     let missing = stack_engine::cgroup::missing_limits(engine.hierarchies());
     findings.push(if missing.is_empty() {
         Finding::fine("control groups", "limits of memory, processors and processes can be set")

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use stack_engine::container::{
-    BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerMount, ContainerMountSource, DeviceMapping,
-    Healthcheck, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit,
+    AppArmorChoice, BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerMount, ContainerMountSource,
+    DeviceMapping, Healthcheck, Logging, NamespaceMode, NetworkMode, Resources, SeccompChoice, Ulimit,
+    UserNamespaceMode,
 };
 use stack_engine::network::{PortBinding, Protocol};
 use stack_model::limits::{BlockLimitKind, FineLimits};
@@ -76,6 +77,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
         read_only: container.read_only,
         storage_size: container.storage_size,
         init: container.init.unwrap_or(false),
+        runtime: container.runtime.clone(),
         tty: container.tty,
         stdin_open: container.stdin_open,
         stop_signal: container.stop_signal.clone(),
@@ -90,6 +92,11 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             spec::SeccompProfile::Unconfined => SeccompChoice::Unconfined,
             spec::SeccompProfile::Custom(profile) => SeccompChoice::Custom(profile.clone()),
         },
+        apparmor: match &container.apparmor {
+            spec::AppArmorProfile::Default => AppArmorChoice::Default,
+            spec::AppArmorProfile::Unconfined => AppArmorChoice::Unconfined,
+            spec::AppArmorProfile::Named(name) => AppArmorChoice::Profile(name.clone()),
+        },
         devices: container
             .devices
             .iter()
@@ -99,6 +106,7 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
                 permissions: device.permissions.clone(),
             })
             .collect(),
+        cdi_devices: container.cdi_devices.clone(),
         device_cgroup_rules: container.device_cgroup_rules.clone(),
         masked_paths: container.system_paths_unconfined.then(Vec::new),
         read_only_paths: container.system_paths_unconfined.then(Vec::new),
@@ -123,6 +131,11 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
         ipc_mode: namespace_mode(container.ipc_mode),
         uts_mode: namespace_mode(container.uts_mode),
         cgroup_mode: namespace_mode(container.cgroup_mode),
+        user_namespace: match container.user_namespace {
+            spec::UserNamespaceMode::Default => UserNamespaceMode::Default,
+            spec::UserNamespaceMode::Host => UserNamespaceMode::Host,
+            spec::UserNamespaceMode::Private => UserNamespaceMode::Private,
+        },
         annotations: container.annotations.clone(),
         logging: Logging {
             driver: container.logging.driver.clone(),
@@ -205,6 +218,7 @@ fn file_mounts(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> impl 
             propagation: None,
             non_recursive: false,
             writable_below: false,
+            mapped: true,
         },
     })
 }
@@ -222,6 +236,7 @@ fn container_mount(
                 propagation: propagation.clone(),
                 non_recursive: *non_recursive,
                 writable_below: *writable_below,
+                mapped: false,
             }
         }
         MountSource::Volume { name, no_copy, subpath, labels: _ } => ContainerMountSource::Volume {

@@ -220,6 +220,18 @@ pub enum ApiError {
         /// Which.
         name: String,
     },
+    /// No settings of that name are kept.
+    #[error("configuration network {name:?} does not exist")]
+    NoTemplate {
+        /// Which.
+        name: String,
+    },
+    /// It is settings alone.
+    #[error("configuration network {name} has no containers: make a network of it with --config-from {name}")]
+    TemplateAlone {
+        /// Which.
+        name: String,
+    },
     /// It cannot be removed.
     #[error("{name} is a pre-defined network and cannot be removed")]
     NetworkStays {
@@ -484,9 +496,11 @@ impl ApiError {
             Self::Start(error) => match error {
                 StartError::Missing { .. } => StatusCode::NOT_FOUND,
                 StartError::State { .. } | StartError::Peer { .. } => StatusCode::CONFLICT,
-                StartError::Spec { .. } | StartError::MountSource { .. } | StartError::Device { .. } => {
-                    StatusCode::BAD_REQUEST
-                }
+                StartError::Spec { .. }
+                | StartError::Runtime { .. }
+                | StartError::Users { .. }
+                | StartError::MountSource { .. }
+                | StartError::Device { .. } => StatusCode::BAD_REQUEST,
                 // A network that was there when the container was made.
                 StartError::Network { source: network::AttachError::Network(NetworkError::Missing { .. }), .. } => {
                     StatusCode::NOT_FOUND
@@ -496,6 +510,8 @@ impl ApiError {
                 StartError::Container { .. }
                 | StartError::Volume { .. }
                 | StartError::Filter { .. }
+                | StartError::AppArmor { .. }
+                | StartError::Cdi { .. }
                 | StartError::Cgroup { .. }
                 | StartError::Network { .. }
                 | StartError::Between { .. }
@@ -530,7 +546,8 @@ impl ApiError {
                 StatusCode::FORBIDDEN
             }
             Self::AmbiguousNetwork { .. } => StatusCode::BAD_REQUEST,
-            Self::NoSuchPlugin { .. } => StatusCode::NOT_FOUND,
+            Self::NoSuchPlugin { .. } | Self::NoTemplate { .. } => StatusCode::NOT_FOUND,
+            Self::TemplateAlone { .. } => StatusCode::FORBIDDEN,
             Self::Network(error) => network_status(error),
             Self::Connect(error) => match error {
                 ConnectError::Missing { .. } => StatusCode::NOT_FOUND,
@@ -548,7 +565,10 @@ impl ApiError {
             Self::NameTaken { .. } => StatusCode::CONFLICT,
             Self::NoSuchNetwork { .. } | Self::Platform { .. } | Self::NoSuchExec { .. } => StatusCode::NOT_FOUND,
             Self::Create(error) => match error {
-                CreateError::Id(_) | CreateError::Spec { .. } | CreateError::SizeLimit(_) => StatusCode::BAD_REQUEST,
+                CreateError::Id(_)
+                | CreateError::Spec { .. }
+                | CreateError::AppArmor { .. }
+                | CreateError::SizeLimit(_) => StatusCode::BAD_REQUEST,
                 CreateError::Exists { .. } | CreateError::NameTaken { .. } => StatusCode::CONFLICT,
                 CreateError::Root { .. } | CreateError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
@@ -581,12 +601,17 @@ impl ApiError {
 
 fn network_status(error: &NetworkError) -> StatusCode {
     match error {
-        NetworkError::Name { .. } | NetworkError::Settings { .. } => StatusCode::BAD_REQUEST,
+        NetworkError::Name { .. } | NetworkError::Settings { .. } | NetworkError::NoParent { .. } => {
+            StatusCode::BAD_REQUEST
+        }
+        NetworkError::NoSuchLinks { .. } => StatusCode::NOT_IMPLEMENTED,
         NetworkError::Exists { .. } => StatusCode::CONFLICT,
         NetworkError::Missing { .. } => StatusCode::NOT_FOUND,
         NetworkError::NoSubnet { .. }
         | NetworkError::NoSubnet6 { .. }
         | NetworkError::BridgeTaken { .. }
+        | NetworkError::ParentTaken { .. }
+        | NetworkError::TemplateInUse { .. }
         | NetworkError::Overlap { .. }
         | NetworkError::InUse { .. } => StatusCode::FORBIDDEN,
         NetworkError::Record { .. } | NetworkError::Setting { .. } | NetworkError::Kernel { .. } => {
@@ -601,10 +626,12 @@ fn endpoint_status(error: &network::AttachError) -> StatusCode {
         AttachError::Id { .. }
         | AttachError::NetworkTwice { .. }
         | AttachError::OutsideSubnet { .. }
+        | AttachError::NoMac { .. }
         | AttachError::NoIpv6 { .. } => StatusCode::BAD_REQUEST,
-        AttachError::AddressTaken { .. } | AttachError::Connected { .. } | AttachError::NotConnected { .. } => {
-            StatusCode::FORBIDDEN
-        }
+        AttachError::AddressTaken { .. }
+        | AttachError::ForOne { .. }
+        | AttachError::Connected { .. }
+        | AttachError::NotConnected { .. } => StatusCode::FORBIDDEN,
         AttachError::AlreadyAttached { .. } | AttachError::NotAttached { .. } => StatusCode::CONFLICT,
         AttachError::Network(error) => network_status(error),
         AttachError::PortsWithoutNetwork { .. }

@@ -17,6 +17,7 @@ mod shipping;
 mod streams;
 mod supervision;
 mod telling;
+mod users;
 mod verdict;
 
 pub use changes::ContainerChange;
@@ -37,11 +38,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use stack_shim::protocol::{Request, Response};
 use tokio::sync::watch;
 
+use crate::apparmor::AppArmor;
 use crate::cgroup::{self, Hierarchies, Usage};
 use crate::container::{
     Container, ContainerConfig, ContainerId, ContainerState, CreateError, EventKind, ExecCommand, ExecError, ExecId,
     ExecOutcome, ExitStatus, HealthState, ImageRoots, KillError, Launched, Launcher, OpenError, Phases, Prober, Record,
-    RecordedState, Records, RemoveError, Roots, Shim, ShimProgram, StartError, StopError, WaitError, Waiting,
+    RecordedState, Records, RemoveError, Roots, Runtimes, Shim, ShimProgram, StartError, StopError, UserNamespaces,
+    WaitError, Waiting,
 };
 use crate::crash_point::crash_point;
 use crate::dns::{Directory, NameServers, NameServersConfig};
@@ -72,8 +75,14 @@ pub struct ContainersConfig {
     pub shim: PathBuf,
     /// The control group above the containers'. Relative: below the groups of this process.
     pub cgroup_parent: PathBuf,
+    /// Where devices are described (Container Device Interface); the last goes before the others. Empty: nowhere.
+    pub cdi_directories: Vec<PathBuf>,
     /// How long the shim of a container that ran may take to answer an engine that has just come.
     pub shim_patience: Duration,
+    /// Other runtimes, by the names that containers call them.
+    pub runtimes: Runtimes,
+    /// Whose users those of containers are.
+    pub users: UserNamespaces,
 }
 
 impl ContainersConfig {
@@ -253,7 +262,18 @@ impl Engine {
         }
         let filters = config.root.join("seccomp");
         crate::seccomp::sweep(&filters).map_err(|source| OpenError::Directory { path: filters.clone(), source })?;
+        let apparmor = tokio::task::spawn_blocking(AppArmor::open)
+            .await
+            .map_err(|error| OpenError::Directory { path: filters.clone(), source: io::Error::other(error) })?;
+        let users_refusal = crate::container::try_user_namespace(&program, &config.root, config.users.ids).await.err();
+        if let Some(reason) = users_refusal.as_ref().filter(|_| config.users.by_default) {
+            loaded.warnings.push(format!(
+                "containers cannot have user namespaces on this host, so that none is started without `--userns=host`: {reason}"
+            ));
+        }
         let launcher = Launcher {
+            apparmor,
+            cdi_directories: config.cdi_directories.clone().into(),
             between: Arc::default(),
             program,
             hierarchies,
@@ -264,6 +284,9 @@ impl Engine {
             records,
             run,
             filters,
+            runtimes: config.runtimes,
+            users: config.users,
+            users_refusal,
         };
         let inner = Inner {
             launcher,
@@ -289,7 +312,38 @@ impl Engine {
     pub fn warnings(&self) -> Vec<String> {
         let mut all = locked(&self.inner.warnings).clone();
         all.extend(self.log_troubles());
+        all.extend(self.inner.launcher.apparmor.warning());
         all
+    }
+
+    /// Where devices are described by name.
+    #[must_use]
+    pub fn cdi_directories(&self) -> &[PathBuf] {
+        &self.inner.launcher.cdi_directories
+    }
+
+    /// AppArmor on this host.
+    #[must_use]
+    pub fn apparmor(&self) -> &AppArmor {
+        &self.inner.launcher.apparmor
+    }
+
+    /// The profile of AppArmor that a container's processes run under, or would if it were started: `unconfined` is none; empty
+    /// where the host has no AppArmor. Reads the disk.
+    #[must_use]
+    pub fn apparmor_profile(&self, container: &Container) -> String {
+        let (launcher, apparmor) = (&self.inner.launcher, self.apparmor());
+        match container.state {
+            ContainerState::Running { .. } => launcher.confinement_of(&container.id).map_or_else(
+                // It has ended meanwhile.
+                |_| apparmor.shown(&container.config),
+                |confinement| apparmor.shown_of(confinement.as_ref()),
+            ),
+            ContainerState::Created
+            | ContainerState::Starting
+            | ContainerState::Exited(_)
+            | ContainerState::Removing => apparmor.shown(&container.config),
+        }
     }
 
     /// The images.
@@ -320,6 +374,12 @@ impl Engine {
     #[must_use]
     pub fn volumes(&self) -> &Volumes {
         &self.inner.launcher.volumes
+    }
+
+    /// Other runtimes, by the names that containers call them.
+    #[must_use]
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.inner.launcher.runtimes
     }
 
     /// The control group hierarchies of this host.
@@ -358,11 +418,15 @@ impl Engine {
         }
         let image = self.inner.roots.image(&config.image).await.map_err(root)?;
         crate::container::check(&id, &config, &image.defaults)
+            .and_then(|()| self.check_users(&config))
             .map_err(|source| CreateError::Spec { id: id.clone(), source })?;
+        self.inner.launcher.runtime(&id, &config).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
         self.check_realtime(&config.resources).map_err(|source| CreateError::Spec { id: id.clone(), source })?;
         if config.storage_size.is_some() {
             self.inner.roots.check_size_limit().map_err(CreateError::SizeLimit)?;
         }
+        let apparmor = &self.inner.launcher.apparmor;
+        apparmor.check(&config).map_err(|source| CreateError::AppArmor { id: id.clone(), source })?;
         let mounted_images = self.find_mounted(&config).await.map_err(root)?;
         let mut record = Record {
             id: id.clone(),
@@ -381,6 +445,7 @@ impl Engine {
             stopped: false,
             keeps_volumes: false,
             cgroups: stack_shim::launch::Cgroups::default(),
+            users: None,
             state: RecordedState::Created,
         };
         let slot = Arc::new(Slot::new(record.clone(), ContainerState::Created));
@@ -535,9 +600,10 @@ impl Engine {
         let id = record.id.clone();
         let mut phases = Phases::begin();
         let prepared = {
-            let joined = self.joined(record)?;
+            let (joined, users) = self.joined(record)?;
+            record.users = users.as_ref().map(|users| users.ids);
             let (launcher, record) = (self.inner.launcher.clone(), record.clone());
-            tokio::task::spawn_blocking(move || launcher.prepare(&record, joined)).await.map_err(|error| {
+            tokio::task::spawn_blocking(move || launcher.prepare(&record, joined, users)).await.map_err(|error| {
                 StartError::Shim { id: id.clone(), what: "prepare the start", source: io::Error::other(error) }
             })??
         };

@@ -59,6 +59,8 @@ pub enum Happening {
         id: String,
         /// As people call it.
         name: String,
+        /// What joins its containers: `bridge`, `macvlan`, `ipvlan`.
+        driver: &'static str,
         /// What.
         kind: NetworkEvent,
     },

@@ -1,5 +1,7 @@
 //! A complete container engine for one host. It knows nothing of clusters and has no HTTP server: a typed API.
 
+pub mod apparmor;
+pub mod cdi;
 pub mod cgroup;
 pub mod container;
 pub mod content;

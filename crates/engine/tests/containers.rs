@@ -63,8 +63,18 @@ fn what_cannot_be_run_says_why() {
             ("plain", command(&["/not-executable"]), 126, "permission denied"),
             ("directory", command(&["/etc"]), 126, "permission denied"),
             ("format", command(&["/not-a-program"]), 126, "exec format error"),
-            ("user", ContainerConfig { user: Some("nobody".to_owned()), ..shell("") }, 128, "no user `nobody`"),
-            ("group", ContainerConfig { user: Some("web:nogroup".to_owned()), ..shell("") }, 128, "no group `nogroup`"),
+            (
+                "user",
+                ContainerConfig { user: Some("nobody".to_owned()), ..shell("") },
+                128,
+                "unable to find user nobody",
+            ),
+            (
+                "group",
+                ContainerConfig { user: Some("web:nogroup".to_owned()), ..shell("") },
+                128,
+                "unable to find group nogroup",
+            ),
         ];
         for (name, config, code, text) in cases {
             let id = host.create(name, config).await;

@@ -199,6 +199,9 @@ pub struct ContainerSpec {
     /// A small init process reaps orphans and passes signals on. `None`: as the engine is configured.
     #[serde(default)]
     pub init: Option<bool>,
+    /// Another runtime that its host knows by this name; `None` is the hosts' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// A terminal is allocated for the first process.
     #[serde(default)]
     pub tty: bool,
@@ -236,12 +239,18 @@ pub struct ContainerSpec {
     /// Which seccomp profile filters the system calls.
     #[serde(default)]
     pub seccomp: SeccompProfile,
+    /// Which profile of AppArmor confines its processes.
+    #[serde(default, skip_serializing_if = "AppArmorProfile::is_default")]
+    pub apparmor: AppArmorProfile,
     /// Nothing of `/proc` and `/sys` is hidden or kept from being written (`security_opt: systempaths=unconfined`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub system_paths_unconfined: bool,
     /// Host devices.
     #[serde(default)]
     pub devices: Vec<DeviceMapping>,
+    /// Devices that descriptions on the host say how to give (Container Device Interface): `vendor.com/class=name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cdi_devices: Vec<String>,
     /// Devices that may be used if the container has or makes a node for them: `c 10:* rwm`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub device_cgroup_rules: Vec<String>,
@@ -272,6 +281,9 @@ pub struct ContainerSpec {
     /// Whether it sees the host's control groups.
     #[serde(default, skip_serializing_if = "NamespaceMode::is_private")]
     pub cgroup_mode: NamespaceMode,
+    /// Whose users its users are.
+    #[serde(default, skip_serializing_if = "UserNamespaceMode::is_default")]
+    pub user_namespace: UserNamespaceMode,
     /// Limits and weights that nobody plans with.
     #[serde(default, skip_serializing_if = "FineLimits::is_empty")]
     pub limits: FineLimits,
@@ -310,6 +322,25 @@ pub enum SeccompProfile {
     Custom(String),
 }
 
+/// Which profile of AppArmor confines a container's processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum AppArmorProfile {
+    /// The engine's own where the host has AppArmor, none for a privileged container.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// The one of this name, which the host must have loaded.
+    Named(String),
+}
+
+impl AppArmorProfile {
+    fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
+}
+
 /// Which network namespace a container has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -338,6 +369,26 @@ impl NamespaceMode {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     const fn is_private(&self) -> bool {
         matches!(self, Self::Private)
+    }
+}
+
+/// Whose users those of a container are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserNamespaceMode {
+    /// As its host is set.
+    #[default]
+    Default,
+    /// The host's: root in it is root.
+    Host,
+    /// Those of a user namespace: root in it is nobody in particular on the host.
+    Private,
+}
+
+impl UserNamespaceMode {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    const fn is_default(&self) -> bool {
+        matches!(self, Self::Default)
     }
 }
 

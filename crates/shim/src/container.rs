@@ -1,5 +1,6 @@
 //! The first process of a container, from its birth in new namespaces to its program.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -8,12 +9,13 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use nix::sched::CloneFlags;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
-use stack_shim::launch::{Launch, Namespaces};
+use stack_shim::launch::{IdRange, Launch, MountSource, Namespaces};
 use stack_shim::protocol::{Failure, FailureKind};
 
 use crate::failing::{During, failure};
 use crate::peer::Peers;
-use crate::{init, mounts, process, syscalls};
+use crate::users::{self, Founder};
+use crate::{hooks, init, mounts, process, syscalls};
 
 /// What the first process tells the shim before its program runs. The socket's closing says that it does.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,6 +37,16 @@ pub struct Streams {
     pub input: Option<OwnedFd>,
     /// `None` with a terminal.
     pub output: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Streams {
+    /// Lets the container's root have them.
+    pub fn give(&self, ids: IdRange) {
+        let outputs = self.output.iter().flat_map(|(output, error)| [output, error]);
+        for stream in self.input.iter().chain(outputs) {
+            users::give_pipe(stream.as_fd(), ids);
+        }
+    }
 }
 
 /// The `CLONE_NEW*` flags of the container's own namespaces. The cgroup namespace comes later, in its cgroups.
@@ -87,8 +99,10 @@ pub fn hear(socket: &OwnedFd) -> io::Result<Option<(Told, Option<OwnedFd>)>> {
 }
 
 /// What the child of the clone does. Never returns to the shim's own work.
-pub fn live(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> ! {
-    let failure = match set_up(launch, shim, streams, peers) {
+pub fn live(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers, founder: Option<Founder>) -> ! {
+    // It is the shim's to end.
+    let founder = std::mem::ManuallyDrop::new(founder);
+    let failure = match set_up(launch, shim, streams, peers, founder.as_ref()) {
         Ok(prepared) if launch.init => init::run(&prepared),
         Ok(prepared) => process::execute(&prepared),
         Err(failure) => failure,
@@ -123,32 +137,51 @@ pub fn open_cgroups(directories: &[std::path::PathBuf]) -> Result<Vec<fs::File>,
         .collect()
 }
 
-fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Result<process::Prepared, Failure> {
+fn set_up(
+    launch: &Launch,
+    shim: &OwnedFd,
+    streams: Streams,
+    peers: Peers,
+    founder: Option<&Founder>,
+) -> Result<process::Prepared, Failure> {
     syscalls::forbid_dumping().during(|| "forbid dumping".to_owned())?;
     syscalls::die_with_parent().during(|| "tie the process to its shim".to_owned())?;
     join_cgroups(&open_cgroups(&launch.cgroups.joined)?)?;
     peers.join(launch.joined.network, CloneFlags::CLONE_NEWNET, "network")?;
     peers.join(launch.joined.ipc, CloneFlags::CLONE_NEWIPC, "IPC")?;
+    if let Some(founder) = founder {
+        founder.join()?;
+    }
     if launch.namespaces.cgroup {
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".to_owned())?;
     }
     nix::unistd::setsid().during(|| "start a session".to_owned())?;
-    match syscalls::join_new_session_keyring() {
-        // A kernel without keyrings has none to share.
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
-        result => result.during(|| "leave the session keyring".to_owned())?,
-    }
     let filter = process::read_filter(&launch.process)?;
     if launch.init {
         // Its command line is the shim's, and names a directory of the host.
         syscalls::set_command_line(c"init").during(|| "name the init process".to_owned())?;
     }
-    let mut sources = mounts::take_sources(&launch.mounts, &peers)?;
+    let mut sources = mounts::take_sources(&launch.mounts, &peers, founder.map(Founder::users))?;
     drop(peers);
     mounts::leave_peers()?;
+    if let (Some(users), Some(founder)) = (&launch.users, founder) {
+        let of_images = launch.mounts.iter().flat_map(|mount| match &mount.source {
+            MountSource::Image { lower, .. } => lower.as_slice(),
+            _ => &[],
+        });
+        let layers: BTreeSet<_> = users.layers.iter().chain(of_images).collect();
+        for directory in layers {
+            users::map_in_place(directory, founder.users())?;
+        }
+    }
     mounts::take_images(launch, &mut sources)?;
+    if let Some(users) = launch.users.as_ref().filter(|_| founder.is_some()) {
+        streams.give(users.ids);
+        users::make_as_root_of(users.ids)?;
+    }
     let root = mounts::mount_root(&launch.root)?;
     mounts::furnish(root.as_fd(), launch, sources)?;
+    hooks::run(launch)?;
     let terminal = if launch.process.terminal { Some(open_terminal(root.as_fd())?) } else { None };
     process::set_limits(&launch.process)?;
     if let Some(hostname) = &launch.hostname {
@@ -157,11 +190,21 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Re
     if let Some(domainname) = &launch.domainname {
         set_domain_name(domainname).during(|| format!("set the domain name {domainname}"))?;
     }
-    mounts::write_sysctls(&launch.sysctls)?;
+    let sysctls = mounts::mount_sysctls(&launch.sysctls)?;
     mounts::protect(root.as_fd(), launch)?;
     mounts::enter(root.as_fd())?;
     drop(root);
-    let prepared = process::prepare(&launch.process, filter)?;
+    if let Some(founder) = founder {
+        founder.enter()?;
+    }
+    mounts::write_sysctls(sysctls.as_ref(), &launch.sysctls)?;
+    drop(sysctls);
+    match syscalls::join_new_session_keyring() {
+        // A kernel without keyrings has none to share.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+        result => result.during(|| "leave the session keyring".to_owned())?,
+    }
+    let mut prepared = process::prepare(&launch.process, filter)?;
     let (controlling, peer) = match terminal {
         Some((controlling, peer)) => (Some(controlling), Some(peer)),
         None => (None, None),
@@ -171,7 +214,7 @@ fn set_up(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers) -> Re
     wait_for_start(shim)?;
     connect(streams, peer)?;
     process::default_signals();
-    process::become_user(&launch.process, &prepared)?;
+    process::become_user(&launch.process, &mut prepared)?;
     Ok(prepared)
 }
 

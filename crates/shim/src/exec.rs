@@ -20,7 +20,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use stack_shim::launch::Peer;
 use stack_shim::protocol::{
-    EXEC_FILE, ExecLaunch, ExecRequest, ExecResponse, Failure, FailureKind, read_frame, write_frame,
+    EXEC_FILE, ExecLaunch, ExecRequest, ExecResponse, Failure, FailureKind, OciExec, read_frame, write_frame,
 };
 
 use crate::container::{self, Streams, Told};
@@ -28,7 +28,7 @@ use crate::failing::{During, failure};
 use crate::log_writer::LogWriter;
 use crate::run::{blocked_signals, pipes, told_pair};
 use crate::supervisor::{Held, Program, Recorded, Supervisor};
-use crate::{peer, process, syscalls};
+use crate::{oci_runtime, peer, process, syscalls, users};
 
 /// Supervises the process that the document in `directory` describes. `listener` is the socket that the engine connects to.
 pub fn supervise(directory: &Path, listener: OwnedFd) -> io::Result<()> {
@@ -126,7 +126,19 @@ struct Spawned {
     terminal: Option<OwnedFd>,
 }
 
+/// Has the runtime that made the container make the process.
+fn spawn_by(request: &ExecRequest, by: &OciExec, streams: Streams) -> Result<Spawned, Failure> {
+    // Held while it is looked at: its pid cannot come to mean another process.
+    let _container = peer::open(Peer { pid: request.pid, started: request.pid_started }, entering)?;
+    let root = File::open(format!("/proc/{}/root", request.pid)).during(entering)?;
+    let made = oci_runtime::exec(&by.runtime, &by.process, &request.process, root.as_fd(), streams)?;
+    Ok(Spawned { pid: made.pid, terminal: made.terminal })
+}
+
 fn spawn(request: &ExecRequest, streams: Streams) -> Result<Spawned, Failure> {
+    if let Some(by) = &request.runtime {
+        return spawn_by(request, by, streams);
+    }
     let (ours, theirs) = told_pair().during(entering)?;
     let Some(enterer) = syscalls::clone3(0, None).during(entering)? else { live(request, &theirs, streams) };
     drop((theirs, streams));
@@ -240,11 +252,20 @@ fn set_up(
         setns(container.as_fd(), CloneFlags::CLONE_NEWCGROUP).during(|| "enter the cgroup namespace".to_owned())?;
     }
     nix::unistd::setsid().during(|| "start a session".to_owned())?;
+    if let Some(ids) = request.users {
+        streams.give(ids);
+        if streams.output.is_none() {
+            // Those of whoever asked, unless it has a terminal.
+            users::give_pipe(io::stdout().as_fd(), ids);
+            users::give_pipe(io::stderr().as_fd(), ids);
+        }
+        users::enter(container.as_fd())?;
+    }
     match syscalls::join_new_session_keyring() {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
-    let prepared = process::prepare(&request.process, filter)?;
+    let mut prepared = process::prepare(&request.process, filter)?;
     let mut terminal = None;
     if request.process.terminal {
         let root = File::open("/").during(|| "open the container's root".to_owned())?;
@@ -254,6 +275,6 @@ fn set_up(
     }
     container::connect(streams, terminal)?;
     process::default_signals();
-    process::become_user(&request.process, &prepared)?;
+    process::become_user(&request.process, &mut prepared)?;
     Ok(prepared)
 }

@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 
 /// The name of the launch document in the run directory.
 pub const LAUNCH_FILE: &str = "launch.json";
+/// The name of the file in the run directory that tells hooks, in the form of the OCI runtime specification, where the
+/// container's root is.
+pub const BUNDLE_FILE: &str = "config.json";
+/// The version of that specification.
+pub const RUNTIME_VERSION: &str = "1.2.0";
 /// The name of the shim's socket in the run directory.
 pub const SOCKET_FILE: &str = "shim.sock";
 /// The name of the file in the run directory that gets what the shim itself has to complain about.
@@ -26,6 +31,9 @@ pub struct Launch {
     /// Namespaces of other containers that it joins.
     #[serde(default)]
     pub joined: Joined,
+    /// Its user namespace; `None`: the host's.
+    #[serde(default)]
+    pub users: Option<Users>,
     /// Where its processes are accounted.
     pub cgroups: Cgroups,
     /// Its root file system.
@@ -34,6 +42,9 @@ pub struct Launch {
     pub mounts: Vec<Mount>,
     /// Nodes in `/dev`.
     pub devices: Vec<DeviceNode>,
+    /// Programs of the host to run when all file systems are mounted.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
     /// Symbolic links to make: path in the container, target.
     pub symlinks: Vec<(String, String)>,
     /// Paths that must not be seen.
@@ -59,7 +70,27 @@ pub struct Launch {
     pub log: Option<LogFiles>,
     /// Where the exit record is written. Absolute.
     pub exit_file: PathBuf,
+    /// Another program makes the container, from the bundle in its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<OciRuntime>,
 }
+
+/// A program that makes containers by the OCI runtime specification, with the command line of runc(8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciRuntime {
+    /// The program. Absolute.
+    pub program: PathBuf,
+    /// Arguments of its own, before the command's name.
+    pub arguments: Vec<String>,
+    /// Where its state, its messages and the container's bundle are. Absolute; below the container's run directory.
+    pub directory: PathBuf,
+    /// How it calls the container.
+    pub id: String,
+}
+
+/// The directory of the bundle in that of the runtime. The engine writes its `config.json`; who the user is, only whoever
+/// has the image mounted can say.
+pub const BUNDLE: &str = "bundle";
 
 /// Which namespaces are the container's own; the others are the shim's, that is to say the host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +116,40 @@ pub struct Joined {
     pub network: Option<Peer>,
     /// System V IPC and POSIX message queues.
     pub ipc: Option<Peer>,
+}
+
+/// The user namespace of a container, which owns all others that it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// Who its users and groups are on the host.
+    pub ids: IdRange,
+    /// The container whose user namespace it is, as it joins others of that container's namespaces.
+    pub shared: Option<Peer>,
+    /// Directories of the root's layers. Their files belong in the container to whom they belong on the disk.
+    pub layers: Vec<PathBuf>,
+}
+
+/// Ids of the host, for users and groups alike, which in a container are those from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The one that is root in the container.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+impl IdRange {
+    /// An id of the container on the host, if it has one.
+    #[must_use]
+    pub fn on_host(self, id: u32) -> Option<u32> {
+        if id < self.count { self.first.checked_add(id) } else { None }
+    }
+
+    /// An id of the host in the container, if it has one.
+    #[must_use]
+    pub fn in_container(self, id: u32) -> Option<u32> {
+        id.checked_sub(self.first).filter(|id| *id < self.count)
+    }
 }
 
 /// The first process of another container.
@@ -158,6 +223,9 @@ pub enum MountSource {
         recursive: bool,
         /// If it is an empty directory, first copy into it what the image has at the target.
         copy_up: bool,
+        /// In a user namespace, its files belong in the container to whom they belong here.
+        #[serde(default)]
+        mapped: bool,
     },
     /// The files of an image, which nobody can write to.
     Image {
@@ -217,6 +285,19 @@ pub struct DeviceNode {
     pub gid: u32,
 }
 
+/// A program of the host that is run while the container is made (`createContainer` of the OCI runtime specification).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Absolute, on the host.
+    pub path: String,
+    /// Its own name, and its arguments.
+    pub arguments: Vec<String>,
+    /// `KEY=value`; it has no others.
+    pub environment: Vec<String>,
+    /// It is killed, and the start fails, when it takes longer.
+    pub timeout_seconds: Option<u32>,
+}
+
 /// What a device node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceKind {
@@ -253,6 +334,28 @@ pub struct Process {
     pub terminal: bool,
     /// A compiled seccomp filter: an array of `struct sock_filter`.
     pub seccomp: Option<PathBuf>,
+    /// What AppArmor confines it by.
+    #[serde(default)]
+    pub confinement: Option<Confinement>,
+}
+
+/// A profile of AppArmor for a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Its name, which the kernel knows.
+    pub profile: String,
+    /// From when on.
+    pub moment: ConfinementMoment,
+}
+
+/// From when on a process is under its profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConfinementMoment {
+    /// Before it becomes its user. The profile must let it do that, and run its program. Unlike the other it does not make the
+    /// kernel forget that the process shall end with its parent.
+    Now,
+    /// With its program.
+    Program,
 }
 
 /// Capability sets as bit masks, bit N for the capability of number N (linux/capability.h).

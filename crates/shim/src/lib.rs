@@ -4,6 +4,7 @@
 //! engine reads what an older shim writes. Fields are only ever added, with a default.
 
 pub mod copy_up;
+pub mod credentials;
 pub mod identity;
 pub mod launch;
 pub mod log_record;

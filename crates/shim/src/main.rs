@@ -2,27 +2,34 @@
 //!
 //! `stack-shim run DIRECTORY` makes the container that the launch document in `DIRECTORY` describes; standard input is
 //! the listening socket. `stack-shim exec DIRECTORY` does so with one more process in a running container; `stack-shim exec`
-//! runs one for as long as its standard input, a connection, is open.
+//! runs one for as long as its standard input, a connection, is open. `stack-shim users DIRECTORY FIRST COUNT` tries whether
+//! containers can have user namespaces with these ids, in an empty directory.
 
+mod confinement;
 mod connection;
 mod container;
 mod exec;
 mod failing;
+mod hooks;
 mod init;
 mod log_compression;
 mod log_files;
 mod log_writer;
 mod mounts;
+mod oci_runtime;
 mod peer;
 mod process;
 mod run;
 mod supervisor;
 mod syscalls;
+mod users;
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+
+use stack_shim::launch::IdRange;
 
 /// Moves standard input out of the way, so that a container's process cannot inherit it.
 fn take_standard_input() -> std::io::Result<OwnedFd> {
@@ -39,6 +46,12 @@ fn main() -> ExitCode {
         [Some("exec"), _] => {
             take_standard_input().and_then(|listener| exec::supervise(Path::new(&arguments[1]), listener))
         }
+        [Some("users"), Some(directory), Some(first), Some(count)] => match (first.parse(), count.parse()) {
+            (Ok(first), Ok(count)) => {
+                users::probe(Path::new(directory), IdRange { first, count }).map_err(std::io::Error::other)
+            }
+            _ => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "expected the ids as numbers")),
+        },
         [Some("--version")] => writeln!(std::io::stdout(), "stack-shim {}", env!("CARGO_PKG_VERSION")),
         _ => Err(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,

@@ -76,7 +76,20 @@ pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<(
 
 /// Changes attributes and propagation (`MS_PRIVATE`, `MS_SLAVE`, or 0 to leave it) of a mount.
 pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    set_attributes(mount, &libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 }, recursive)
+}
+
+/// Makes a detached mount show its files as belonging to the ids that the user namespace has for their owners.
+///
+/// # Errors
+/// When the kernel or the file system cannot do that (`EINVAL`, `EOPNOTSUPP`), or the mount is mapped already (`EPERM`).
+pub fn map_owners(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    let userns_fd = u64::from(users.as_raw_fd().unsigned_abs());
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_attributes(mount, &attributes, recursive)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `attributes` outlives the call.
     checked(unsafe {
@@ -85,7 +98,7 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursiv
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     })?;

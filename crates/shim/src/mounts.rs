@@ -11,15 +11,16 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag, fstat, mknodat, umask};
 use stack_shim::copy_up;
-use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Propagation, Root};
+use stack_shim::launch::{DeviceKind, IdRange, Launch, Mount, MountSource, Propagation, Root};
 use stack_shim::mount_calls::{
-    FilesystemContext, c_string, clone_tree, image, mount_setattr, move_mount, openat2, overlay,
+    FilesystemContext, c_string, clone_tree, image, map_owners, mount_setattr, move_mount, openat2, overlay,
 };
 use stack_shim::protocol::{Failure, FailureKind};
 use stack_shim::root_path::{self, Links, Make};
 
 use crate::failing::{During, failing, failure};
 use crate::peer::Peers;
+use crate::users::cannot_map;
 
 /// The source of a bind mount, held since before the host's mounts were left.
 pub struct Source {
@@ -29,14 +30,20 @@ pub struct Source {
 
 /// Takes hold of every bind mount's source, in the order of the mounts. Done first, while the copies still belong to the
 /// host's peer groups, so that a mount may be shared with the host if that is asked for.
-pub fn take_sources(mounts: &[Mount], peers: &Peers) -> Result<Vec<Option<Source>>, Failure> {
+///
+/// `users`: the user namespace by whose ids the files of some belong to somebody.
+pub fn take_sources(
+    mounts: &[Mount],
+    peers: &Peers,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<Vec<Option<Source>>, Failure> {
     mounts
         .iter()
         .map(|mount| match &mount.source {
             // Made here and not taken from the host: see `take_images`.
             MountSource::Filesystem { .. } | MountSource::Image { .. } => Ok(None),
             MountSource::OfPeer { peer, path } => take_of_peer(peers.get(*peer)?, path).map(Some),
-            MountSource::Bind { path, subpath, recursive, .. } => {
+            MountSource::Bind { path, subpath, recursive, mapped, .. } => {
                 let shown = path.display();
                 let step = || format!("take {shown} for the mount at {}", mount.target);
                 let missing = |error: io::Error| {
@@ -62,6 +69,9 @@ pub fn take_sources(mounts: &[Mount], peers: &Peers) -> Result<Vec<Option<Source
                         clone_tree(Some(within.as_fd()), c"", *recursive).map_err(missing)?
                     }
                 };
+                if let Some(users) = users.filter(|_| *mapped) {
+                    map_owners(tree.as_fd(), users, *recursive).map_err(|error| cannot_map(&error, step()))?;
+                }
                 let kind = fstat(tree.as_fd()).during(step)?.st_mode & libc::S_IFMT;
                 Ok(Some(Source { tree, is_directory: kind == libc::S_IFDIR }))
             }
@@ -91,6 +101,13 @@ fn take_of_peer(there: BorrowedFd<'_>, path: &str) -> Result<Source, Failure> {
 pub fn leave_peers() -> Result<(), Failure> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .during(|| "make the mounts private".to_owned())
+}
+
+/// Makes every mount of this namespace one that only follows the host's: nothing that is mounted from here on is seen by the
+/// host.
+pub fn follow_peers() -> Result<(), Failure> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+        .during(|| "leave the host's mounts".to_owned())
 }
 
 /// Makes the mounts of images, in the order of the mounts. Done where nothing that is mounted is seen by the host, and before
@@ -131,6 +148,10 @@ pub fn furnish(root: BorrowedFd<'_>, launch: &Launch, sources: Vec<Option<Source
         match (&mount.source, source) {
             (MountSource::Filesystem { kind, source, options, strict_target }, _) => {
                 mount_filesystem(root, mount, kind, source, options, *strict_target)?;
+                // Its files belong to whoever makes them, but its root to root of the host.
+                if let Some(users) = launch.users.as_ref().filter(|_| kind == "devpts") {
+                    own_mounted(root, &mount.target, users.ids)?;
+                }
             }
             (MountSource::Bind { copy_up, recursive, .. }, Some(source)) => {
                 mount_bind(root, mount, &source, *copy_up, *recursive)?;
@@ -172,7 +193,15 @@ fn mount_filesystem(
     move_mount(tree.as_fd(), target.as_fd()).during(step)
 }
 
-fn new_filesystem(
+/// Gives what is mounted at a place to root of the container.
+fn own_mounted(root: BorrowedFd<'_>, target: &str, ids: IdRange) -> Result<(), Failure> {
+    let step = || format!("give {target} to the container's root");
+    let mounted = root_path::open(root, target, libc::O_RDONLY | libc::O_DIRECTORY, Links::Refuse).during(step)?;
+    nix::unistd::fchown(mounted.as_fd(), Some(ids.first.into()), Some(ids.first.into())).during(step)
+}
+
+/// A file system of our own that is mounted nowhere yet.
+pub fn new_filesystem(
     kind: &str,
     source: &str,
     options: &[(String, Option<String>)],
@@ -243,11 +272,14 @@ fn make_nodes(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
         );
         mknodat(directory.as_fd(), name, kind, Mode::from_bits_truncate(device.mode), number).during(step)?;
         if (device.uid, device.gid) != (0, 0) {
+            // An owner that the container's user namespace does not have is its root.
+            let owner =
+                |id: u32| launch.users.as_ref().map_or(id, |users| users.ids.on_host(id).unwrap_or(users.ids.first));
             nix::unistd::fchownat(
                 directory.as_fd(),
                 name,
-                Some(device.uid.into()),
-                Some(device.gid.into()),
+                Some(owner(device.uid).into()),
+                Some(owner(device.gid).into()),
                 AtFlags::AT_SYMLINK_NOFOLLOW,
             )
             .during(step)?;
@@ -319,12 +351,17 @@ fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Writes namespaced kernel parameters through a /proc of our own that nothing is mounted over.
-pub fn write_sysctls(sysctls: &BTreeMap<String, String>) -> Result<(), Failure> {
+/// A /proc of our own that nothing is mounted over, for [`write_sysctls`].
+pub fn mount_sysctls(sysctls: &BTreeMap<String, String>) -> Result<Option<OwnedFd>, Failure> {
     if sysctls.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let proc = new_filesystem("proc", "proc", &[], 0).during(|| "mount a proc for kernel parameters".to_owned())?;
+    new_filesystem("proc", "proc", &[], 0).during(|| "mount a proc for kernel parameters".to_owned()).map(Some)
+}
+
+/// Writes namespaced kernel parameters. Those of IPC objects only root of the container's user namespace may write.
+pub fn write_sysctls(proc: Option<&OwnedFd>, sysctls: &BTreeMap<String, String>) -> Result<(), Failure> {
+    let Some(proc) = proc else { return Ok(()) };
     for (name, value) in sysctls {
         let step = || format!("set the kernel parameter {name}");
         let path = c_string(format!("sys/{}", name.replace('.', "/"))).during(step)?;

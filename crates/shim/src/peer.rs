@@ -65,7 +65,8 @@ fn started(pid: i32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unknown format"))
 }
 
-fn open_process(pid: i32) -> io::Result<OwnedFd> {
+/// A descriptor of a process.
+pub fn open_process(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if fd < 0 {

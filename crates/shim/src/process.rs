@@ -3,16 +3,18 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use stack_shim::credentials;
 use stack_shim::identity::{self, Identity};
 use stack_shim::launch::Process;
 use stack_shim::mount_calls;
 use stack_shim::protocol::{Failure, FailureKind};
 use stack_shim::root_path::{self, Links, Make};
 
-use crate::failing::{During, failure};
+use crate::confinement::{self, Confiner};
+use crate::failing::{During, failing, failure};
 use crate::syscalls;
 
 /// A passwd or group file that is longer is cut: it comes from an image.
@@ -25,6 +27,7 @@ pub struct Prepared {
     arguments: Vec<CString>,
     search: Vec<String>,
     filter: Option<Vec<u8>>,
+    confiner: Option<Confiner>,
     known_capabilities: u64,
 }
 
@@ -55,12 +58,11 @@ pub fn set_limits(process: &Process) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Looks up what the image says about the process. To be called in the container's root.
-pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, Failure> {
-    let root: OwnedFd = fs::File::open("/").during(|| "open the container's root".to_owned())?.into();
+/// Who a process is, by the files in the root of its container.
+pub fn identity(process: &Process, root: BorrowedFd<'_>) -> Result<Identity, Failure> {
     let account_file = |path: &str| -> String {
         // A missing or unreadable file is one without entries: the lookup then says who is not there.
-        let Ok(file) = root_path::open(root.as_fd(), path, libc::O_RDONLY | libc::O_NONBLOCK, Links::Follow) else {
+        let Ok(file) = root_path::open(root, path, libc::O_RDONLY | libc::O_NONBLOCK, Links::Follow) else {
             return String::new();
         };
         let mut bytes = Vec::new();
@@ -70,8 +72,14 @@ pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, F
         }
     };
     let (passwd, group) = (account_file("/etc/passwd"), account_file("/etc/group"));
-    let identity = identity::resolve(&process.user, &process.groups, &passwd, &group)
-        .map_err(|reason| failure(FailureKind::UnknownUser, "find the user", reason))?;
+    identity::resolve(&process.user, &process.groups, &passwd, &group)
+        .map_err(|reason| failure(FailureKind::UnknownUser, "find the user", reason))
+}
+
+/// Looks up what the image says about the process. To be called in the container's root.
+pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, Failure> {
+    let root: OwnedFd = fs::File::open("/").during(|| "open the container's root".to_owned())?.into();
+    let identity = identity(process, root.as_fd())?;
     let mut environment = process.environment.clone();
     if !environment.iter().any(|entry| entry.starts_with("HOME=")) {
         environment.push(format!("HOME={}", identity.home));
@@ -94,37 +102,52 @@ pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, F
         arguments: strings(&process.arguments)?,
         search,
         filter,
+        confiner: process.confinement.as_ref().map(confinement::open).transpose()?,
         identity,
         known_capabilities: syscalls::known_capabilities(),
     })
 }
 
 /// Gives up everything that the process shall not have.
-pub fn become_user(process: &Process, prepared: &Prepared) -> Result<(), Failure> {
+pub fn become_user(process: &Process, prepared: &mut Prepared) -> Result<(), Failure> {
     let step = |what: &str| {
         let what = what.to_owned();
         move || what
     };
     syscalls::forbid_dumping().during(step("forbid dumping"))?;
+    // While the filter and the user cannot be in its way.
+    if let (Some(confinement), Some(confiner)) = (&process.confinement, prepared.confiner.take()) {
+        confiner.apply(confinement)?;
+    }
     let filter = prepared.filter.as_ref();
     // Loading a filter needs CAP_SYS_ADMIN or no_new_privs: with the former it comes before the capabilities go.
     if let Some(filter) = filter.filter(|_| !process.no_new_privileges) {
         syscalls::load_seccomp(filter).during(step("load the seccomp filter"))?;
     }
-    let have = syscalls::permitted_capabilities().during(step("read the capabilities"))?;
+    let have = credentials::permitted_capabilities().during(step("read the capabilities"))?;
     let allowed = process.capabilities.permitted & have;
     syscalls::limit_bounding_set(process.capabilities.bounding, prepared.known_capabilities)
         .during(step("limit the capabilities"))?;
     own_standard_streams(prepared.identity.uid);
     syscalls::keep_capabilities().during(step("keep the capabilities"))?;
     let identity = &prepared.identity;
-    syscalls::set_user(identity.uid, identity.gid, &identity.groups)
-        .during(|| format!("become user {} and group {}", identity.uid, identity.gid))?;
+    syscalls::set_user(identity.uid, identity.gid, &identity.groups).map_err(|error| {
+        let step = format!("become user {} and group {}", identity.uid, identity.gid);
+        match error.raw_os_error() {
+            Some(libc::EINVAL) => failure(
+                FailureKind::Setting,
+                step,
+                "the container's user namespace has no such id: choose a smaller one, or give the daemon more ids \
+                 (`user_namespaces.count`)",
+            ),
+            _ => failing(&error, step),
+        }
+    })?;
     let ambient = process.capabilities.ambient & allowed;
     // Another user than root has them effective only through the ambient set; what is permitted to it otherwise it
     // loses when the program is executed.
     let effective = if identity.uid == 0 { allowed } else { ambient };
-    syscalls::set_capabilities(effective, allowed, ambient).during(step("set the capabilities"))?;
+    credentials::set_capabilities(effective, allowed, ambient).during(step("set the capabilities"))?;
     syscalls::raise_ambient(ambient).during(step("set the ambient capabilities"))?;
     nix::unistd::chdir(process.working_dir.as_str()).map_err(|error| {
         failure(FailureKind::Setting, format!("change to the working directory {}", process.working_dir), error.desc())

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::launch::{Cgroups, Namespaces, Process};
+use crate::launch::{Cgroups, IdRange, Namespaces, OciRuntime, Process};
 
 /// No frame is longer; a longer one is an error of the other side. An exec's environment is the largest part of any.
 pub const LONGEST_FRAME: usize = 4 * 1024 * 1024;
@@ -184,6 +184,9 @@ pub struct ExecRequest {
     pub pid_started: u64,
     /// Which of its namespaces are to be entered beside the mount namespace.
     pub namespaces: Namespaces,
+    /// The ids of the container's user namespace, which is entered, too; `None`: it is the host's.
+    #[serde(default)]
+    pub users: Option<IdRange>,
     /// The groups that the process joins.
     pub cgroups: Cgroups,
     /// What to run.
@@ -194,6 +197,18 @@ pub struct ExecRequest {
     /// Of the terminal at the start, if there is one.
     #[serde(default)]
     pub terminal_size: Option<TerminalSize>,
+    /// The container was made by another program, which makes this process too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<OciExec>,
+}
+
+/// A further process, made by another runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciExec {
+    /// Which.
+    pub runtime: OciRuntime,
+    /// The process as the OCI runtime specification describes it, but for its user.
+    pub process: serde_json::Value,
 }
 
 /// What lies in the directory of `stack-shim exec DIRECTORY`, a process that outlives the engine's. Its helper speaks the

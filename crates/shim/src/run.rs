@@ -1,7 +1,7 @@
 //! A container's shim: it makes the container, then supervises its first process.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -11,7 +11,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use stack_shim::launch::{LAUNCH_FILE, Launch};
+use stack_shim::launch::{LAUNCH_FILE, Launch, OciRuntime};
 use stack_shim::log_record::Stream;
 use stack_shim::protocol::{ExitRecord, Failure, FailureKind};
 
@@ -20,7 +20,8 @@ use crate::failing::{During, failure};
 use crate::log_writer::LogWriter;
 use crate::peer::Peers;
 use crate::supervisor::{Held, Program, Recorded, Supervisor, now, write_record};
-use crate::syscalls;
+use crate::users::Founder;
+use crate::{oci_runtime, syscalls};
 
 /// Signals that a shim takes by descriptor, or not at all.
 pub fn blocked_signals() -> SigSet {
@@ -47,12 +48,15 @@ pub fn run(directory: &Path, listener: OwnedFd) -> io::Result<()> {
     match make(&launch) {
         Ok((waiting, pid, held)) => {
             let log = LogWriter::new(launch.log.clone());
+            let runtime = launch.runtime.clone();
             drop(launch);
             let mut supervisor = Supervisor::new(waiting, recorded, listener, log, Some((pid, held)));
             let ended = supervisor.serve(&blocked)?;
+            forget(runtime.as_ref());
             supervisor.finish(ended)
         }
         Err((failure, pid)) => {
+            forget(launch.runtime.as_ref());
             if let Some(pid) = pid {
                 // Whatever it was doing, it is of no use; a refusal means that it is gone already.
                 let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
@@ -77,15 +81,33 @@ fn failed_record(attempt: u64, failure: Failure) -> ExitRecord {
     }
 }
 
-/// A container whose first process waits for its start at the other end of the socket.
-struct Waiting(Option<OwnedFd>);
+/// Has another runtime forget a container that has ended.
+fn forget(runtime: Option<&OciRuntime>) {
+    if let Some(runtime) = runtime
+        && let Err(failure) = oci_runtime::delete(runtime)
+    {
+        // What it knew is in the container's run directory, and goes with that.
+        let _ = writeln!(io::stderr(), "stack-shim: {failure}");
+    }
+}
+
+/// A container whose first process waits for its start.
+enum Waiting {
+    /// At the other end of this socket.
+    Here(Option<OwnedFd>),
+    /// For a word of the runtime that has made it.
+    For(OciRuntime),
+}
 
 impl Program for Waiting {
     fn start(&mut self) -> Result<Option<(Pid, Held)>, Failure> {
         let vanished = || {
             failure(FailureKind::Kernel, "start the container's first process", "it was killed before its program ran")
         };
-        let child = self.0.take().ok_or_else(vanished)?;
+        let child = match self {
+            Self::Here(child) => child.take().ok_or_else(vanished)?,
+            Self::For(runtime) => return oci_runtime::start(runtime).map(|()| None),
+        };
         nix::unistd::write(child.as_fd(), b"s").map_err(|_| vanished())?;
         match container::hear(&child) {
             Ok(None) => Ok(None),
@@ -127,7 +149,25 @@ pub fn pipes(input: bool, output: bool) -> io::Result<(Streams, Held)> {
     Ok((streams, held))
 }
 
+/// Has another runtime make the container.
+fn make_by(launch: &Launch, runtime: &OciRuntime) -> Result<(Waiting, Pid, Held), (Failure, Option<Pid>)> {
+    let step = || "start the container's first process".to_owned();
+    let unborn = |failure: Failure| (failure, None);
+    let terminal = launch.process.terminal;
+    let (streams, mut held) = pipes(launch.stdin_open && !terminal, !terminal).during(step).map_err(unborn)?;
+    let made = oci_runtime::create(launch, runtime, streams).map_err(unborn)?;
+    if let Some(terminal) = made.terminal {
+        held.set_terminal(terminal, launch.stdin_open, launch.terminal_size)
+            .during(step)
+            .map_err(|failure| (failure, Some(made.pid)))?;
+    }
+    Ok((Waiting::For(runtime.clone()), made.pid, held))
+}
+
 fn make(launch: &Launch) -> Result<(Waiting, Pid, Held), (Failure, Option<Pid>)> {
+    if let Some(runtime) = &launch.runtime {
+        return make_by(launch, runtime);
+    }
     let step = || "start the container's first process".to_owned();
     let unborn = |failure: Failure| (failure, None);
     let (ours, theirs) = told_pair().during(step).map_err(unborn)?;
@@ -143,26 +183,39 @@ fn make(launch: &Launch) -> Result<(Waiting, Pid, Held), (Failure, Option<Pid>)>
         .map_err(unborn)?;
     // The shim stays where it is: only its children are in the other container's.
     let peers = Peers::open(&launch.joined).map_err(unborn)?;
+    let founder = launch
+        .users
+        .as_ref()
+        .map(|users| Founder::make(users, launch.namespaces, &peers))
+        .transpose()
+        .map_err(unborn)?;
     peers.join(launch.joined.pid, CloneFlags::CLONE_NEWPID, "pid").map_err(unborn)?;
-    let flags = container::clone_flags(launch.namespaces);
+    let mut made = launch.namespaces;
+    if founder.is_some() {
+        // These belong to the user namespace, so that they are there already.
+        (made.network, made.ipc, made.uts) = (false, false, false);
+    }
+    let flags = container::clone_flags(made);
     let born = syscalls::clone3(flags, unified.as_ref().map(AsFd::as_fd)).during(step).map_err(unborn)?;
     let Some(pid) = born else {
         drop((ours, held));
-        container::live(launch, &theirs, streams, peers);
+        container::live(launch, &theirs, streams, peers, founder);
     };
     let pid = Pid::from_raw(pid);
     drop((theirs, streams, peers));
     if launch.joined.pid.is_some() {
         crate::peer::leave_pid_namespace().map_err(|failure| (failure, Some(pid)))?;
     }
-    match container::hear(&ours) {
+    let heard = container::hear(&ours);
+    drop(founder);
+    match heard {
         Ok(Some((Told::Ready, terminal))) => {
             if let Some(terminal) = terminal {
                 held.set_terminal(terminal, launch.stdin_open, launch.terminal_size)
                     .during(step)
                     .map_err(|failure| (failure, Some(pid)))?;
             }
-            Ok((Waiting(Some(ours)), pid, held))
+            Ok((Waiting::Here(Some(ours)), pid, held))
         }
         Ok(Some((Told::Failed(failure), _))) => Err((failure, Some(pid))),
         Ok(None | Some((Told::Born { .. }, _))) => {

@@ -65,6 +65,12 @@ pub fn close_from(first: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// A descriptor of a process of our own, which can be read from when that has ended.
+pub fn open_process(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers alone; the process is a child that was not waited for, so the number is still its own.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
 /// Leaves the session keyring of whoever started us, so that its keys are not shared with the container.
 pub fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
@@ -180,43 +186,6 @@ pub fn raise_ambient(set: u64) -> io::Result<()> {
     for capability in (0..64u64).filter(|capability| set & (1 << capability) != 0) {
         prctl(libc::PR_CAP_AMBIENT, libc::c_ulong::from(libc::PR_CAP_AMBIENT_RAISE.unsigned_abs()), capability)?;
     }
-    Ok(())
-}
-
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: libc::c_int,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct CapabilityData {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// The calling thread's permitted capabilities.
-pub fn permitted_capabilities() -> io::Result<u64> {
-    let mut header = CapabilityHeader { version: 0x2008_0522, pid: 0 };
-    let mut data = [CapabilityData { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: version 3 of the interface reads a header and writes two data structures.
-    checked(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32)
-}
-
-/// Sets the calling thread's capabilities.
-pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
-    let half = |set: u64, high: bool| u32::try_from(if high { set >> 32 } else { set & 0xffff_ffff }).unwrap_or(0);
-    let mut header = CapabilityHeader { version: 0x2008_0522, pid: 0 };
-    let data = [false, true].map(|high| CapabilityData {
-        effective: half(effective, high),
-        permitted: half(permitted, high),
-        inheritable: half(inheritable, high),
-    });
-    // SAFETY: version 3 of the interface reads a header and two data structures.
-    checked(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) })?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 use stack_agent::encryption::Rotation;
 use stack_agent::images::ImageCollection;
+use stack_engine::container::{FEWEST_IDS, IdRange, LOWEST_ID, RuntimeProgram, Runtimes, UserNamespaces};
 use stack_engine::encryption::{Implementation, TunnelsConfig};
 
 /// Where the settings are unless told otherwise.
@@ -63,6 +64,7 @@ struct File {
     hostname: Option<String>,
     shim: Option<PathBuf>,
     cgroup_parent: Option<String>,
+    cdi_directories: Option<Vec<PathBuf>>,
     insecure_registries: BTreeSet<String>,
     registry_mirrors: BTreeMap<String, Vec<String>>,
     registry_authorities: Vec<PathBuf>,
@@ -71,8 +73,19 @@ struct File {
     network: Network,
     images: Images,
     encryption: Encryption,
+    runtimes: BTreeMap<String, Runtime>,
+    user_namespaces: Users,
     heartbeat: Option<String>,
     node_timeout: Option<String>,
+}
+
+/// A runtime beside the daemon's own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Runtime {
+    path: PathBuf,
+    #[serde(default)]
+    arguments: Vec<String>,
 }
 
 /// When images are removed that nothing uses.
@@ -92,6 +105,15 @@ struct Encryption {
     program: Option<PathBuf>,
     implementation: Option<Implementation>,
     rotate_after: Option<String>,
+}
+
+/// The user namespaces of this host's containers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Users {
+    by_default: Option<bool>,
+    first: Option<u32>,
+    count: Option<u32>,
 }
 
 /// The networks of this host.
@@ -121,10 +143,16 @@ pub struct Configuration {
     pub shim: PathBuf,
     /// The cgroup below which containers have theirs.
     pub cgroup_parent: Option<String>,
+    /// Other programs that make containers, by the names that containers call them.
+    pub runtimes: Runtimes,
+    /// Where devices are described; the last goes before the others.
+    pub cdi_directories: Vec<PathBuf>,
     /// How images are fetched.
     pub registry: stack_engine::image::RegistryConfig,
     /// How networks are made.
     pub network: stack_engine::network::NetworkConfig,
+    /// Whose users those of containers are.
+    pub users: UserNamespaces,
     /// When images are removed that nothing uses.
     pub images: ImageCollection,
     /// How tunnels to other hosts are made.
@@ -174,6 +202,14 @@ pub enum ConfigurationError {
         /// The second.
         down_to: u8,
     },
+    /// A directory is wrong.
+    #[error("{}: `cdi_directories` has `{}`: expected absolute paths", path.display(), directory.display())]
+    Directory {
+        /// In which file.
+        path: PathBuf,
+        /// What it is.
+        directory: PathBuf,
+    },
     /// A port is wrong.
     #[error("{}: `encryption.port` is {port}: expected 1024 to 65534, as the next one is used, too", path.display())]
     Port {
@@ -182,11 +218,38 @@ pub enum ConfigurationError {
         /// What it is.
         port: u16,
     },
+    /// The ids of user namespaces are wrong.
+    #[error(
+        "{}: `user_namespaces.first` is {first} and `user_namespaces.count` is {count}: expected the first to be at least \
+         {LOWEST_ID}, so that no user of the host is among them, at least {FEWEST_IDS} of them, as images have users up to \
+         65534, and the last below 4294967295",
+        path.display()
+    )]
+    Ids {
+        /// In which file.
+        path: PathBuf,
+        /// The first.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
     /// A span of time is too short.
     #[error("{}: `encryption.rotate_after` is shorter than 5 s", path.display())]
     Rotation {
         /// In which file.
         path: PathBuf,
+    },
+    /// A runtime that cannot be.
+    #[error(
+        "{}: `runtimes.{name}` has the path `{}`: expected an absolute path, and a name other than `stack`, which is the daemon's own runtime", path.display(), program.display()
+    )]
+    Runtime {
+        /// In which file.
+        path: PathBuf,
+        /// Which.
+        name: String,
+        /// As it is given.
+        program: PathBuf,
     },
     /// A span of time is wrong.
     #[error("{}: `{name}` is `{value}`: expected a time such as `500ms`", path.display())]
@@ -269,6 +332,27 @@ impl Configuration {
         if after < Duration::from_secs(5) {
             return Err(ConfigurationError::Rotation { path: path.to_owned() });
         }
+        let mut runtimes = Runtimes::new();
+        for (name, Runtime { path: program, arguments }) in file.runtimes {
+            if name == "stack" || name.is_empty() || !program.is_absolute() {
+                return Err(ConfigurationError::Runtime { path: path.to_owned(), name, program });
+            }
+            runtimes.insert(name, RuntimeProgram { program, arguments });
+        }
+        let usual = || stack_engine::cdi::DIRECTORIES.map(PathBuf::from).to_vec();
+        let cdi_directories = file.cdi_directories.unwrap_or_else(usual);
+        if let Some(directory) = cdi_directories.iter().find(|directory| !directory.is_absolute()) {
+            return Err(ConfigurationError::Directory { path: path.to_owned(), directory: directory.clone() });
+        }
+        let usual = UserNamespaces::default();
+        let first = file.user_namespaces.first.unwrap_or(usual.ids.first);
+        let count = file.user_namespaces.count.unwrap_or(usual.ids.count);
+        let by_default = file.user_namespaces.by_default.unwrap_or(usual.by_default);
+        let users = UserNamespaces { by_default, ids: IdRange { first, count } };
+        // The greatest number is no id.
+        if first < LOWEST_ID || count < FEWEST_IDS || first.checked_add(count).is_none() {
+            return Err(ConfigurationError::Ids { path: path.to_owned(), first, count });
+        }
         let anywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), stack_api::DEFAULT_PORT);
         Ok(Self {
             state_directory: arguments.state_dir.or(file.state_dir).unwrap_or_else(|| "/var/lib/stack".into()),
@@ -278,8 +362,11 @@ impl Configuration {
             hostname: file.hostname,
             shim: arguments.shim.or(file.shim).unwrap_or_else(|| beside_this_program("stack-shim")),
             cgroup_parent: file.cgroup_parent,
+            runtimes,
+            cdi_directories,
             registry,
             network,
+            users,
             images,
             tunnels,
             rotation: Rotation { after, ..defaults },
@@ -325,8 +412,35 @@ mod tests {
     fn what_is_no_setting_is_refused_with_its_place() {
         let error = read("state_dir = \"/a\"\nstat_dir = \"/b\"", &[]).expect_err("refused").to_string();
         assert!(error.contains("stat_dir") && error.contains("line 2"), "{error}");
+        let error = read("cdi_directories = [\"/etc/cdi\", \"cdi\"]", &[]).expect_err("refused").to_string();
+        assert!(error.ends_with("`cdi_directories` has `cdi`: expected absolute paths"), "{error}");
         let error = read("node_timeout = \"soon\"", &[]).expect_err("refused").to_string();
         assert!(error.contains("node_timeout") && error.contains("soon"), "{error}");
+    }
+
+    #[test]
+    fn other_runtimes_have_names_and_absolute_paths() {
+        let text = "[runtimes.crun]\npath = \"/usr/bin/crun\"\narguments = [\"--debug\"]";
+        let runtimes = read(text, &[]).expect("settings").runtimes;
+        assert_eq!(runtimes["crun"].program, Path::new("/usr/bin/crun"));
+        assert_eq!(runtimes["crun"].arguments, ["--debug"]);
+        for (name, path) in [("stack", "/usr/bin/crun"), ("crun", "crun")] {
+            let error = read(&format!("[runtimes.{name}]\npath = \"{path}\""), &[]).expect_err("refused").to_string();
+            assert!(error.contains(&format!("runtimes.{name}")) && error.contains(path), "{error}");
+        }
+    }
+
+    #[test]
+    fn ids_of_user_namespaces_are_no_users_of_the_host() {
+        assert_eq!(read("", &[]).expect("settings").users, UserNamespaces::default());
+        let users = read("[user_namespaces]\nby_default = true\nfirst = 300000", &[]).expect("settings").users;
+        assert!(users.by_default);
+        assert_eq!(users.ids, IdRange { first: 300_000, count: FEWEST_IDS });
+        for wrong in ["first = 1000", "count = 1000", "first = 4294950000", "frist = 1000000"] {
+            let error = read(&format!("[user_namespaces]\n{wrong}"), &[]).expect_err("refused").to_string();
+            assert!(error.contains("first") && error.contains("stackd.toml"), "{error}");
+        }
+        read("[user_namespaces]\nfirst = 4294901759", &[]).expect("the last id is 4294967294");
     }
 
     #[test]

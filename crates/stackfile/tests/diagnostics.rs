@@ -101,7 +101,7 @@ const CASES: &[(&str, &str)] = &[
     ("bad_command_line", "services: {web: {image: 'nginx:1', command: \"echo 'hello\"}}\n"),
     (
         "bad_devices",
-        "services: {web: {image: 'nginx:1', devices: ['/dev/a:/dev/b:rw:x', '/dev/a:/dev/b:xyz', 'fuse', 'vendor.com/class=gpu']}}\n",
+        "services: {web: {image: 'nginx:1', devices: ['/dev/a:/dev/b:rw:x', '/dev/a:/dev/b:xyz', 'fuse', 'vendor.com/class=gpu', {source: 'vendor.com/class=gpu', permissions: r}, 'vendor.com/class=']}}\n",
     ),
     (
         "bad_constraints",
@@ -128,7 +128,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "bad_security_options",
-        "services: {web: {image: 'nginx:1', security_opt: [no-new-priviledges, 'seccomp=absent.json', 'seccomp=bad.json', 'apparmor=web']}}\n",
+        "services: {web: {image: 'nginx:1', security_opt: [no-new-priviledges, 'seccomp=absent.json', 'seccomp=bad.json', 'apparmor=', 'label=type:web_t']}}\n",
     ),
     (
         "bad_health_tests",
@@ -245,6 +245,10 @@ const CASES: &[(&str, &str)] = &[
     (
         "refused_by_value",
         "services: {a: {image: 'a:1', cgroup: hots, userns_mode: keep, volumes: [{type: image, target: /x}, {type: image, source: 'X:1', target: /z}, {type: image, source: 'x:1', target: /w, image: {subpath: ../up}}, {type: bind, source: /y, target: /y, bind: {recursive: readonly}}], pull_policy: daily, deploy: {mode: global-job, endpoint_mode: dnsrr, rollback_config: {order: start-first}}}}\n",
+    ),
+    (
+        "user_namespaces",
+        "services:\n  a: {image: 'a:1', userns_mode: private, privileged: true, network_mode: host, pid: host}\n  b: {image: 'b:1', userns_mode: host, privileged: true}\n  c: {image: 'c:1', userns_mode: private}\n",
     ),
     (
         "network_drivers",

@@ -206,10 +206,24 @@ pub const SURROUNDINGS: &[Scenario] = &[
         |host| host.post("/networks/create", &json!({"Name": "made"})),
         |host| host.request("DELETE", "/networks/made"),
     ),
+    Scenario::new("make a network on a link of the host", NOTHING, |host| host.post("/networks/create", &on_a_link())),
+    Scenario::new(
+        "start a container on a link of the host",
+        |host| {
+            host.post("/networks/create", &on_a_link())?;
+            host.create("subject", json!({"HostConfig": {"NetworkMode": "made"}}))
+        },
+        |host| host.post("/containers/subject/start", &Value::Null),
+    ),
 ];
 
 /// All of them.
 pub const ALL: [&[Scenario]; 5] = [MAKING, ENDING, CHANGING, IMAGES, SURROUNDINGS];
+
+/// A network of macvlan on the link that every host here has.
+fn on_a_link() -> Value {
+    json!({"Name": "made", "Driver": "macvlan", "Options": {"parent": "parent0"}})
+}
 
 /// A container that has one of each: networks with and without names, a port, volumes of all kinds, a filter of its own.
 fn everything() -> Value {

@@ -41,6 +41,8 @@ impl World {
     pub fn make(name: &str) -> Self {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         run(Command::new("ip").args(["link", "set", "lo", "up"]));
+        // What a network of macvlan is on.
+        run(Command::new("ip").args(["link", "add", "parent0", "type", "veth", "peer", "name", "beyond0"]));
         let group = format!("stack-crash-{name}-{}", std::process::id());
         let place = tempfile::Builder::new().prefix(&group).tempdir().unwrap();
         let settings = format!(

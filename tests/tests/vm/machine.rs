@@ -13,7 +13,7 @@ use stack_testkit::root::busybox_tar_file;
 /// The guest says something at least so often, or it hangs.
 const SILENCE: Duration = Duration::from_secs(180);
 /// All that it does, on a machine that does other things as well.
-const DEADLINE: Duration = Duration::from_secs(540);
+const DEADLINE: Duration = Duration::from_secs(1000);
 
 /// Why there is no machine.
 pub enum Making {

@@ -6,7 +6,7 @@ mod mounts;
 mod networking;
 mod resources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -87,12 +87,23 @@ pub enum CreationError {
         "invalid restart policy: unknown policy '{0}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
     )]
     RestartPolicy(String),
+    /// Nobody has told the daemon of such a runtime.
+    #[error("unknown or invalid runtime name: {0}")]
+    Runtime(String),
     /// There is no such kind of mount.
     #[error("invalid mount config for type \"{0}\": mount type unknown")]
     MountKind(String),
     /// There is no such option of a volume.
     #[error("invalid mode: {0}")]
     Mode(String),
+    /// Nobody gives such devices.
+    #[error("could not select device driver \"{driver}\" with capabilities: [{capabilities}]")]
+    DeviceDriver {
+        /// Who was asked for.
+        driver: String,
+        /// What the device must be able to do, as Docker shows it.
+        capabilities: String,
+    },
     /// A relative path where a volume's name or an absolute path must be.
     #[error(
         "\"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
@@ -116,8 +127,10 @@ impl CreationError {
             | Self::NoSet { .. }
             | Self::Needed(_)
             | Self::RestartPolicy(_)
+            | Self::Runtime(_)
             | Self::MountKind(_)
             | Self::Mode(_)
+            | Self::DeviceDriver { .. }
             | Self::VolumeName { .. } => StatusCode::BAD_REQUEST,
         }
     }
@@ -177,6 +190,8 @@ pub struct World {
     pub processors: u32,
     /// Those that a container can be kept to.
     pub online: Online,
+    /// Runtimes beside the daemon's own.
+    pub runtimes: BTreeSet<String>,
 }
 
 impl World {

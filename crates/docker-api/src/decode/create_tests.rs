@@ -1,5 +1,5 @@
 use serde_json::json;
-use stack_engine::container::{ContainerMountSource, NamespaceMode, NetworkMode, SeccompChoice};
+use stack_engine::container::{AppArmorChoice, ContainerMountSource, NamespaceMode, NetworkMode, SeccompChoice};
 
 use super::*;
 use crate::encode::samples::{container as sample, running};
@@ -11,6 +11,7 @@ fn world() -> World {
         image_volumes: BTreeMap::from([("aa11".parse().unwrap(), vec!["/var/lib/db".to_owned()])]),
         networks: vec![KnownNetwork { name: "front".to_owned(), id: "f".repeat(64), reach: Reach::Host }],
         image_ports: vec!["80/tcp".to_owned()],
+        runtimes: BTreeSet::from(["crun".to_owned()]),
         processors: 4,
         online: Online { processors: "0-1,3".to_owned(), memory_nodes: "0".to_owned() },
     }
@@ -187,6 +188,7 @@ fn mounts_in_all_their_forms() {
         propagation,
         non_recursive: false,
         writable_below: false,
+        mapped: false,
     };
     assert_eq!(find("/data").source, bind);
     assert!(creation.warnings[0].contains("`Z`"), "{:?}", creation.warnings);
@@ -283,6 +285,18 @@ fn isolation_and_limits() {
     assert_eq!((config.ulimits["nofile"].soft, config.ulimits["nofile"].hard), (5, 5));
     assert_eq!((config.devices[0].target.as_str(), config.devices[0].permissions.as_str()), ("/dev/fuse", "rwm"));
     assert!(host(json!({"IpcMode": "none"})).without_shm);
+    assert_eq!(host(json!({"Runtime": "crun"})).runtime.as_deref(), Some("crun"));
+    assert_eq!(host(json!({"Runtime": "runc"})).runtime, None, "the usual one by its usual name");
+    let confined = |option: &str| host(json!({"SecurityOpt": [option]})).apparmor;
+    assert_eq!(confined("apparmor=unconfined"), AppArmorChoice::Unconfined);
+    assert_eq!(confined("apparmor:web"), AppArmorChoice::Profile("web".to_owned()));
+    let named = json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["a.b/c=1", "a.b/c=0:1"], "Count": 0}]});
+    assert_eq!(host(named).cdi_devices, ["a.b/c=1", "a.b/c=0:1"]);
+    let gpu = json!({"HostConfig": {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu", "compute"]]}]}});
+    assert_eq!(
+        refused(gpu),
+        (400, "could not select device driver \"\" with capabilities: [[gpu compute]]".to_owned())
+    );
 
     let refused = |host: Value| refused(json!({"HostConfig": host}));
     for (wrong, status) in [
@@ -292,9 +306,13 @@ fn isolation_and_limits() {
         (json!({"NanoCpus": 5_000_000_000_i64}), 400),
         (json!({"NanoCpus": 1_000_000_000, "CpuQuota": 5}), 400),
         (json!({"SecurityOpt": ["colour=red"]}), 400),
-        (json!({"SecurityOpt": ["apparmor=mine"]}), 501),
+        (json!({"SecurityOpt": ["label=type:svirt_apache_t"]}), 501),
+        (json!({"DeviceRequests": [{"Driver": "nvidia", "Count": -1}]}), 400),
+        (json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["/dev/fuse"]}]}), 400),
+        (json!({"DeviceRequests": [{"Driver": "cdi", "Count": 2}]}), 400),
+        (json!({"DeviceRequests": [{"Driver": "cdi", "Options": {"a": "b"}}]}), 400),
         (json!({"PidMode": "private"}), 400),
-        (json!({"UsernsMode": "private"}), 400),
+        (json!({"UsernsMode": "keep-id"}), 400),
         (json!({"Runtime": "kata"}), 400),
         (json!({"CgroupnsMode": "strange"}), 400),
         (json!({"KernelMemory": 5}), 501),

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use bollard_stubs::models::{IpamConfig, NetworkCreateRequest};
 use ipnet::IpNet;
-use stack_engine::network::{GatewayMode, NetworkSettings, USUAL_NETWORK};
+use stack_engine::network::{
+    Driver, GatewayMode, IpvlanMode, IpvlanReach, MacvlanMode, NetworkSettings, USUAL_NETWORK,
+};
 
 use super::create::{CreationError, invalid, without};
 use crate::cluster::NewClusterNetwork;
@@ -13,17 +15,25 @@ use crate::error::ApiError;
 /// Networks that are there whatever happens.
 pub const PREDEFINED: [&str; 4] = [USUAL_NETWORK, "host", "none", "default"];
 
+/// The option of every driver for the largest packet of its links.
+const MTU: &str = "com.docker.network.driver.mtu";
+
 /// A network that is to be made.
 #[derive(Debug)]
 pub enum NewNetwork {
     /// Of this host: its name and settings.
-    Bridge(String, NetworkSettings),
+    OfHost(String, NetworkSettings),
+    /// Settings of that name, for networks of this host that are made from them.
+    Template(String, NetworkSettings),
     /// Between hosts.
     Between(NewClusterNetwork),
 }
 
-/// What a network shall be.
-pub fn decode(request: NetworkCreateRequest) -> Result<NewNetwork, ApiError> {
+/// What a network shall be. `templates` has the settings of that name that are kept.
+pub fn decode(
+    request: NetworkCreateRequest,
+    templates: impl Fn(&str) -> Option<NetworkSettings>,
+) -> Result<NewNetwork, ApiError> {
     let driver = request.driver.as_deref().unwrap_or_default();
     let scope = request.scope.as_deref().unwrap_or_default();
     if driver == "overlay" {
@@ -34,7 +44,63 @@ pub fn decode(request: NetworkCreateRequest) -> Result<NewNetwork, ApiError> {
             CreationError::NotSupported { field: format!("a {scope} network of another driver than overlay") }.into()
         );
     }
-    settings(request).map(|(name, settings)| NewNetwork::Bridge(name, settings))
+    let is_template = request.config_only.unwrap_or(false);
+    let from = request.config_from.clone().and_then(|from| from.network).filter(|name| !name.is_empty());
+    match from {
+        None if is_template => template(request).map(|(name, settings)| NewNetwork::Template(name, settings)),
+        None => settings(request).map(|(name, settings)| NewNetwork::OfHost(name, settings)),
+        Some(_) if is_template => {
+            Err(CreationError::Rule("a configuration network cannot depend on another configuration network").into())
+        }
+        Some(from) => {
+            let Some(found) = templates(&from) else { return Err(ApiError::NoTemplate { name: from }) };
+            made_from(request, from, found).map(|(name, settings)| NewNetwork::OfHost(name, settings))
+        }
+    }
+}
+
+/// Settings that are kept. Which driver reads the options is said by the networks that are made from them.
+fn template(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), ApiError> {
+    check_name(&request.name)?;
+    let of_operators = [request.ingress, request.internal, request.attachable];
+    if of_operators.contains(&Some(true)) || request.scope.as_ref().is_some_and(|scope| !scope.is_empty()) {
+        return Err(CreationError::Rule(
+            "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.",
+        )
+        .into());
+    }
+    let name = request.name.clone();
+    common(request).map(|settings| (name, settings))
+}
+
+/// A network of settings that are kept; all but its driver, and what is of no driver, is theirs.
+fn made_from(
+    request: NetworkCreateRequest,
+    from: String,
+    kept: NetworkSettings,
+) -> Result<(String, NetworkSettings), ApiError> {
+    let addresses = request.ipam.clone().unwrap_or_default();
+    let says_more = addresses.config.is_some_and(|pools| !pools.is_empty())
+        || addresses.options.is_some_and(|options| !options.is_empty())
+        || request.options.as_ref().is_some_and(|options| !options.is_empty())
+        || request.labels.as_ref().is_some_and(|labels| !labels.is_empty())
+        || request.enable_ipv6 == Some(true);
+    if says_more {
+        return Err(CreationError::Rule(
+            "user specified configurations are not supported if the network depends on a configuration network",
+        )
+        .into());
+    }
+    let driver = request.driver.clone().unwrap_or_default();
+    let (name, own) = settings(request)?;
+    let mut settings = NetworkSettings {
+        internal: own.internal,
+        attachable: own.attachable,
+        made_from: kept.made_from.clone().or(Some(from)),
+        ..kept
+    };
+    apply_driver(&driver, &mut settings)?;
+    Ok((name, settings))
 }
 
 /// A network between hosts. What such networks cannot be is refused with its name.
@@ -58,10 +124,7 @@ fn between(request: NetworkCreateRequest) -> Result<NewClusterNetwork, ApiError>
     };
     for (key, value) in request.options.unwrap_or_default() {
         match key.as_str() {
-            "com.docker.network.driver.mtu" => {
-                let bytes = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
-                network.mtu = Some(bytes).filter(|&bytes| bytes > 0);
-            }
+            MTU => network.mtu = mtu(&value)?,
             // Docker's clients send it without a value.
             "encrypted" => network.encrypted = Some(value.is_empty() || flag(&value)?),
             other => without(true, &format!("the option {other} of an overlay network"))?,
@@ -104,20 +167,34 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 /// What a network of this host shall be, and its name.
 fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), ApiError> {
     check_name(&request.name)?;
-    let name = request.name;
+    let name = request.name.clone();
     match request.driver.as_deref().unwrap_or_default() {
-        "" | "bridge" => {}
+        "" | "bridge" | "macvlan" | "ipvlan" => {}
         "host" | "null" | "none" => {
             return Err(ApiError::PredefinedNetwork { name: request.driver.unwrap_or_default() });
         }
-        other @ ("macvlan" | "ipvlan") => return Err(not_yet(format!("the network driver {other}"))),
         other => return Err(ApiError::NoSuchPlugin { name: other.chars().take(80).collect() }),
     }
     without(request.ingress.unwrap_or(false), "Ingress")?;
-    without(request.config_only.unwrap_or(false), "ConfigOnly")?;
-    let from = request.config_from.and_then(|from| from.network).is_some_and(|network| !network.is_empty());
-    without(from, "ConfigFrom")?;
+    let driver = request.driver.clone().unwrap_or_default();
+    let mut settings = common(request)?;
+    apply_driver(&driver, &mut settings)?;
+    Ok((name, settings))
+}
+
+/// The driver, and what its options say.
+fn apply_driver(driver: &str, settings: &mut NetworkSettings) -> Result<(), CreationError> {
+    match driver {
+        "macvlan" => apply_macvlan_options(settings),
+        "ipvlan" => apply_ipvlan_options(settings),
+        _ => apply_options(settings),
+    }
+}
+
+/// What is said of a network, but for its name and what the options mean to its driver.
+fn common(request: NetworkCreateRequest) -> Result<NetworkSettings, ApiError> {
     without(request.enable_ipv4 == Some(false), "a network without IPv4")?;
+    let driver = request.driver.unwrap_or_default();
     let mut settings = NetworkSettings {
         internal: request.internal.unwrap_or(false),
         attachable: request.attachable.unwrap_or(false),
@@ -126,24 +203,28 @@ fn settings(request: NetworkCreateRequest) -> Result<(String, NetworkSettings), 
         options: request.options.unwrap_or_default().into_iter().collect(),
         ..NetworkSettings::default()
     };
-    apply_options(&mut settings)?;
     let addresses = request.ipam.unwrap_or_default();
     if addresses.driver.as_deref().is_some_and(|driver| !["", "default"].contains(&driver)) {
         return Err(not_yet("an IPAM driver other than `default`".to_owned()));
     }
     without(addresses.options.is_some_and(|options| !options.is_empty()), "IPAM.Options")?;
     for pool in addresses.config.unwrap_or_default() {
-        apply_pool(&mut settings, pool)?;
+        apply_pool(&driver, &mut settings, pool)?;
     }
-    Ok((name, settings))
+    Ok(settings)
 }
 
-/// One subnet of a network; Docker's bridges have one for each family at most.
-fn apply_pool(settings: &mut NetworkSettings, pool: IpamConfig) -> Result<(), ApiError> {
+/// One subnet of a network, which has one for each family at most, as Docker's bridges.
+fn apply_pool(driver: &str, settings: &mut NetworkSettings, pool: IpamConfig) -> Result<(), ApiError> {
     let subnet = net("subnet", pool.subnet.as_deref())?;
     let range = net("ip-range", pool.ip_range.as_deref())?;
     let gateway = address("gateway", pool.gateway.as_deref())?;
-    let twice = || ApiError::from(CreationError::Rule("bridge driver doesn't support multiple subnets"));
+    let twice = || match driver {
+        "macvlan" | "ipvlan" => {
+            not_yet(format!("more than one subnet of a family of a network of the driver {driver}"))
+        }
+        _ => ApiError::from(CreationError::Rule("bridge driver doesn't support multiple subnets")),
+    };
     let mixed = || {
         invalid(
             "ip-range or gateway",
@@ -230,11 +311,7 @@ fn apply_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
                     None => None,
                 };
             }
-            "com.docker.network.driver.mtu" => {
-                let found = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
-                // Zero is Docker's word for the usual one.
-                settings.mtu = Some(found).filter(|&bytes| bytes > 0);
-            }
+            MTU => settings.mtu = mtu(&value)?,
             "com.docker.network.bridge.gateway_mode_ipv4" => settings.gateway_mode4 = mode(&value)?,
             // Without IPv6 there is nothing that it could say something of.
             "com.docker.network.bridge.gateway_mode_ipv6" if settings.ipv6 => settings.gateway_mode6 = mode(&value)?,
@@ -242,6 +319,56 @@ fn apply_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
         }
     }
     Ok(())
+}
+
+/// The options of macvlan; the others are passed over, as Docker does.
+fn apply_macvlan_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
+    let option = |key: &str| settings.options.get(key).map(String::as_str).unwrap_or_default();
+    let mode = match option("macvlan_mode") {
+        "" | "bridge" => MacvlanMode::Bridge,
+        "private" => MacvlanMode::Private,
+        "vepa" => MacvlanMode::Vepa,
+        "passthru" => MacvlanMode::Passthru,
+        other => return Err(invalid("macvlan_mode", other, "expected bridge, private, vepa or passthru")),
+    };
+    let mtu = mtu(option(MTU))?;
+    settings.driver = Driver::Macvlan { parent: parent(option("parent")), mode };
+    settings.mtu = mtu;
+    Ok(())
+}
+
+/// The options of ipvlan; the others are passed over, as Docker does.
+fn apply_ipvlan_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
+    let option = |key: &str| settings.options.get(key).map(String::as_str).unwrap_or_default();
+    let mode = match option("ipvlan_mode") {
+        "" | "l2" => IpvlanMode::L2,
+        "l3" => IpvlanMode::L3,
+        "l3s" => IpvlanMode::L3s,
+        other => return Err(invalid("ipvlan_mode", other, "expected l2, l3 or l3s")),
+    };
+    let reach = match option("ipvlan_flag") {
+        "" | "bridge" => IpvlanReach::Bridge,
+        "private" => IpvlanReach::Private,
+        "vepa" => IpvlanReach::Vepa,
+        other => return Err(invalid("ipvlan_flag", other, "expected bridge, private or vepa")),
+    };
+    let mtu = mtu(option(MTU))?;
+    settings.driver = Driver::Ipvlan { parent: parent(option("parent")), mode, reach };
+    settings.mtu = mtu;
+    Ok(())
+}
+
+fn parent(value: &str) -> Option<String> {
+    Some(value.to_owned()).filter(|parent| !parent.is_empty())
+}
+
+/// Zero is Docker's word for the usual one.
+fn mtu(value: &str) -> Result<Option<u32>, CreationError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let bytes = value.parse().map_err(|_| invalid("driver MTU", value, "expected a number of bytes"))?;
+    Ok(Some(bytes).filter(|&bytes| bytes > 0))
 }
 
 fn flag(value: &str) -> Result<bool, CreationError> {
@@ -257,17 +384,17 @@ mod tests {
     use super::*;
 
     fn bridge(document: serde_json::Value) -> Result<(String, NetworkSettings), ApiError> {
-        match super::decode(serde_json::from_value(document).unwrap())? {
-            NewNetwork::Bridge(name, settings) => Ok((name, settings)),
-            NewNetwork::Between(network) => panic!("{network:?}"),
+        match super::decode(serde_json::from_value(document).unwrap(), |_| None)? {
+            NewNetwork::OfHost(name, settings) => Ok((name, settings)),
+            other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn a_network_between_hosts() {
-        let between = |document: serde_json::Value| match decode(serde_json::from_value(document).unwrap()) {
+        let between = |document: serde_json::Value| match decode(serde_json::from_value(document).unwrap(), |_| None) {
             Ok(NewNetwork::Between(network)) => Ok(network),
-            Ok(NewNetwork::Bridge(name, _)) => panic!("{name}"),
+            Ok(other) => panic!("{other:?}"),
             Err(error) => Err((error.status().as_u16(), error.to_string())),
         };
         let made = between(serde_json::json!({
@@ -292,6 +419,72 @@ mod tests {
             let refusal = between(wrong).unwrap_err();
             assert!(refusal.0 == status && refusal.1.contains(text), "{refusal:?}");
         }
+    }
+
+    #[test]
+    fn a_network_of_settings_that_are_kept() {
+        let made = |document: serde_json::Value, kept: Option<NetworkSettings>| {
+            let made =
+                decode(serde_json::from_value(document).unwrap(), |name| kept.clone().filter(|_| name == "kept"));
+            made.map_err(|error| (error.status().as_u16(), error.to_string()))
+        };
+        let kept = serde_json::json!({
+            "Name": "kept", "ConfigOnly": true, "Options": {"parent": "eth0.10"}, "Labels": {"a": "b"},
+            "IPAM": {"Config": [{"Subnet": "10.1.0.0/24", "IPRange": "10.1.0.64/26"}]}
+        });
+        let Ok(NewNetwork::Template(name, kept)) = made(kept, None) else { panic!("no template") };
+        assert_eq!((name.as_str(), &kept.driver), ("kept", &Driver::Bridge));
+        let from = serde_json::json!({
+            "Name": "lan", "Driver": "macvlan", "ConfigFrom": {"Network": "kept"}, "Attachable": true
+        });
+        let Ok(NewNetwork::OfHost(name, settings)) = made(from.clone(), Some(kept.clone())) else {
+            panic!("no network")
+        };
+        let driver = Driver::Macvlan { parent: Some("eth0.10".to_owned()), mode: MacvlanMode::Bridge };
+        assert_eq!((name.as_str(), &settings.driver, settings.made_from.as_deref()), ("lan", &driver, Some("kept")));
+        assert_eq!((settings.range, settings.attachable), (kept.range, true));
+        assert_eq!(settings.labels["a"], "b");
+        assert_eq!(made(from, None).unwrap_err(), (404, "configuration network \"kept\" does not exist".to_owned()));
+        for (wrong, text) in [
+            (
+                serde_json::json!({"Name": "a", "ConfigOnly": true, "Internal": true}),
+                "only contain network specific fields",
+            ),
+            (
+                serde_json::json!({"Name": "a", "ConfigOnly": true, "ConfigFrom": {"Network": "kept"}}),
+                "cannot depend on another configuration network",
+            ),
+            (
+                serde_json::json!({"Name": "a", "ConfigFrom": {"Network": "kept"}, "Options": {"parent": "eth0"}}),
+                "user specified configurations are not supported",
+            ),
+        ] {
+            let refusal = made(wrong, Some(kept.clone())).unwrap_err();
+            assert!(refusal.0 == 400 && refusal.1.contains(text), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn links_on_a_link_of_the_host() {
+        let driver = |driver: &str, options: serde_json::Value| {
+            let made = bridge(serde_json::json!({"Name": "a", "Driver": driver, "Options": options})).unwrap().1;
+            (made.driver, made.mtu)
+        };
+        let parent = Some("eth0.10".to_owned());
+        let full =
+            serde_json::json!({"parent": "eth0.10", "macvlan_mode": "vepa", "com.docker.network.driver.mtu": "1400"});
+        assert_eq!(
+            driver("macvlan", full),
+            (Driver::Macvlan { parent: parent.clone(), mode: MacvlanMode::Vepa }, Some(1400))
+        );
+        assert_eq!(
+            driver("macvlan", serde_json::json!({})),
+            (Driver::Macvlan { parent: None, mode: MacvlanMode::Bridge }, None)
+        );
+        assert_eq!(
+            driver("ipvlan", serde_json::json!({"parent": "eth0.10", "ipvlan_mode": "l3s", "ipvlan_flag": "private"})),
+            (Driver::Ipvlan { parent, mode: IpvlanMode::L3s, reach: IpvlanReach::Private }, None)
+        );
     }
 
     #[test]
@@ -338,7 +531,22 @@ mod tests {
             (serde_json::json!({"Name": "bridge"}), 403, "operation is not permitted on predefined bridge network"),
             (serde_json::json!({"Name": ""}), 400, "network name"),
             (serde_json::json!({"Name": "a", "Driver": "weave"}), 404, "plugin \"weave\" not found"),
-            (serde_json::json!({"Name": "a", "Driver": "macvlan"}), 501, "macvlan"),
+            (
+                serde_json::json!({"Name": "a", "Driver": "macvlan", "Options": {"macvlan_mode": "x"}}),
+                400,
+                "invalid macvlan_mode `x`: expected bridge, private, vepa or passthru",
+            ),
+            (
+                serde_json::json!({"Name": "a", "Driver": "ipvlan", "Options": {"ipvlan_mode": "l4"}}),
+                400,
+                "expected l2, l3 or l3s",
+            ),
+            (serde_json::json!({"Name": "a", "Driver": "ipvlan", "Options": {"ipvlan_flag": "x"}}), 400, "ipvlan_flag"),
+            (
+                serde_json::json!({"Name": "a", "Driver": "macvlan", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}}),
+                501,
+                "more than one subnet of a family",
+            ),
             (
                 serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}}),
                 400,

@@ -5,17 +5,18 @@ use std::collections::HashMap;
 use bollard_stubs::models::{
     ContainerConfig, ContainerInspectResponse, ContainerState as State, ContainerStateStatusEnum, ContainerSummary,
     ContainerSummaryHealth, ContainerSummaryHealthStatusEnum, ContainerSummaryHostConfig,
-    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitResponse, DeviceMapping, DriverData,
-    EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum, HealthcheckResult, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageConfig, MountPoint, MountPointTypeEnum, NetworkSettings,
-    PortBinding, PortMap, PortSummary, PortSummaryTypeEnum, ResourcesBlkioWeightDevice, ResourcesUlimits,
-    RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
+    ContainerSummaryNetworkSettings, ContainerSummaryStateEnum, ContainerWaitResponse, DeviceMapping, DeviceRequest,
+    DriverData, EndpointIpamConfig, EndpointSettings, Health as DockerHealth, HealthConfig, HealthStatusEnum,
+    HealthcheckResult, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ImageConfig, MountPoint,
+    MountPointTypeEnum, NetworkSettings, PortBinding, PortMap, PortSummary, PortSummaryTypeEnum,
+    ResourcesBlkioWeightDevice, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice,
 };
 use stack_engine::container::{
-    BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState, ExitStatus, Health,
-    Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice, volumes,
+    AppArmorChoice, BlkioLimit, Container, ContainerConfig as EngineConfig, ContainerMountSource, ContainerState,
+    ExitStatus, Health, Healthcheck, ImageDefaults, NamespaceMode, NetworkMode, ProbeOutcome, SeccompChoice,
+    UserNamespaceMode, volumes,
 };
-use stack_engine::network::{Attachment, Endpoint, Protocol};
+use stack_engine::network::{Attachment, Endpoint, NetworkEndpoint, Protocol};
 use stack_engine::overlay::OverlayEndpoint;
 
 use super::text::{NEVER, identifier, milliseconds, nanoseconds, seconds, signed, span};
@@ -131,6 +132,11 @@ impl Subject {
                         ..unattached()
                     });
                 }
+                for asked in &config.networks {
+                    if let Some(settings) = all.get_mut(&asked.name) {
+                        settings.ipam_config = addresses_asked(asked);
+                    }
+                }
                 return all;
             }
         };
@@ -189,6 +195,17 @@ impl Subject {
     }
 }
 
+/// The addresses that a container asked for on a network; none where it left the choice to the network.
+fn addresses_asked(asked: &NetworkEndpoint) -> Option<EndpointIpamConfig> {
+    let all = EndpointIpamConfig {
+        ipv4_address: asked.address.map(|address| address.to_string()),
+        ipv6_address: asked.address6.map(|address| address.to_string()),
+        link_local_ips: Some(asked.link_local.iter().map(ToString::to_string).collect())
+            .filter(|all: &Vec<String>| !all.is_empty()),
+    };
+    Some(all).filter(|all| *all != EndpointIpamConfig::default())
+}
+
 fn unattached() -> EndpointSettings {
     EndpointSettings {
         ip_address: Some(String::new()),
@@ -200,15 +217,24 @@ fn unattached() -> EndpointSettings {
     }
 }
 
+/// The identifier of an interface: of its link-layer address, or of its own where that is the host's.
+pub(super) fn endpoint_id(endpoint: &Endpoint) -> String {
+    if endpoint.mac.is_empty() {
+        identifier("endpoint", &endpoint.address.to_string())
+    } else {
+        identifier("endpoint", &endpoint.mac)
+    }
+}
+
 fn endpoint(found: &Endpoint, network_id: String, aliases: Option<Vec<String>>) -> EndpointSettings {
     EndpointSettings {
         network_id: Some(network_id),
-        endpoint_id: Some(identifier("endpoint", &found.mac)),
+        endpoint_id: Some(endpoint_id(found)),
         mac_address: Some(found.mac.clone()),
-        gateway: Some(found.gateway.to_string()),
+        gateway: Some(if found.routes_by_interface { String::new() } else { found.gateway.to_string() }),
         ip_address: Some(found.address.addr().to_string()),
         ip_prefix_len: Some(i64::from(found.address.prefix_len())),
-        ipv6_gateway: found.ipv6.map(|part| part.gateway.to_string()),
+        ipv6_gateway: found.ipv6.filter(|_| !found.routes_by_interface).map(|part| part.gateway.to_string()),
         global_ipv6_address: found.ipv6.map(|part| part.net.addr().to_string()),
         global_ipv6_prefix_len: found.ipv6.map(|part| i64::from(part.net.prefix_len())),
         gw_priority: Some(found.priority),
@@ -350,6 +376,9 @@ pub fn inspect(subject: &Subject) -> ContainerInspectResponse {
         restart_count: Some(i64::from(container.restarts)),
         driver: Some("overlay".to_owned()),
         platform: Some("linux".to_owned()),
+        // Nothing is labelled for SELinux.
+        mount_label: Some(String::new()),
+        process_label: Some(String::new()),
         host_config: Some(host_config(subject)),
         graph_driver: Some(DriverData { name: "overlay".to_owned(), data: HashMap::new() }),
         mounts: Some(subject.mounts()),
@@ -499,10 +528,19 @@ fn host_config(subject: &Subject) -> HostConfig {
         SeccompChoice::Unconfined => security.push("seccomp=unconfined".to_owned()),
         SeccompChoice::Custom(profile) => security.push(format!("seccomp={profile}")),
     }
+    match &config.apparmor {
+        AppArmorChoice::Default => {}
+        AppArmorChoice::Unconfined => security.push("apparmor=unconfined".to_owned()),
+        AppArmorChoice::Profile(name) => security.push(format!("apparmor={name}")),
+    }
     let devices = config.devices.iter().map(|device| DeviceMapping {
         path_on_host: Some(device.source.clone()),
         path_in_container: Some(device.target.clone()),
         cgroup_permissions: Some(device.permissions.clone()),
+    });
+    let named = (!config.cdi_devices.is_empty()).then(|| {
+        let ids = Some(config.cdi_devices.clone());
+        vec![DeviceRequest { driver: Some("cdi".to_owned()), device_ids: ids, ..DeviceRequest::default() }]
     });
     let ulimits = config.ulimits.iter().map(|(name, limit)| ResourcesUlimits {
         name: Some(name.clone()),
@@ -537,6 +575,7 @@ fn host_config(subject: &Subject) -> HostConfig {
         sysctls: Some(config.sysctls.clone().into_iter().collect()),
         init: Some(config.init),
         devices: Some(devices.collect()),
+        device_requests: named,
         ulimits: Some(ulimits.collect()),
         nano_cpus: Some(resources.cpu_limit_millis.map_or(0, |millis| signed(millis.saturating_mul(1_000_000)))),
         cpu_shares: Some(resources.cpu_shares.map_or(0, signed)),
@@ -548,6 +587,14 @@ fn host_config(subject: &Subject) -> HostConfig {
         pids_limit: resources.pids.map(signed),
         binds: Some(binds(config)).filter(|binds| !binds.is_empty()),
         uts_mode: Some(mode(&config.uts_mode, "")),
+        userns_mode: Some(
+            match config.user_namespace {
+                UserNamespaceMode::Default => "",
+                UserNamespaceMode::Host => "host",
+                UserNamespaceMode::Private => "private",
+            }
+            .to_owned(),
+        ),
         cgroupns_mode: Some(match config.cgroup_mode {
             NamespaceMode::Host => HostConfigCgroupnsModeEnum::HOST,
             NamespaceMode::Private | NamespaceMode::Container(_) => HostConfigCgroupnsModeEnum::PRIVATE,
@@ -563,7 +610,7 @@ fn host_config(subject: &Subject) -> HostConfig {
                 .terminal_size
                 .map_or_else(|| vec![0, 0], |size| vec![usize::from(size.rows), usize::from(size.columns)]),
         ),
-        runtime: Some("stack".to_owned()),
+        runtime: Some(config.runtime.clone().unwrap_or_else(|| "stack".to_owned())),
         cpu_quota: Some(resources.cpu_quota_us.map_or(0, signed)),
         cgroup_parent: Some(config.cgroup_parent.clone().unwrap_or_default()),
         cpu_realtime_runtime: Some(resources.cpu_realtime_runtime_us.map_or(0, signed)),

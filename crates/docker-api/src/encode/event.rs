@@ -113,8 +113,8 @@ fn of_volume(kind: &VolumeEvent) -> (&'static str, Attributes) {
     (action, attributes)
 }
 
-fn of_network(name: &str, kind: &NetworkEvent) -> (&'static str, Attributes) {
-    let mut attributes = vec![("name", name.to_owned()), ("type", "bridge".to_owned())];
+fn of_network(name: &str, driver: &str, kind: &NetworkEvent) -> (&'static str, Attributes) {
+    let mut attributes = vec![("name", name.to_owned()), ("type", driver.to_owned())];
     let (action, container) = match kind {
         NetworkEvent::Created => ("create", None),
         NetworkEvent::Connected { container } => ("connect", Some(container)),
@@ -153,8 +153,8 @@ pub fn messages(event: &Event) -> Vec<Message> {
             let (action, attributes) = of_volume(kind);
             plain(Type::VOLUME, action, name, attributes)
         }
-        Happening::Network { id, name, kind } => {
-            let (action, attributes) = of_network(name, kind);
+        Happening::Network { id, name, driver, kind } => {
+            let (action, attributes) = of_network(name, driver, kind);
             plain(Type::NETWORK, action, id, attributes)
         }
         Happening::Pruned { of, freed_bytes } => {
@@ -345,7 +345,8 @@ mod tests {
         assert_eq!(document["Actor"]["Attributes"]["read/write"], "false");
         assert!(document.get("status").is_none());
         let kind = NetworkEvent::Connected { container };
-        let network = told(Happening::Network { id: "ab12".to_owned(), name: "front".to_owned(), kind });
+        let network =
+            told(Happening::Network { id: "ab12".to_owned(), name: "front".to_owned(), driver: "bridge", kind });
         let image = told(Happening::Image {
             id: "made:1".to_owned(),
             name: "made".to_owned(),

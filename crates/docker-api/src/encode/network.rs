@@ -7,16 +7,17 @@ use bollard_stubs::models::{
 };
 use ipnet::IpNet;
 use stack_engine::container::{Container, ContainerState, NetworkMode};
-use stack_engine::network::{Attachment, NetworkStatus, USUAL_NETWORK};
+use stack_engine::network::{Attachment, NetworkSettings, NetworkStatus, NetworkTemplate, USUAL_NETWORK};
 
+use super::container::endpoint_id;
 use super::text::{NEVER, identifier, milliseconds};
 use crate::cluster::ClusterNetwork;
 
-/// The documents of all networks: the bridges, and the kinds of attachment that every host has.
-pub fn networks(bridges: &[NetworkStatus], containers: &[Container]) -> Vec<NetworkInspect> {
-    let mut all: Vec<NetworkInspect> = bridges.iter().map(|status| bridge(status, containers)).collect();
+/// The documents of all networks: those of this host that were made, and the kinds of attachment that every host has.
+pub fn networks(made: &[NetworkStatus], containers: &[Container]) -> Vec<NetworkInspect> {
+    let mut all: Vec<NetworkInspect> = made.iter().map(|status| of_host(status, containers)).collect();
     // It is made when the first container comes; clients expect it to be there.
-    if bridges.iter().all(|status| status.network.name != USUAL_NETWORK) {
+    if made.iter().all(|status| status.network.name != USUAL_NETWORK) {
         all.push(network(USUAL_NETWORK, "bridge"));
     }
     for (name, driver, mode) in [("host", "host", NetworkMode::Host), ("none", "null", NetworkMode::None)] {
@@ -117,33 +118,65 @@ fn network(name: &str, driver: &str) -> NetworkInspect {
     }
 }
 
-fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
+/// The addresses of a family that no container gets.
+fn auxiliary(settings: &NetworkSettings, is_ipv6: bool) -> Option<HashMap<String, String>> {
+    let of_family = settings.auxiliary.iter().filter(|(_, address)| address.is_ipv6() == is_ipv6);
+    let all: HashMap<String, String> = of_family.map(|(name, address)| (name.clone(), address.to_string())).collect();
+    Some(all).filter(|all| !all.is_empty())
+}
+
+/// The document of settings that networks are made from.
+pub fn template(template: &NetworkTemplate) -> NetworkInspect {
+    let settings = &template.settings;
+    let ipv4 = settings.subnet.map(|subnet| IpamConfig {
+        subnet: Some(subnet.to_string()),
+        ip_range: settings.range.map(|range| range.to_string()),
+        gateway: settings.gateway.map(|gateway| gateway.to_string()),
+        auxiliary_addresses: auxiliary(settings, false),
+    });
+    let ipv6 = settings.subnet6.map(|subnet| IpamConfig {
+        subnet: Some(subnet.to_string()),
+        ip_range: settings.range6.map(|range| range.to_string()),
+        gateway: settings.gateway6.map(|gateway| gateway.to_string()),
+        auxiliary_addresses: auxiliary(settings, true),
+    });
+    NetworkInspect {
+        id: Some(template.id.clone()),
+        created: Some(milliseconds(template.created_at)),
+        enable_ipv6: Some(settings.ipv6),
+        ipam: Some(Ipam {
+            driver: Some("default".to_owned()),
+            config: Some(ipv4.into_iter().chain(ipv6).collect()),
+            options: Some(HashMap::new()),
+        }),
+        config_only: Some(true),
+        options: Some(settings.options.clone().into_iter().collect()),
+        labels: Some(settings.labels.clone().into_iter().collect()),
+        ..network(&template.name, "null")
+    }
+}
+
+fn of_host(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
     let record = &status.network;
     let settings = &record.settings;
-    let auxiliary = |is_ipv6: bool| {
-        let of_family = settings.auxiliary.iter().filter(|(_, address)| address.is_ipv6() == is_ipv6);
-        let all: HashMap<String, String> =
-            of_family.map(|(name, address)| (name.clone(), address.to_string())).collect();
-        Some(all).filter(|all| !all.is_empty())
-    };
     let ipv4 = IpamConfig {
         subnet: Some(record.subnet.to_string()),
         ip_range: settings.range.map(|range| range.to_string()),
         gateway: Some(record.gateway.to_string()),
-        auxiliary_addresses: auxiliary(false),
+        auxiliary_addresses: auxiliary(settings, false),
     };
     let ipv6 = record.ipv6.map(|part| IpamConfig {
         subnet: Some(part.net.to_string()),
         ip_range: settings.range6.map(|range| range.to_string()),
         gateway: Some(part.gateway.to_string()),
-        auxiliary_addresses: auxiliary(true),
+        auxiliary_addresses: auxiliary(settings, true),
     });
     let users = status.containers.iter().filter_map(|user| {
         let endpoint = user.attachment.endpoints.iter().find(|endpoint| endpoint.network == record.name)?;
         let name = containers.iter().find(|container| container.id.as_str() == user.id).map(|found| found.name.clone());
         let resource = EndpointResource {
             name: Some(name.unwrap_or_else(|| user.name.clone())),
-            endpoint_id: Some(identifier("endpoint", &endpoint.mac)),
+            endpoint_id: Some(endpoint_id(endpoint)),
             mac_address: Some(endpoint.mac.clone()),
             ipv4_address: Some(endpoint.address.to_string()),
             ipv6_address: Some(endpoint.ipv6.map(|part| part.net.to_string()).unwrap_or_default()),
@@ -153,7 +186,7 @@ fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
     let mut options: HashMap<String, String> = settings.options.clone().into_iter().collect();
     if record.name == USUAL_NETWORK {
         options.insert("com.docker.network.bridge.default_bridge".to_owned(), "true".to_owned());
-        options.insert("com.docker.network.bridge.name".to_owned(), record.bridge.clone());
+        options.insert("com.docker.network.bridge.name".to_owned(), record.link.clone());
     }
     NetworkInspect {
         id: Some(record.id.clone()),
@@ -166,10 +199,11 @@ fn bridge(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
         enable_ipv6: Some(record.ipv6.is_some()),
         internal: Some(settings.internal),
         attachable: Some(settings.attachable),
+        config_from: Some(ConfigReference { network: Some(settings.made_from.clone().unwrap_or_default()) }),
         options: Some(options),
         labels: Some(settings.labels.clone().into_iter().collect()),
         containers: Some(users.collect()),
-        ..network(&record.name, "bridge")
+        ..network(&record.name, settings.driver.as_str())
     }
 }
 

@@ -1,13 +1,12 @@
 //! Pure. What the daemon says about itself and its host.
 
-use std::collections::HashMap;
-
 use bollard_stubs::models::{
-    LocalNodeState, PluginsInfo, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum,
-    SystemVersion, SystemVersionComponents, SystemVersionPlatform,
+    DeviceInfo, LocalNodeState, PluginsInfo, Runtime, SwarmInfo, SystemInfo, SystemInfoCgroupDriverEnum,
+    SystemInfoCgroupVersionEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform,
 };
 
 use stack_engine::cgroup::Hierarchies;
+use stack_engine::container::{Runtimes, UserNamespaces};
 
 use super::text::signed;
 use crate::DaemonInfo;
@@ -23,6 +22,19 @@ pub struct Counts {
     pub running: usize,
     /// Images.
     pub images: usize,
+}
+
+/// What the host has that containers may be given or kept by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// AppArmor confines containers.
+    pub apparmor: bool,
+    /// Where devices are described by name.
+    pub cdi_directories: Vec<String>,
+    /// The devices that are described there.
+    pub devices: Vec<String>,
+    /// Whose users those of containers are.
+    pub users: UserNamespaces,
 }
 
 /// The architecture in Go's words, which Docker's clients compare images with.
@@ -72,8 +84,16 @@ pub fn info(
     host: &Host,
     counts: Counts,
     groups: &Hierarchies,
+    others: &Runtimes,
+    hardware: Hardware,
     warnings: Vec<String>,
 ) -> SystemInfo {
+    let others = others.iter().map(|(name, other)| {
+        let arguments = Some(other.arguments.clone()).filter(|arguments| !arguments.is_empty());
+        let path = Some(other.program.display().to_string());
+        (name.clone(), Runtime { path, runtime_args: arguments, ..Runtime::default() })
+    });
+    let own = Runtime { path: Some("stack-shim".to_owned()), ..Runtime::default() };
     let legacy = !groups.legacy.is_empty();
     let unified = groups.unified.as_ref().is_some_and(|unified| !unified.bare);
     let controls = |controller: &str| unified || groups.legacy_with(controller).is_some();
@@ -117,8 +137,8 @@ pub fn info(
         labels: Some(Vec::new()),
         experimental_build: Some(false),
         server_version: Some(daemon.version.clone()),
-        runtimes: Some(HashMap::new()),
-        default_runtime: Some("stack-shim".to_owned()),
+        runtimes: Some(others.chain([("stack".to_owned(), own)]).collect()),
+        default_runtime: Some("stack".to_owned()),
         swarm: Some(SwarmInfo {
             node_id: Some(String::new()),
             node_addr: Some(String::new()),
@@ -130,14 +150,33 @@ pub fn info(
         // Containers go on when the daemon ends.
         live_restore_enabled: Some(true),
         init_binary: Some("stack-shim".to_owned()),
-        security_options: names(&["name=seccomp,profile=builtin"]),
+        security_options: Some(security_options(hardware.apparmor, hardware.users)),
+        cdi_spec_dirs: Some(hardware.cdi_directories),
+        discovered_devices: Some(
+            hardware
+                .devices
+                .into_iter()
+                .map(|id| DeviceInfo { source: Some("cdi".to_owned()), id: Some(id) })
+                .collect(),
+        ),
         warnings: Some(warnings),
         ..SystemInfo::default()
     }
 }
 
+fn security_options(apparmor: bool, users: UserNamespaces) -> Vec<String> {
+    let mut all = Vec::from_iter(apparmor.then(|| "name=apparmor".to_owned()));
+    all.push("name=seccomp,profile=builtin".to_owned());
+    if users.by_default {
+        all.push("name=userns".to_owned());
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
+    use stack_engine::container::RuntimeProgram;
+
     use super::*;
 
     #[test]
@@ -146,10 +185,28 @@ mod tests {
         let host = Host { kernel: "6.1".to_owned(), processors: 2, ..Host::default() };
         let groups = Hierarchies { legacy: Vec::new(), unified: None };
         let counts = Counts { containers: 3, running: 1, images: 4 };
-        let document = serde_json::to_value(info(&daemon, &host, counts, &groups, vec!["careful".to_owned()])).unwrap();
+        let crun = RuntimeProgram { program: "/usr/bin/crun".into(), arguments: vec!["--debug".to_owned()] };
+        let others = Runtimes::from([("crun".to_owned(), crun)]);
+        let hardware = Hardware {
+            apparmor: true,
+            cdi_directories: vec!["/etc/cdi".to_owned()],
+            devices: vec!["vendor.com/device=0".to_owned()],
+            users: UserNamespaces { by_default: true, ..UserNamespaces::default() },
+        };
+        let document = info(&daemon, &host, counts, &groups, &others, hardware, vec!["careful".to_owned()]);
+        let document = serde_json::to_value(document).unwrap();
+        assert_eq!(document["CDISpecDirs"], serde_json::json!(["/etc/cdi"]));
+        let devices = serde_json::json!([{"Source": "cdi", "ID": "vendor.com/device=0"}]);
+        assert_eq!(document["DiscoveredDevices"], devices);
+        assert_eq!(
+            document["SecurityOptions"],
+            serde_json::json!(["name=apparmor", "name=seccomp,profile=builtin", "name=userns"])
+        );
         assert_eq!((&document["ContainersStopped"], &document["Images"]), (&2.into(), &4.into()));
         assert_eq!((&document["CgroupVersion"], &document["NCPU"]), (&"2".into(), &2.into()));
         assert_eq!(document["MemoryLimit"], false);
+        assert_eq!(document["Runtimes"]["crun"]["path"], "/usr/bin/crun");
+        assert!(document["Runtimes"].get(document["DefaultRuntime"].as_str().unwrap()).is_some(), "{document}");
         assert_eq!(document["Warnings"][0], "careful");
         let document = serde_json::to_value(version(&daemon, &host)).unwrap();
         assert_eq!((&document["ApiVersion"], &document["MinAPIVersion"]), (&"1.51".into(), &"1.24".into()));

@@ -124,7 +124,10 @@ pub async fn inspect(
     let container = daemon.container(&name)?;
     let subjects = daemon.subjects_of(vec![container]).await?;
     let subject = subjects.first().ok_or(ApiError::NoSuchContainer { name })?;
+    let (engine, shown) = (daemon.engine.clone(), subject.container.clone());
+    let profile = tokio::task::spawn_blocking(move || engine.apparmor_profile(&shown));
     let mut document = encode(subject);
+    document.app_armor_profile = Some(profile.await.map_err(|_| ApiError::Interrupted)?);
     if parameters.flag("size") {
         let own = daemon.engine.own_bytes(&subject.container.id).await.unwrap_or(0);
         document.size_rw = Some(signed(own));

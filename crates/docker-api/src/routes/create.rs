@@ -119,6 +119,7 @@ impl Daemon {
             containers,
             image_volumes,
             image_ports: ports.unwrap_or_default(),
+            runtimes: self.engine.runtimes().keys().cloned().collect(),
             ..World::of_host()
         }
     }

@@ -9,7 +9,7 @@ use bollard_stubs::models::{
 };
 use serde::de::DeserializeOwned;
 use stack_engine::events::Pruned;
-use stack_engine::network::{NetworkError, NetworkStatus};
+use stack_engine::network::{NetworkError, NetworkSettings, NetworkStatus};
 
 use super::Name;
 use super::exec::bytes;
@@ -32,6 +32,8 @@ struct Found {
     document: NetworkInspect,
     status: Option<NetworkStatus>,
     between: Option<ClusterNetwork>,
+    /// It is settings that networks are made from.
+    is_template: bool,
 }
 
 impl Daemon {
@@ -62,13 +64,25 @@ impl Daemon {
         let status = |name: Option<&str>| known.iter().find(|status| Some(status.network.name.as_str()) == name);
         documents
             .into_iter()
-            .map(|document| Found { status: status(document.name.as_deref()).cloned(), document, between: None })
+            .map(|document| Found {
+                status: status(document.name.as_deref()).cloned(),
+                document,
+                between: None,
+                is_template: false,
+            })
+            .chain(self.engine.networks().templates().into_iter().map(|template| Found {
+                document: encode::template(&template),
+                status: None,
+                between: None,
+                is_template: true,
+            }))
             .chain(self.networks_between_hosts().await.into_iter().map(|network| Found {
                 document: encode::between(&network, &containers, |id| {
                     self.engine.networks().attachment(id).unwrap_or_default()
                 }),
                 status: None,
                 between: Some(network),
+                is_template: false,
             }))
             .collect()
     }
@@ -151,8 +165,19 @@ pub async fn create(
     State(daemon): State<Daemon>,
     mut request: Request,
 ) -> Result<(StatusCode, Json<NetworkCreateResponse>), ApiError> {
-    let (name, settings) = match decode(body::<NetworkCreateRequest>(&mut request).await?)? {
-        NewNetwork::Bridge(name, settings) => (name, settings),
+    let kept = daemon.engine.networks().templates();
+    let of = |name: &str| {
+        let found = kept.iter().find(|template| template.name == name || template.id == name)?;
+        Some(NetworkSettings { made_from: Some(found.name.clone()), ..found.settings.clone() })
+    };
+    let (name, settings) = match decode(body::<NetworkCreateRequest>(&mut request).await?, of)? {
+        NewNetwork::Template(name, settings) => {
+            let engine = daemon.engine.clone();
+            let made = tokio::spawn(async move { engine.networks().make_template(&name, &settings).await });
+            let id = made.await.map_err(|_| ApiError::Interrupted)??.id;
+            return Ok((StatusCode::CREATED, Json(NetworkCreateResponse { id, warning: String::new() })));
+        }
+        NewNetwork::OfHost(name, settings) => (name, settings),
         NewNetwork::Between(network) => {
             daemon.as_controller().await?;
             let name = network.name.clone();
@@ -167,11 +192,17 @@ pub async fn create(
     if daemon.networks_between_hosts().await.iter().any(|network| network.name == name) {
         return Err(NetworkError::Exists { name }.into());
     }
+    let warning = match settings.driver.parent() {
+        Some(parent) if settings.internal => {
+            format!("The parent {parent} is not used: the containers of an internal network reach each other alone")
+        }
+        _ => String::new(),
+    };
     let engine = daemon.engine.clone();
     // On a task of its own: a client that goes away must not leave it half done.
     let made = tokio::spawn(async move { engine.networks().make_network(&name, &settings).await });
     let network = made.await.map_err(|_| ApiError::Interrupted)??;
-    Ok((StatusCode::CREATED, Json(NetworkCreateResponse { id: network.id, warning: String::new() })))
+    Ok((StatusCode::CREATED, Json(NetworkCreateResponse { id: network.id, warning })))
 }
 
 /// `DELETE /networks/{id}`.
@@ -192,6 +223,10 @@ pub async fn remove(State(daemon): State<Daemon>, Name(name): Name) -> Result<St
             .collect();
         texts.sort();
         return Err(ApiError::NetworkInUse { name, users: texts.join(", ") });
+    }
+    if found.is_template {
+        daemon.engine.networks().remove_template(&name).await?;
+        return Ok(StatusCode::NO_CONTENT);
     }
     if found.between.is_some() {
         daemon.as_controller().await?;
@@ -232,6 +267,18 @@ pub async fn prune(
             Err(error) => return Err(error.into()),
         }
     }
+    for template in daemon.engine.networks().templates() {
+        let label = |key: &str| template.settings.labels.get(key).map(String::as_str);
+        let created = i64::try_from(template.created_at / 1000).unwrap_or(i64::MAX);
+        if until.is_some_and(|until| created >= until) || !filters.match_labels(label) {
+            continue;
+        }
+        match daemon.engine.networks().remove_template(&template.name).await {
+            Ok(()) => removed.push(template.name),
+            Err(NetworkError::TemplateInUse { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     daemon.engine.tell_pruned(Pruned::Networks, 0);
     Ok(Json(NetworkPruneResponse { networks_deleted: Some(removed) }))
 }
@@ -246,6 +293,9 @@ pub async fn connect(
     let found = daemon.network(&name, false).await?;
     let container = select::container(daemon.engine.list(), &asked.container)?;
     let network = found.document.name.unwrap_or_default();
+    if found.is_template {
+        return Err(ApiError::TemplateAlone { name: network });
+    }
     let settings = asked.endpoint_config.unwrap_or_default();
     let wanted = match network.as_str() {
         "host" => return Err(stack_engine::ConnectError::Host.into()),

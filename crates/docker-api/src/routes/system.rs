@@ -18,7 +18,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::Daemon;
 use crate::decode::Parameters;
 use crate::encode::event::{EventFilter, messages};
-use crate::encode::system::{self, Counts};
+use crate::encode::system::{self, Counts, Hardware};
 use crate::error::ApiError;
 use crate::host::Host;
 
@@ -46,7 +46,17 @@ pub async fn info(State(daemon): State<Daemon>) -> Result<Json<SystemInfo>, ApiE
         let counts = Counts { containers: containers.len(), running, images };
         let mut warnings = daemon.engine.warnings();
         warnings.extend(daemon.engine.networks().warnings());
-        Ok(Json(system::info(&daemon.info, &Host::read(), counts, daemon.engine.hierarchies(), warnings)))
+        let directories = daemon.engine.cdi_directories();
+        let catalogue = stack_engine::cdi::read(directories);
+        warnings.extend(catalogue.problems().into_iter().map(|problem| format!("CDI: {problem}")));
+        let hardware = Hardware {
+            apparmor: daemon.engine.apparmor().is_enforced(),
+            cdi_directories: directories.iter().map(|directory| directory.display().to_string()).collect(),
+            devices: catalogue.names().map(str::to_owned).collect(),
+            users: daemon.engine.user_namespaces(),
+        };
+        let (groups, others) = (daemon.engine.hierarchies(), daemon.engine.runtimes());
+        Ok(Json(system::info(&daemon.info, &Host::read(), counts, groups, others, hardware, warnings)))
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Interrupted)?
 }

@@ -12,10 +12,10 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use stack_docker_api::{DaemonInfo, router};
-use stack_engine::container::{ContainerConfig, ContainerId};
+use stack_engine::container::{ContainerConfig, ContainerId, UserNamespaces};
 use stack_engine::image::{ImportChanges, RegistryConfig};
 use stack_engine::network::NetworkConfig;
-use stack_engine::{Engine, EngineConfig, RemoveOptions};
+use stack_engine::{ContainersConfig, Engine, EngineConfig, RemoveOptions};
 use tokio::net::{UnixListener, UnixStream};
 
 /// An engine with an image, and its API on a socket.
@@ -58,10 +58,10 @@ pub fn archive() -> Vec<u8> {
 }
 
 impl Served {
-    pub async fn open(host: &Host) -> Self {
+    pub async fn open(host: &Host, users: UserNamespaces) -> Self {
         let root = host.root.join("real");
         let settings = EngineConfig {
-            containers: config(&root, &host.cgroup),
+            containers: ContainersConfig { users, ..config(&root, &host.cgroup) },
             registry: RegistryConfig::default(),
             network: NetworkConfig::default(),
         };
@@ -181,8 +181,25 @@ where
     F: FnOnce(Arc<Served>) -> R + Send + 'static,
     R: Future<Output = ()>,
 {
+    serve(name, UserNamespaces::default(), test);
+}
+
+/// The same with a daemon that gives containers user namespaces.
+pub fn served_with_users<F, R>(name: &'static str, test: F)
+where
+    F: FnOnce(Arc<Served>) -> R + Send + 'static,
+    R: Future<Output = ()>,
+{
+    serve(name, UserNamespaces { by_default: true, ..UserNamespaces::default() }, test);
+}
+
+fn serve<F, R>(name: &'static str, users: UserNamespaces, test: F)
+where
+    F: FnOnce(Arc<Served>) -> R + Send + 'static,
+    R: Future<Output = ()>,
+{
     with_host(name, async move |host| {
-        let served = Arc::new(Served::open(&host).await);
+        let served = Arc::new(Served::open(&host, users).await);
         test(Arc::clone(&served)).await;
         Arc::into_inner(served).expect("the test has ended").done().await;
     });

@@ -145,6 +145,24 @@ impl Hierarchies {
         self.legacy.iter().find(|legacy| legacy.controllers.iter().any(|name| name == controller))
     }
 
+    /// The path of a container's groups within the hierarchies that have controllers, e.g. `/stack/web`, where it is the
+    /// same in all of them.
+    #[must_use]
+    pub fn common_path(&self, cgroups: &stack_shim::launch::Cgroups) -> Option<String> {
+        let unified = self.unified.as_ref().filter(|unified| !unified.bare).map(|unified| &unified.mountpoint);
+        let mountpoints: Vec<&PathBuf> = self.legacy.iter().map(|legacy| &legacy.mountpoint).chain(unified).collect();
+        let unified = cgroups.unified.iter().filter(|_| unified.is_some());
+        let mut all = cgroups.joined.iter().chain(unified).map(|directory| {
+            mountpoints
+                .iter()
+                .filter_map(|mountpoint| directory.strip_prefix(mountpoint).ok())
+                .min_by_key(|path| path.components().count())
+        });
+        let first = all.next()??;
+        let is_same = all.all(|other| other == Some(first));
+        is_same.then(|| format!("/{}", first.display()))
+    }
+
     /// For people: `v1`, `v2`, `hybrid` or `none`.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -161,12 +161,16 @@ pub struct ContainerConfig {
     pub no_new_privileges: bool,
     /// Which seccomp profile filters its system calls.
     pub seccomp: SeccompChoice,
+    /// Which profile of AppArmor confines its processes.
+    pub apparmor: AppArmorChoice,
     /// Paths that must not be seen, in place of the usual ones.
     pub masked_paths: Option<Vec<String>>,
     /// Paths that must not be written, in place of the usual ones.
     pub read_only_paths: Option<Vec<String>>,
     /// Host devices.
     pub devices: Vec<DeviceMapping>,
+    /// Devices that descriptions on the host say how to give (Container Device Interface): `vendor.com/class=name`.
+    pub cdi_devices: Vec<String>,
     /// Devices that may be used if the container has or makes a node for them: `c 10:* rwm`.
     pub device_cgroup_rules: Vec<String>,
     /// Resource limits of processes, by name without `RLIMIT_`, lower case: `nofile`.
@@ -202,9 +206,14 @@ pub struct ContainerConfig {
     pub uts_mode: NamespaceMode,
     /// Whether it sees the host's control groups.
     pub cgroup_mode: NamespaceMode,
+    /// Another runtime that the engine's configuration names; `None` is the engine's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// A control group that its own is below, beside the engine's limits. Absolute: below the root of the hierarchies where
     /// systemd does not keep them; else, and relative, below the group that the engine has for containers.
     pub cgroup_parent: Option<String>,
+    /// Whose users its users are.
+    pub user_namespace: UserNamespaceMode,
     /// For tools: handed through, without effect here.
     pub annotations: BTreeMap<String, String>,
     /// Where its output goes.
@@ -300,6 +309,19 @@ pub enum SeccompChoice {
     Custom(String),
 }
 
+/// Which profile of AppArmor confines a container's processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AppArmorChoice {
+    /// The engine's own where the host has AppArmor, none for a privileged container.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// The one of this name, which the host must have. Docker's default is understood as the engine's own.
+    Profile(String),
+}
+
 /// Which network namespace a container has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -326,6 +348,19 @@ pub enum NamespaceMode {
     Host,
     /// That of another container, which must run when this one starts. Not for names and control groups.
     Container(ContainerId),
+}
+
+/// Whose users those of a container are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserNamespaceMode {
+    /// As the engine is set.
+    #[default]
+    Default,
+    /// The host's: root in it is root.
+    Host,
+    /// Those of a user namespace: root in it is nobody in particular on the host.
+    Private,
 }
 
 /// One host device in a container.
@@ -380,6 +415,10 @@ pub enum ContainerMountSource {
         /// Where it is read-only: what is mounted below it can be written to.
         #[serde(default)]
         writable_below: bool,
+        /// Where the container has a user namespace, its files belong in it to whom they belong here. Otherwise they belong
+        /// to nobody there, as with Docker.
+        #[serde(default)]
+        mapped: bool,
     },
     /// A volume.
     Volume {

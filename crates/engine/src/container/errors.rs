@@ -9,6 +9,8 @@ use super::config::{ContainerId, ContainerIdError};
 use super::exec::ExecId;
 use super::roots::RootError;
 use super::spec::SpecError;
+use crate::apparmor::AppArmorError;
+use crate::cdi::CdiError;
 use crate::cgroup::CgroupError;
 use crate::dns::ServeError;
 use crate::network;
@@ -105,6 +107,14 @@ pub enum CreateError {
         /// Why.
         source: SpecError,
     },
+    /// The profile of AppArmor.
+    #[error("container {id} cannot be confined as it asks")]
+    AppArmor {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: AppArmorError,
+    },
     /// The image or the snapshot.
     #[error("no root file system for container {id}")]
     Root {
@@ -131,7 +141,9 @@ impl CreateError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Id(_) | Self::Exists { .. } | Self::NameTaken { .. } | Self::Spec { .. } => false,
+            Self::Id(_) | Self::Exists { .. } | Self::NameTaken { .. } | Self::Spec { .. } | Self::AppArmor { .. } => {
+                false
+            }
             Self::Root { source, .. } | Self::SizeLimit(source) => source.retryable,
             Self::Record { .. } => true,
         }
@@ -187,6 +199,14 @@ pub enum StartError {
         /// Why it cannot be looked at; `None`: it is no device.
         cause: Option<io::Error>,
     },
+    /// A device by its name.
+    #[error("container {id} did not get its devices")]
+    Cdi {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: CdiError,
+    },
     /// A volume.
     #[error("container {id} did not get its volumes")]
     Volume {
@@ -202,6 +222,14 @@ pub enum StartError {
         id: ContainerId,
         /// Why.
         source: FilterError,
+    },
+    /// The profile of AppArmor.
+    #[error("container {id} did not get its AppArmor profile")]
+    AppArmor {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: AppArmorError,
     },
     /// The control groups.
     #[error("container {id} did not get its control groups")]
@@ -261,6 +289,14 @@ pub enum StartError {
         /// Why.
         source: Failure,
     },
+    /// Another runtime cannot be told.
+    #[error("container {id} cannot be made by another runtime")]
+    Runtime {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: super::oci::OciError,
+    },
     /// A container whose namespace it joins does not run.
     #[error("container {id} cannot join the {kind} of container {other}, which is not running: start that one first")]
     Peer {
@@ -270,6 +306,14 @@ pub enum StartError {
         other: ContainerId,
         /// `network`, `processes`, `IPC objects`.
         kind: &'static str,
+    },
+    /// It cannot have the user namespace that it shall have.
+    #[error("container {id} cannot have its user namespace")]
+    Users {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: UsersError,
     },
     /// The disk.
     #[error("could not record container {id}")]
@@ -281,20 +325,64 @@ pub enum StartError {
     },
 }
 
+/// Why a container cannot have the user namespace that it shall have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UsersError {
+    /// The host has none to give.
+    #[error(
+        "this host cannot give containers user namespaces ({reason}): correct that, or start the container with \
+         `--userns=host` (`userns_mode: host`)"
+    )]
+    Unsupported {
+        /// What was tried, and the kernel's answer.
+        reason: String,
+    },
+    /// It wants one, and joins a container that has none.
+    #[error(
+        "it joins namespaces of container {other}, whose users are the host's: give that one a user namespace, too"
+    )]
+    JoinsHost {
+        /// The other container.
+        other: ContainerId,
+    },
+    /// It wants none, and joins a container that has one.
+    #[error(
+        "it joins namespaces of container {other}, which has a user namespace: start that one with `--userns=host`, too"
+    )]
+    JoinsPrivate {
+        /// The other container.
+        other: ContainerId,
+    },
+    /// It joins containers that do not share one.
+    #[error("it joins namespaces of containers {one} and {other}, whose user namespaces are not the same")]
+    JoinsTwo {
+        /// The one.
+        one: ContainerId,
+        /// The other.
+        other: ContainerId,
+    },
+}
+
 impl StartError {
     /// Whether the same attempt may succeed later without a change of the configuration: the disk has room again, a port
-    /// is free again. A missing mount source or user, or a program that cannot be run, is for the user to correct.
+    /// is free again. A missing mount source, profile or user, or a program that cannot be run, is for the user to correct.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Missing { .. }
             | Self::State { .. }
             | Self::Spec { .. }
+            | Self::Runtime { .. }
+            | Self::Users { .. }
             | Self::MountSource { .. }
-            | Self::Device { .. } => false,
+            | Self::Device { .. }
+            | Self::Cdi { .. } => false,
             Self::Volume { source, .. } => matches!(source, VolumeError::Disk { .. }),
             Self::Filter { source, .. } => matches!(source, FilterError::Keep { .. }),
             Self::Cgroup { source, .. } => !source.is_refused_value(),
+            Self::AppArmor { source, .. } => {
+                matches!(source, AppArmorError::Default { .. } | AppArmorError::List(_))
+            }
             Self::Network { .. }
             | Self::Between { .. }
             | Self::Overlay { .. }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
-use stack_shim::protocol::{ExecRequest, ExecResponse};
+use stack_shim::protocol::{ExecRequest, ExecResponse, OciExec};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
 
@@ -110,16 +110,35 @@ pub(crate) fn request(
         return Err(refused(spec::SpecError::NoCommand { image: container.image.clone() }));
     }
     let filter = launcher.filter_of(&adjusted).map_err(|source| ExecError::Filter { id: id.clone(), source })?;
-    let mut process = spec::process(id, &adjusted, &record.image, config.arguments.clone(), filter).map_err(refused)?;
+    let confinement = launcher.confinement_beside(id).map_err(|source| ExecError::Shim {
+        id: id.clone(),
+        what: "read what confines the processes",
+        source,
+    })?;
+    let arguments = config.arguments.clone();
+    let mut process = spec::process(id, &adjusted, &record.image, arguments, filter, confinement).map_err(refused)?;
     process.make_working_dir = false;
+    let runtime = match launcher.runtime(id, container).map_err(refused)? {
+        Some(runtime) => {
+            let process = super::oci::further_process(&process).map_err(|error| ExecError::Shim {
+                id: id.clone(),
+                what: "describe a command",
+                source: error.into(),
+            })?;
+            Some(OciExec { runtime, process })
+        }
+        None => None,
+    };
     Ok(ExecRequest {
         pid,
         pid_started,
         namespaces: spec::entered(container),
+        users: record.users,
         cgroups: record.cgroups.clone(),
         process,
         stdin_open: config.input,
         terminal_size: None,
+        runtime,
     })
 }
 

@@ -8,7 +8,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt}
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use stack_shim::launch::{Cgroups, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch, Root};
+use stack_shim::launch::{
+    BUNDLE_FILE, Cgroups, Confinement, ConfinementMoment, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch,
+    OciRuntime, RUNTIME_VERSION, Root, Users,
+};
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
 
@@ -20,8 +23,13 @@ use super::files::{self, Surroundings};
 use super::oci::{self, OciError};
 use super::phases::Phases;
 use super::record::{Record, Records};
+use super::roots::OverlayDirectories;
+use super::runtimes::{self, Runtimes};
 use super::shim::{self, Shim, ShimProgram};
-use super::spec::{self, FoundDevice, Host};
+use super::spec::{self, FoundDevice, Host, SpecError};
+use super::users::UserNamespaces;
+use crate::apparmor::{AppArmor, DEFAULT_PROFILE};
+use crate::cdi::{self, HostNode, Injection};
 use crate::cgroup::{self, Hierarchies};
 use crate::crash_point::crash_point;
 use crate::dns::{
@@ -45,12 +53,21 @@ pub(crate) struct Launcher {
     /// Who gives addresses on networks between hosts, once this host is a member of a cluster.
     pub between: Arc<OnceLock<Arc<dyn BetweenHosts>>>,
     pub names: Arc<NameServers>,
+    pub apparmor: AppArmor,
+    /// Where devices are described; the last goes before the others.
+    pub cdi_directories: Arc<[PathBuf]>,
     pub volumes: Volumes,
     pub records: Records,
     /// `run/containers`.
     pub run: PathBuf,
     /// Compiled filters.
     pub filters: PathBuf,
+    /// In place of the engine's own.
+    pub runtimes: Runtimes,
+    /// The user namespaces that containers have.
+    pub users: UserNamespaces,
+    /// Why this host can give them none.
+    pub users_refusal: Option<String>,
 }
 
 /// A container whose program runs.
@@ -92,7 +109,7 @@ impl Launcher {
     }
 
     /// Looks at the host and decides everything. Makes volumes and compiled filters, which are not this start's alone.
-    pub fn prepare(&self, record: &Record, joined: Joined) -> Result<Prepared, StartError> {
+    pub fn prepare(&self, record: &Record, joined: Joined, users: Option<Users>) -> Result<Prepared, StartError> {
         let (id, config) = (&record.id, &record.config);
         let mut found = std::collections::BTreeMap::new();
         for volume in spec::volumes(id, config, &record.image) {
@@ -117,7 +134,11 @@ impl Launcher {
             .map_err(|name| StartError::Spec { id: id.clone(), source: spec::SpecError::Capability { name } })?;
         let seccomp =
             self.filter(config, capabilities).map_err(|source| StartError::Filter { id: id.clone(), source })?;
-        let rules = spec::device_rules(config, &devices);
+        let confinement =
+            self.apparmor.confinement(config).map_err(|source| StartError::AppArmor { id: id.clone(), source })?;
+        let injection = self.injection(record)?;
+        let allowed: Vec<FoundDevice> = devices.iter().chain(&injection.devices).cloned().collect();
+        let rules = spec::device_rules(config, &allowed);
         let resources = with_device_numbers(id, &config.resources)?;
         let groups = cgroup::place(&self.hierarchies, config.cgroup_parent.as_deref());
         let plan = cgroup::plan(&groups, id.as_str(), &resources, &rules);
@@ -138,6 +159,7 @@ impl Launcher {
                 .map(|mounted| (mounted.target.clone(), mounted.layers.clone()))
                 .collect(),
             devices,
+            injection,
             network_files: Some(match &config.network_mode {
                 // With the network come its names.
                 NetworkMode::Container(other) => self.records.directory(other),
@@ -146,14 +168,65 @@ impl Launcher {
             cgroups: plan.cgroups.clone(),
             hierarchies: &self.hierarchies,
             seccomp,
+            confinement,
             log_directory: state.join("logs"),
             exit_file: self.records.exit_file(id),
             attempt: record.starts,
             joined,
+            users: users.map(|users| Users { layers: layers(&record.overlay), ..users }),
         };
-        let launch = spec::launch(id, config, &record.image, &host)
-            .map_err(|source| StartError::Spec { id: id.clone(), source })?;
+        let spec_refused = |source| StartError::Spec { id: id.clone(), source };
+        let mut launch = spec::launch(id, config, &record.image, &host).map_err(spec_refused)?;
+        launch.runtime = self.runtime(id, config).map_err(spec_refused)?;
         Ok(Prepared { launch, plan, resources, rules })
+    }
+
+    /// The other runtime that a container asks for, if it does.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn runtime(&self, id: &ContainerId, config: &ContainerConfig) -> Result<Option<OciRuntime>, SpecError> {
+        runtimes::chosen(&self.runtimes, config.runtime.as_deref(), id, &self.run_directory(id))
+    }
+
+    /// What another runtime is to make.
+    fn write_bundle(&self, record: &Record, prepared: &Prepared) -> Result<(), StartError> {
+        let Some(runtime) = &prepared.launch.runtime else { return Ok(()) };
+        let id = &record.id;
+        let refused = |source| StartError::Runtime { id: id.clone(), source };
+        let filter = self.uncompiled_filter_of(record)?;
+        let groups = self.hierarchies.common_path(&prepared.plan.cgroups).ok_or(OciError::Groups).map_err(refused)?;
+        let Prepared { launch, resources, rules, .. } = prepared;
+        let document = oci::bundle(launch, resources, rules, filter.as_ref(), &groups).map_err(refused)?;
+        runtimes::write_bundle(runtime, &document).map_err(|source| StartError::Shim {
+            id: id.clone(),
+            what: "write its bundle",
+            source,
+        })
+    }
+
+    /// What the descriptions of a container's devices ask for. Reads the descriptions.
+    fn injection(&self, record: &Record) -> Result<Injection, StartError> {
+        let config = &record.config;
+        if config.cdi_devices.is_empty() {
+            return Ok(Injection::default());
+        }
+        // Nodes without an owner are its user's, where that is told by numbers; names are the image's.
+        let user = config.user.as_ref().unwrap_or(&record.image.user);
+        let (user, group) = user.split_once(':').unwrap_or((user, ""));
+        let number = |text: &str| text.parse().unwrap_or(0);
+        let look = |path: &Path| {
+            let found = found_device(path, "", "")?;
+            Ok(found.map(|FoundDevice { node, .. }| HostNode {
+                kind: node.kind,
+                major: node.major,
+                minor: node.minor,
+                mode: node.mode,
+            }))
+        };
+        cdi::read(&self.cdi_directories)
+            .inject(&config.cdi_devices, (number(user), number(group)), &look)
+            .map_err(|source| StartError::Cdi { id: record.id.clone(), source })
     }
 
     /// Puts other limits in force for a container that runs.
@@ -177,7 +250,26 @@ impl Launcher {
         self.filter(config, capabilities)
     }
 
-    /// The same for a container's first process, before it is compiled.
+    /// What a container that runs is confined by, whatever this host would give it now.
+    pub fn confinement_of(&self, id: &ContainerId) -> io::Result<Option<Confinement>> {
+        let launch: Launch = serde_json::from_slice(&fs::read(self.run_directory(id).join(LAUNCH_FILE))?)?;
+        Ok(launch.process.confinement)
+    }
+
+    /// The same for a further process in it: our own profile lets it be under it at once, another one may only be for programs.
+    pub fn confinement_beside(&self, id: &ContainerId) -> io::Result<Option<Confinement>> {
+        let confinement = self.confinement_of(id)?;
+        Ok(confinement.map(|confinement| Confinement {
+            moment: if confinement.profile == DEFAULT_PROFILE {
+                ConfinementMoment::Now
+            } else {
+                ConfinementMoment::Program
+            },
+            ..confinement
+        }))
+    }
+
+    /// The filter of a container's first process, before it is compiled.
     pub fn uncompiled_filter_of(&self, record: &Record) -> Result<Option<seccomp::Filter>, StartError> {
         let config = &record.config;
         let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged).unwrap_or(0);
@@ -197,9 +289,11 @@ impl Launcher {
         let id = &record.id;
         let failed = |what: &'static str| move |source: io::Error| StartError::Shim { id: id.clone(), what, source };
         let run = self.run_directory(id);
-        let Prepared { launch, plan, .. } = prepared;
         let state = self.records.directory(id);
-        write_files(&run, &state, &launch, self.records.exit_file(id)).map_err(failed("write its launch document"))?;
+        write_files(&run, &state, &prepared.launch, self.records.exit_file(id))
+            .map_err(failed("write its launch document"))?;
+        self.write_bundle(record, &prepared)?;
+        let Prepared { plan, .. } = prepared;
         crash_point!("start.files");
         phases.done("files");
         let groups = tokio::task::spawn_blocking(move || cgroup::make(&plan))
@@ -312,7 +406,10 @@ impl Launcher {
             crash_point!("start.names");
             name_servers.push(NAME_SERVER.into());
         }
-        let gateways = attachment.leading().into_iter().map(|endpoint| endpoint.gateway);
+        // The host is no neighbour of a container whose link is on one of its own.
+        let by_bridges = attachment.leading().into_iter().chain(&attachment.endpoints);
+        let by_bridges = by_bridges.filter(|endpoint| self.networks.is_bridge(&endpoint.network));
+        let gateways = by_bridges.map(|endpoint| endpoint.gateway);
         let own = attachment.endpoints.iter().flat_map(Endpoint::addresses);
         Ok(Surroundings {
             addresses: own.chain(overlays.iter().flat_map(|endpoint| endpoint.own_addresses())).collect(),
@@ -524,6 +621,12 @@ async fn open_kept(id: &ContainerId, netns: &File, shim: &mut Shim) -> Result<So
     Ok(sockets)
 }
 
+/// The directories whose files' owners are mapped for a container with a user namespace. What the overlay writes to and its
+/// scratch directory must lie in one mount, so they are mapped together.
+fn layers(overlay: &OverlayDirectories) -> Vec<PathBuf> {
+    overlay.lower.iter().cloned().chain(overlay.upper.parent().map(Path::to_owned)).collect()
+}
+
 /// What a container on networks that have names may ask; `None`: its networks have none.
 pub(crate) fn name_client(config: &ContainerConfig) -> Option<Client> {
     let named = || config.networks.iter().map(|network| &network.name).filter(|name| *name != USUAL_NETWORK);
@@ -630,6 +733,11 @@ fn write_files(run: &Path, state: &Path, launch: &Launch, exit_file: PathBuf) ->
     }
     let file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(run.join(LAUNCH_FILE))?;
     serde_json::to_writer(io::BufWriter::new(file), launch)?;
+    if !launch.hooks.is_empty() {
+        let root = serde_json::json!({ "path": launch.root.mountpoint, "readonly": launch.root.read_only });
+        let bundle = serde_json::json!({ "ociVersion": RUNTIME_VERSION, "root": root, "hostname": launch.hostname });
+        fs::write(run.join(BUNDLE_FILE), bundle.to_string())?;
+    }
     Ok(())
 }
 

@@ -18,21 +18,23 @@ mod probe;
 mod record;
 mod restart;
 mod roots;
+mod runtimes;
 mod shim;
 mod signals;
 mod spec;
+mod users;
 
 pub use attach::{AttachedInput, AttachedOutput, Attachment, Chunk};
 pub(crate) use attach::{Waiting, connect as attach};
 pub use config::{
-    BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerId, ContainerIdError, ContainerMount,
-    ContainerMountSource, DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode, NetworkMode, Resources,
-    SeccompChoice, TerminalSize, Ulimit,
+    AppArmorChoice, BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, ContainerId, ContainerIdError,
+    ContainerMount, ContainerMountSource, DeviceMapping, Healthcheck, ImageDefaults, Logging, NamespaceMode,
+    NetworkMode, Resources, SeccompChoice, TerminalSize, Ulimit, UserNamespaceMode,
 };
 pub(crate) use defaults::image_defaults;
 pub use errors::{
     AttachError, ChangeError, CreateError, DescribeError, ExecError, KillError, OpenError, PauseError, RecordError,
-    RemoveError, RenameError, RestartError, StartError, StopError, WaitError,
+    RemoveError, RenameError, RestartError, StartError, StopError, UsersError, WaitError,
 };
 pub use exec::{Exec, ExecConfig, ExecId, ExecIdError, ExecState};
 pub use execute::{ExecCommand, ExecOutcome};
@@ -46,11 +48,15 @@ pub(crate) use record::{MountedImage, Record, RecordedState, Records, exit_statu
 pub use restart::RestartPolicy;
 pub(crate) use restart::pause_after;
 pub use roots::{BoxFuture, OverlayDirectories, RootError, RootImage, Roots};
-pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim};
+pub use runtimes::{RuntimeProgram, Runtimes};
+pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim, try_user_namespace};
 pub use signals::number as signal_number;
-pub use spec::{ContainerVolume, SpecError, check, stop_signal, volumes};
+pub use spec::{ContainerVolume, FoundDevice, SpecError, check, stop_signal, volumes};
 pub(crate) use spec::{arguments, environment};
+pub use stack_shim::launch::IdRange;
 pub use stack_shim::protocol::Attach;
+pub use users::{FEWEST_IDS, LOWEST_ID, UserNamespaces};
+pub(crate) use users::{check as check_users, is_wanted as is_user_namespace_wanted, joins_others};
 
 use std::net::IpAddr;
 

@@ -3,15 +3,21 @@
 
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
-use stack_shim::launch::{DeviceKind, Launch, Mount, MountSource, Namespaces, Process, Propagation};
+use stack_shim::launch::{
+    DeviceKind, Hook, Launch, Mount, MountSource, Namespaces, Process, Propagation, RUNTIME_VERSION,
+};
+use stack_shim::protocol::TerminalSize;
 
 use super::capability;
 use super::config::{BlkioLimit, Resources};
 use crate::cgroup::DeviceRule;
 use crate::seccomp::{Action, Comparison, Filter};
 
-/// The version of the specification that is written.
-const VERSION: &str = "1.2.0";
+/// Where control groups are mounted.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// The version that all runtimes know.
+const UNDERSTOOD_BY_ALL: &str = "1.0.2";
 
 /// What such a document cannot say.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +34,11 @@ pub enum OciError {
         /// Where.
         target: String,
     },
+    /// The kernel maps owners of its layers while they are mounted.
+    #[error(
+        "a container with a user namespace cannot be described, as its layers are mounted with other owners: leave it out"
+    )]
+    Users,
     /// The small init process is the shim's own.
     #[error("a container with an init process cannot be described: leave `init` out")]
     Init,
@@ -37,6 +48,11 @@ pub enum OciError {
         /// Which.
         device: String,
     },
+    /// A runtime takes one path for all hierarchies.
+    #[error(
+        "its control groups have different paths in different hierarchies: give `cgroup_parent` as an absolute path in the daemon's configuration"
+    )]
+    Groups,
     /// What was made is no such document.
     #[error("the document does not follow the specification")]
     Document(#[from] serde_json::Error),
@@ -53,10 +69,58 @@ pub fn runtime_spec(
     rules: &[DeviceRule],
     filter: Option<&Filter>,
 ) -> Result<Spec, OciError> {
+    whole(launch, resources, rules, filter, Users::ByNumber)
+}
+
+/// The `config.json` of a bundle, for a runtime that is called at once: whoever calls it still has to say who the user is.
+/// `groups` is the path of its control groups in every hierarchy.
+///
+/// # Errors
+/// What cannot be said in it.
+pub(crate) fn bundle(
+    launch: &Launch,
+    resources: &Resources,
+    rules: &[DeviceRule],
+    filter: Option<&Filter>,
+    groups: &str,
+) -> Result<Value, OciError> {
+    let mut document = serde_json::to_value(whole(launch, resources, rules, filter, Users::Later)?)?;
+    document["linux"]["cgroupsPath"] = groups.into();
+    // Older runtimes refuse a document of a version that they do not know, whatever is in it.
+    document["ociVersion"] = UNDERSTOOD_BY_ALL.into();
+    Ok(document)
+}
+
+/// A further process of a container, likewise.
+pub(crate) fn further_process(process: &Process) -> Result<Value, serde_json::Error> {
+    let document = process_document(process, None, Users::Later).unwrap_or_default();
+    let document: oci_spec::runtime::Process = serde_json::from_value(document)?;
+    serde_json::to_value(document)
+}
+
+/// Who looks up what users are called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Users {
+    /// Nobody: a name is an error.
+    ByNumber,
+    /// Somebody who has the image: it is root until then.
+    Later,
+}
+
+fn whole(
+    launch: &Launch,
+    resources: &Resources,
+    rules: &[DeviceRule],
+    filter: Option<&Filter>,
+    users: Users,
+) -> Result<Spec, OciError> {
     if launch.init {
         return Err(OciError::Init);
     }
-    let mounts = launch.mounts.iter().map(mount).collect::<Result<Vec<_>, _>>()?;
+    if launch.users.is_some() {
+        return Err(OciError::Users);
+    }
+    let mounts = mounts(launch)?;
     let devices: Vec<Value> = launch
         .devices
         .iter()
@@ -72,12 +136,13 @@ pub fn runtime_spec(
         })
         .collect();
     let document = json!({
-        "ociVersion": VERSION,
+        "ociVersion": RUNTIME_VERSION,
         "root": { "path": launch.root.mountpoint, "readonly": launch.root.read_only },
-        "process": process(launch)?,
+        "process": process_document(&launch.process, launch.terminal_size, users)?,
         "hostname": launch.hostname,
         "domainname": launch.domainname,
         "mounts": mounts,
+        "hooks": hooks(&launch.hooks),
         "linux": {
             "namespaces": namespaces(launch),
             "sysctl": launch.sysctls,
@@ -91,15 +156,26 @@ pub fn runtime_spec(
     Ok(serde_json::from_value(document)?)
 }
 
+fn hooks(hooks: &[Hook]) -> Option<Value> {
+    let hook = |hook: &Hook| {
+        json!({
+            "path": hook.path, "args": hook.arguments, "env": hook.environment, "timeout": hook.timeout_seconds,
+        })
+    };
+    (!hooks.is_empty()).then(|| json!({ "createContainer": hooks.iter().map(hook).collect::<Vec<_>>() }))
+}
+
 fn number(name: &str) -> Result<u32, OciError> {
     name.parse().map_err(|_| OciError::Name { name: name.to_owned() })
 }
 
-fn process(launch: &Launch) -> Result<Value, OciError> {
-    let process = &launch.process;
+fn process_document(process: &Process, size: Option<TerminalSize>, users: Users) -> Result<Value, OciError> {
     let (user, group) = process.user.split_once(':').unwrap_or((&process.user, ""));
-    let or_root = |name: &str| if name.is_empty() { Ok(0) } else { number(name) };
-    let groups = process.groups.iter().map(|name| number(name)).collect::<Result<Vec<_>, _>>()?;
+    let or_root = |name: &str| if name.is_empty() || users == Users::Later { Ok(0) } else { number(name) };
+    let groups = match users {
+        Users::ByNumber => process.groups.iter().map(|name| number(name)).collect::<Result<Vec<_>, _>>()?,
+        Users::Later => Vec::new(),
+    };
     let limits: Vec<Value> = process
         .limits
         .iter()
@@ -110,24 +186,25 @@ fn process(launch: &Launch) -> Result<Value, OciError> {
         .collect();
     Ok(json!({
         "terminal": process.terminal,
-        "consoleSize": launch.terminal_size.filter(|_| process.terminal)
+        "consoleSize": size.filter(|_| process.terminal)
             .map(|size| json!({ "height": size.rows, "width": size.columns })),
         "user": { "uid": or_root(user)?, "gid": or_root(group)?, "additionalGids": groups },
         "args": process.arguments,
         "env": process.environment,
         "cwd": process.working_dir,
-        "capabilities": capabilities(process),
+        "capabilities": capabilities(process, users),
         "rlimits": limits,
         "noNewPrivileges": process.no_new_privileges,
         "oomScoreAdj": process.oom_score_adj,
+        "apparmorProfile": process.confinement.as_ref().map(|confinement| &confinement.profile),
     }))
 }
 
-fn capabilities(process: &Process) -> Value {
+fn capabilities(process: &Process, users: Users) -> Value {
     let names = |set| capability::names(set).map(|name| format!("CAP_{name}")).collect::<Vec<_>>();
     let sets = process.capabilities;
     // Another user than root has them effective only through the ambient set.
-    let is_root = matches!(process.user.split(':').next(), None | Some("" | "0" | "root"));
+    let is_root = users == Users::Later || matches!(process.user.split(':').next(), None | Some("" | "0" | "root"));
     json!({
         "bounding": names(sets.bounding),
         "permitted": names(sets.permitted),
@@ -151,6 +228,28 @@ fn namespaces(launch: &Launch) -> Vec<Value> {
         }
     }
     all
+}
+
+/// The mounts. Runtimes know themselves how the control groups of their host are mounted.
+fn mounts(launch: &Launch) -> Result<Vec<Value>, OciError> {
+    let mut all = Vec::new();
+    let mut has_groups = false;
+    for entry in &launch.mounts {
+        let is_of_groups = entry.target == GROUPS || entry.target.starts_with("/sys/fs/cgroup/");
+        if !is_of_groups || !matches!(entry.source, MountSource::Filesystem { .. }) {
+            all.push(mount(entry)?);
+        } else if !has_groups {
+            has_groups = true;
+            let mut options = vec!["nosuid", "noexec", "nodev", "relatime"];
+            let is_read_only =
+                |entry: &&Mount| entry.target.starts_with(GROUPS) && entry.attributes & libc::MOUNT_ATTR_RDONLY != 0;
+            if launch.mounts.iter().any(|entry| is_read_only(&entry)) {
+                options.push("ro");
+            }
+            all.push(json!({ "destination": GROUPS, "type": "cgroup", "source": "cgroup", "options": options }));
+        }
+    }
+    Ok(all)
 }
 
 fn mount(mount: &Mount) -> Result<Value, OciError> {

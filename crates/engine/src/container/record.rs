@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use stack_shim::launch::Cgroups;
+use stack_shim::launch::{Cgroups, IdRange};
 use stack_shim::protocol::ExitRecord;
 
 use super::ExitStatus;
@@ -48,6 +48,9 @@ pub(crate) struct Record {
     pub keeps_volumes: bool,
     /// The groups of the newest start.
     pub cgroups: Cgroups,
+    /// The ids of the user namespace that the newest start has; `None`: the host's.
+    #[serde(default)]
+    pub users: Option<IdRange>,
     pub state: RecordedState,
 }
 

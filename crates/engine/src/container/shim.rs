@@ -7,12 +7,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stack_shim::launch::{COMPLAINTS_FILE, SOCKET_FILE};
+use stack_shim::launch::{COMPLAINTS_FILE, IdRange, SOCKET_FILE};
 use stack_shim::protocol::{MOST_DESCRIPTORS, Request, Response, announced_length, encode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -57,6 +58,28 @@ pub(crate) fn spawn(program: &ShimProgram, verb: &str, directory: &Path) -> io::
     let listener = std::os::unix::net::UnixListener::bind(ShortPath::of(directory)?.socket())?;
     let complaints = File::create(directory.join(COMPLAINTS_FILE))?;
     program.command().arg(verb).arg(directory).stdin(OwnedFd::from(listener)).stderr(complaints).spawn()
+}
+
+/// How long the shim may take to try a user namespace.
+const TRIED: Duration = Duration::from_secs(30);
+
+/// Tries whether containers can have user namespaces with these ids, on the file system of `place`. Why not.
+pub(crate) async fn try_user_namespace(program: &ShimProgram, place: &Path, ids: IdRange) -> Result<(), String> {
+    let directory = tempfile::Builder::new().prefix(".user-namespace-").tempdir_in(place);
+    let directory = directory.map_err(|error| format!("cannot make a directory in {}: {error}", place.display()))?;
+    let mut command = program.command();
+    command.arg("users").arg(directory.path()).args([ids.first.to_string(), ids.count.to_string()]);
+    command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let tried = match tokio::time::timeout(TRIED, command.output()).await {
+        Ok(tried) => tried.map_err(|error| format!("cannot run the shim: {error}"))?,
+        Err(_) => return Err(format!("the shim did not answer for {} s", TRIED.as_secs())),
+    };
+    if tried.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&tried.stderr);
+    let said = said.trim().trim_start_matches("stack-shim: ");
+    Err(if said.is_empty() { format!("the shim failed: {}", tried.status) } else { said.chars().take(500).collect() })
 }
 
 /// A directory by its descriptor: a socket's address has room for 107 bytes only.

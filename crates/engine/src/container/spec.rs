@@ -7,18 +7,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use stack_shim::launch::{
-    Capabilities, Cgroups, DeviceKind, DeviceNode, Joined, Launch, Limit, LogFiles, Namespaces, Process, Propagation,
-    Root,
+    Capabilities, Cgroups, Confinement, DeviceKind, DeviceNode, IdRange, Joined, Launch, Limit, LogFiles, Namespaces,
+    Process, Propagation, Root, Users,
 };
 
 use super::capability;
 use super::config::{
-    ContainerConfig, ContainerId, ContainerMountSource, ImageDefaults, Logging, NamespaceMode, NetworkMode,
+    AppArmorChoice, ContainerConfig, ContainerId, ContainerMountSource, ImageDefaults, Logging, NamespaceMode,
+    NetworkMode,
 };
 use super::signals;
+use crate::cdi::{self, Injection};
 use crate::cgroup::{DeviceRule, Hierarchies};
 pub use mounts::{ContainerVolume, volumes};
-use mounts::{bind, chosen_mounts, outside_proc, propagation, system_mounts, tmpfs_options};
+use mounts::{bind, chosen_mounts, mapped, outside_proc, propagation, system_mounts, tmpfs_options};
 
 /// `PATH` of a container whose image sets none, as Docker has it.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -98,6 +100,14 @@ pub enum SpecError {
         name: String,
         /// The rule that it breaks.
         reason: &'static str,
+    },
+    /// Nobody has given a runtime this name.
+    #[error("unknown or invalid runtime name: {name}: there are {known}")]
+    Runtime {
+        /// What was given.
+        name: String,
+        /// What there is.
+        known: String,
     },
     /// There is no such signal.
     #[error("Invalid signal: {text}")]
@@ -197,6 +207,32 @@ pub enum SpecError {
         "Your kernel does not support CPU real-time scheduler: it needs control groups of version 1 and a kernel with CONFIG_RT_GROUP_SCHED, as version 2 has no such limit"
     )]
     NoRealtime,
+    /// The name of a profile of AppArmor.
+    #[error("`{name}` cannot be the name of an AppArmor profile: it must have a character, and no control characters")]
+    AppArmorProfile {
+        /// What was given, at most 200 characters of it.
+        name: String,
+    },
+    /// The name of a device.
+    #[error("`{name}` cannot be the name of a device: expected `VENDOR/CLASS=NAME`, such as `vendor.com/device=0`")]
+    CdiName {
+        /// What was given, at most 200 characters of it.
+        name: String,
+    },
+    /// Something that a container with a user namespace cannot have.
+    #[error("{reason}")]
+    UserNamespace {
+        /// What, and what to do.
+        reason: &'static str,
+    },
+    /// An owner that the user namespace does not have.
+    #[error("the mount at {target} cannot have the option `{option}`: the container's user namespace has no such id")]
+    UnknownId {
+        /// Where.
+        target: String,
+        /// What was given.
+        option: String,
+    },
     /// Something with a NUL byte in it.
     #[error("{what} has a NUL byte")]
     Nul {
@@ -225,6 +261,8 @@ pub struct Host<'a> {
     pub images: BTreeMap<String, Vec<PathBuf>>,
     /// Devices that the configuration names, or all of the host's when privileged.
     pub devices: Vec<FoundDevice>,
+    /// What the descriptions of its devices ask for.
+    pub injection: Injection,
     /// The container's directory on the host with `hosts`, `hostname` and `resolv.conf`; `None` leaves the image's.
     pub network_files: Option<PathBuf>,
     /// Control groups, as planned.
@@ -233,6 +271,8 @@ pub struct Host<'a> {
     pub hierarchies: &'a Hierarchies,
     /// The compiled filter.
     pub seccomp: Option<PathBuf>,
+    /// What AppArmor confines its processes by.
+    pub confinement: Option<Confinement>,
     /// Where the log goes.
     pub log_directory: PathBuf,
     /// Where the exit record goes.
@@ -241,6 +281,8 @@ pub struct Host<'a> {
     pub attempt: u64,
     /// The containers whose namespaces it joins.
     pub joined: Joined,
+    /// Its user namespace; `None`: the host's.
+    pub users: Option<Users>,
 }
 
 /// The host name of a container.
@@ -345,7 +387,7 @@ fn limits(config: &ContainerConfig) -> Result<Vec<Limit>, SpecError> {
 }
 
 /// Kernel parameters that belong to a namespace of the container's own; others would change the host.
-fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecError> {
+fn sysctls(config: &ContainerConfig, users: Option<IdRange>) -> Result<BTreeMap<String, String>, SpecError> {
     let ipc = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -377,10 +419,12 @@ fn sysctls(config: &ContainerConfig) -> Result<BTreeMap<String, String>, SpecErr
     let mut all = config.sysctls.clone();
     if own_network && !config.privileged {
         // As Docker: anybody in the container may use low ports and send pings.
-        for (name, value) in
-            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
-        {
-            all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        let last_group = users.map_or(2_147_483_647, |ids| ids.count.saturating_sub(1));
+        for (name, value) in [
+            ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),
+            ("net.ipv4.ping_group_range", format!("0 {last_group}")),
+        ] {
+            all.entry(name.to_owned()).or_insert(value);
         }
     }
     Ok(all)
@@ -479,6 +523,7 @@ pub fn process(
     image: &ImageDefaults,
     arguments: Vec<String>,
     seccomp: Option<PathBuf>,
+    confinement: Option<Confinement>,
 ) -> Result<Process, SpecError> {
     let set = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged)
         .map_err(|name| SpecError::Capability { name })?;
@@ -504,6 +549,7 @@ pub fn process(
         oom_score_adj: config.oom_score_adj,
         terminal: config.tty,
         seccomp,
+        confinement,
     })
 }
 
@@ -535,9 +581,9 @@ pub fn entered(config: &ContainerConfig) -> Namespaces {
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) -> Result<(), SpecError> {
-    process(id, config, image, arguments(config, image)?, None)?;
+    process(id, config, image, arguments(config, image)?, None, None)?;
     stop_signal(config, image)?;
-    sysctls(config)?;
+    sysctls(config, None)?;
     log_files(&config.logging, std::path::Path::new("/"))?;
     for rule in &config.device_cgroup_rules {
         device_rule(rule)?;
@@ -550,6 +596,11 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
             return Err(SpecError::CgroupParent { parent: parent.chars().take(80).collect() });
         }
     }
+    if let AppArmorChoice::Profile(name) = &config.apparmor
+        && (name.is_empty() || name.contains(char::is_control))
+    {
+        return Err(SpecError::AppArmorProfile { name: name.chars().take(200).collect() });
+    }
     let resources = &config.resources;
     if let (Some(runtime), Some(period)) = (resources.cpu_realtime_runtime_us, resources.cpu_realtime_period_us)
         && runtime > period
@@ -561,6 +612,9 @@ pub fn check(id: &ContainerId, config: &ContainerConfig, image: &ImageDefaults) 
     }
     for path in config.masked_paths.iter().chain(&config.read_only_paths).flatten() {
         absolute("a masked or read-only path", path)?;
+    }
+    if let Some(name) = config.cdi_devices.iter().find(|name| !cdi::is_qualified(name)) {
+        return Err(SpecError::CdiName { name: name.chars().take(200).collect() });
     }
     for device in &config.devices {
         absolute("the path of a device", &device.target)?;
@@ -607,20 +661,36 @@ pub fn launch(
     host: &Host<'_>,
 ) -> Result<Launch, SpecError> {
     check(id, config, image)?;
-    let process = process(id, config, image, arguments(config, image)?, host.seccomp.clone())?;
+    let mut process =
+        process(id, config, image, arguments(config, image)?, host.seccomp.clone(), host.confinement.clone())?;
+    let injection = &host.injection;
+    for variable in &injection.environment {
+        let name = |entry: &str| entry.split('=').next().unwrap_or("").to_owned();
+        process.environment.retain(|other| name(other) != name(variable));
+        process.environment.push(variable.clone());
+    }
+    process.groups.extend(injection.groups.iter().map(ToString::to_string));
     let mut mounts = system_mounts(config, host.hierarchies, &host.joined);
-    let chosen = chosen_mounts(id, config, image, host)?;
+    let mut chosen = chosen_mounts(id, config, image, host)?;
+    chosen.retain(|mount| !injection.mounts.iter().any(|other| other.target == mount.target));
+    chosen.extend(injection.mounts.iter().cloned());
+    // Outer ones first, or they would hide those below them.
+    chosen.sort_by_key(|mount| mount.target.matches('/').count());
     // What is asked for at a place of ours replaces ours, as a tmpfs of another size at /dev/shm.
     mounts.retain(|mount| !chosen.iter().any(|other| other.target == mount.target && mount.target != "/dev"));
     if let Some(directory) = &host.network_files {
         for name in ["resolv.conf", "hostname", "hosts"] {
             let target = format!("/etc/{name}");
             if !chosen.iter().any(|mount| mount.target == target) {
-                mounts.push(bind(&target, directory.join(name), 0, Propagation::Private));
+                mounts.push(mapped(bind(&target, directory.join(name), 0, Propagation::Private)));
             }
         }
     }
     mounts.extend(chosen);
+    if let Some(users) = &host.users {
+        super::users::check(config)?;
+        super::users::map_options(&mut mounts, users.ids)?;
+    }
     let listed = |paths: &[&str]| -> Vec<String> {
         if config.privileged { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect() }
     };
@@ -635,7 +705,7 @@ pub fn launch(
         read_only.push("/sys/fs/cgroup".to_owned());
     }
     let mut devices = default_devices();
-    for device in &host.devices {
+    for device in host.devices.iter().chain(&injection.devices) {
         devices.retain(|other| other.path != device.node.path);
         devices.push(device.node.clone());
     }
@@ -652,22 +722,25 @@ pub fn launch(
         attempt: host.attempt,
         namespaces: namespaces(config),
         joined: host.joined.clone(),
+        users: host.users.clone(),
         cgroups: host.cgroups.clone(),
         root: Root { read_only: config.read_only, ..host.root.clone() },
         mounts,
         devices,
+        hooks: injection.hooks.clone(),
         symlinks: symlinks.map(|(path, target)| (path.to_owned(), target.to_owned())).to_vec(),
         masked_paths: masked,
         read_only_paths: read_only,
         hostname: (config.uts_mode == NamespaceMode::Private).then(|| hostname(id, config)),
         domainname: config.domainname.clone().filter(|_| config.uts_mode == NamespaceMode::Private),
-        sysctls: sysctls(config)?,
+        sysctls: sysctls(config, host.users.as_ref().map(|users| users.ids))?,
         process,
         init: config.init,
         stdin_open: config.stdin_open,
         terminal_size: config.terminal_size,
         log: log_files(&config.logging, &host.log_directory)?,
         exit_file: host.exit_file.clone(),
+        runtime: None,
     })
 }
 

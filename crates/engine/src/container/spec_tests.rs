@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use stack_shim::launch::MountSource;
+
 use super::*;
 use crate::cgroup;
 use crate::container::config::{
@@ -24,10 +26,13 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
         cgroups: Cgroups::default(),
         hierarchies,
         seccomp: Some("/state/seccomp/filter.bpf".into()),
+        confinement: None,
+        injection: Injection::default(),
         log_directory: "/state/containers/web/logs".into(),
         exit_file: "/state/containers/web/exit.json".into(),
         attempt: 1,
         joined: Joined::default(),
+        users: None,
     }
 }
 
@@ -98,6 +103,7 @@ fn a_container_that_asks_for_much() {
                     propagation: Some("rslave".to_owned()),
                     non_recursive: false,
                     writable_below: false,
+                    mapped: false,
                 },
             },
         ],
@@ -183,6 +189,7 @@ fn the_same_for_another_runtime() {
                 propagation: Some("rslave".to_owned()),
                 non_recursive: false,
                 writable_below: false,
+                mapped: false,
             },
         }],
         ..ContainerConfig::default()
@@ -218,4 +225,53 @@ fn the_same_for_another_runtime() {
     let by_name = launch(&id(), &ContainerConfig::default(), &image(), &host).unwrap();
     let refused = oci::runtime_spec(&by_name, &resources, &rules, None).unwrap_err();
     assert!(refused.to_string().contains("`web` has no number"), "{refused}");
+}
+
+#[test]
+fn with_a_user_namespace_owners_are_those_of_the_host_and_volumes_are_mapped() {
+    let hierarchies = version_2();
+    let ids = IdRange { first: 200_000, count: 65_536 };
+    let with_users = |config: &ContainerConfig| {
+        let users = Some(Users { ids, shared: None, layers: Vec::new() });
+        launch(&id(), config, &image(), &Host { users, ..host(&hierarchies) })
+    };
+    let mount = |target: &str, source| ContainerMount { target: target.to_owned(), read_only: false, source };
+    let tmpfs = |owner: &str| ContainerMountSource::Tmpfs { size: None, mode: None, options: vec![owner.to_owned()] };
+    let config = ContainerConfig {
+        mounts: vec![
+            mount("/data", ContainerMountSource::Volume { name: Some("v".to_owned()), no_copy: false, subpath: None }),
+            mount(
+                "/srv",
+                ContainerMountSource::Bind {
+                    path: "/srv".into(),
+                    create_host_path: false,
+                    propagation: None,
+                    non_recursive: false,
+                    mapped: false,
+                },
+            ),
+            mount("/memory", tmpfs("uid=33")),
+        ],
+        ..ContainerConfig::default()
+    };
+    let made = with_users(&config).unwrap();
+    let source = |target: &str| made.mounts.iter().find(|mount| mount.target == target).unwrap().source.clone();
+    let is_mapped = |target: &str| matches!(source(target), MountSource::Bind { mapped: true, .. });
+    assert!(is_mapped("/data") && is_mapped("/etc/hosts") && is_mapped("/etc/resolv.conf") && !is_mapped("/srv"));
+    let option = |target: &str, key: &str| match source(target) {
+        MountSource::Filesystem { options, .. } => {
+            options.into_iter().find(|(name, _)| name == key).and_then(|(_, value)| value)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(option("/dev/pts", "gid").as_deref(), Some("200005"));
+    assert_eq!(option("/memory", "uid").as_deref(), Some("200033"));
+    assert_eq!(made.sysctls["net.ipv4.ping_group_range"], "0 65535");
+    assert_eq!(made.users.as_ref().map(|users| users.ids), Some(ids));
+    let far = ContainerConfig { mounts: vec![mount("/memory", tmpfs("gid=70000"))], ..ContainerConfig::default() };
+    assert!(with_users(&far).unwrap_err().to_string().contains("/memory"));
+    let privileged = ContainerConfig { privileged: true, ..ContainerConfig::default() };
+    assert!(with_users(&privileged).unwrap_err().to_string().starts_with("privileged mode is incompatible"));
+    let described = oci::runtime_spec(&made, &Resources::default(), &[], None);
+    assert!(matches!(described, Err(oci::OciError::Users)));
 }

@@ -12,19 +12,25 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
-use stack_shim::copy_up;
-use stack_shim::launch::Root;
-use stack_shim::mount_calls::{FilesystemContext, clone_tree, image, mount_setattr, move_mount, overlay};
+use stack_shim::launch::{IdRange, Root};
+use stack_shim::mount_calls::{FilesystemContext, clone_tree, image, map_owners, mount_setattr, move_mount, overlay};
 use stack_shim::root_path::{self, Links, Make};
+use stack_shim::{copy_up, credentials};
 
 use super::{CopyError, path};
 use crate::container::{ContainerId, OverlayDirectories};
+use crate::image::owners::Owners;
 
 /// What the root is made of.
 #[derive(Debug)]
 pub(crate) enum Base {
     /// The container runs: its own overlay, taken out of its mount namespace.
-    Running(OwnedFd),
+    Running {
+        /// That namespace.
+        mounts: OwnedFd,
+        /// Its user namespace, where that is not the host's: there its files have other owners than on the disk.
+        users: Option<(OwnedFd, IdRange)>,
+    },
     /// It does not run, and shall be written to: its overlay. Nobody else may have it mounted.
     Written,
     /// It does not run, and is only read: its layers below one that is thrown away.
@@ -46,6 +52,8 @@ pub(crate) struct ViewMount {
     pub read_only: bool,
     /// It gets what the image has there, where it is empty.
     pub copy_up: bool,
+    /// In a user namespace its files belong to whom they belong on the disk.
+    pub mapped: bool,
 }
 
 /// What is mounted.
@@ -85,6 +93,7 @@ pub(crate) struct View {
     root: Option<OwnedFd>,
     mounts: Vec<ViewMount>,
     mountpoint: PathBuf,
+    owners: Owners,
 }
 
 impl View {
@@ -100,7 +109,7 @@ impl View {
         };
         // Before the mounts are left, as another thread has to go where the container's are.
         let taken = match &plan.base {
-            Base::Running(namespace) => Some(take_root(namespace).map_err(failed("take the root file system"))?),
+            Base::Running { mounts, .. } => Some(take_root(mounts).map_err(failed("take the root file system"))?),
             Base::Written | Base::Read => None,
         };
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
@@ -110,14 +119,27 @@ impl View {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
             .map_err(io::Error::from)
             .map_err(failed("leave the host's mounts"))?;
-        let sources =
-            plan.mounts.iter().map(|mount| take(&id, mount, &plan.mountpoint)).collect::<Result<Vec<_>, _>>()?;
+        let users = match &plan.base {
+            Base::Running { users, .. } => users.as_ref(),
+            Base::Written | Base::Read => None,
+        };
+        let namespace = users.map(|(namespace, _)| namespace.as_fd());
+        let sources = plan
+            .mounts
+            .iter()
+            .map(|mount| take(&id, mount, &plan.mountpoint, namespace))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut owners = Owners::default();
+        if let Some((_, ids)) = users {
+            owners = Owners::of(*ids);
+            credentials::make_files_as(ids.first, ids.first).map_err(failed("make files for its root"))?;
+        }
         let is_running = taken.is_some();
-        let mut view = Self { id, root: None, mounts: plan.mounts, mountpoint: plan.mountpoint };
+        let mut view = Self { id, root: None, mounts: plan.mounts, mountpoint: plan.mountpoint, owners };
         let root = match (taken, plan.base) {
             (Some(tree), _) => mounted(&tree, &view.mountpoint),
             (None, Base::Read) => mount_read(&plan.overlay, &view.mountpoint),
-            (None, Base::Written | Base::Running(_)) => mount_overlay(&plan.overlay, &view.mountpoint),
+            (None, Base::Written | Base::Running { .. }) => mount_overlay(&plan.overlay, &view.mountpoint),
         };
         let root = root.map_err(failed("mount the root file system"))?;
         for (mount, source) in view.mounts.iter().zip(sources) {
@@ -133,6 +155,11 @@ impl View {
     /// Never after it was made.
     pub fn root(&self) -> Result<BorrowedFd<'_>, CopyError> {
         self.root.as_ref().map(std::os::fd::AsFd::as_fd).ok_or(CopyError::Broken)
+    }
+
+    /// How the owners of its files relate to those that the container knows.
+    pub fn owners(&self) -> Owners {
+        self.owners
     }
 
     /// Whether a directory, by its true path, can be written to by the container.
@@ -187,7 +214,12 @@ struct Source {
 }
 
 /// Takes hold of what is to be mounted.
-fn take(id: &ContainerId, mount: &ViewMount, mountpoint: &Path) -> Result<Source, CopyError> {
+fn take(
+    id: &ContainerId,
+    mount: &ViewMount,
+    mountpoint: &Path,
+    users: Option<BorrowedFd<'_>>,
+) -> Result<Source, CopyError> {
     let take = || -> io::Result<Source> {
         let tree = match &mount.source {
             ViewSource::Image(layers) => image(layers, mount.subpath.as_deref(), mountpoint)?,
@@ -201,6 +233,9 @@ fn take(id: &ContainerId, mount: &ViewMount, mountpoint: &Path) -> Result<Source
                 clone_tree(Some(within.as_fd()), c"", mount.recursive)?
             }
         };
+        if let (Some(users), ViewSource::Path(_)) = (users.filter(|_| mount.mapped), &mount.source) {
+            map_owners(tree.as_fd(), users, mount.recursive)?;
+        }
         let kind = fstat(&tree)?.st_mode & libc::S_IFMT;
         Ok(Source { tree, is_directory: kind == libc::S_IFDIR })
     };

@@ -26,6 +26,7 @@ use crate::copying::{
 };
 use crate::crash_point::crash_point;
 use crate::image::layer::decoder;
+use crate::image::owners::Owners;
 use crate::image::pack::{PackError, Packer};
 use crate::image::stream::{channel, pump};
 use crate::image::tar_reader::TarReader;
@@ -97,7 +98,7 @@ impl Engine {
                 }
             };
             if told.send(Ok(found.stat)).is_ok() {
-                let outcome = write(writer, |packer| packer.tree(found.held.as_fd(), &found.archived));
+                let outcome = write(writer, view.owners(), |packer| packer.tree(found.held.as_fd(), &found.archived));
                 report(&container, outcome);
             }
             Ok(())
@@ -119,7 +120,7 @@ impl Engine {
         let work = move |view: &View, _: &Record| {
             let root = view.root()?;
             if told.send(Ok(())).is_ok() {
-                report(&container, write(writer, |packer| packer.contents(root, b"")));
+                report(&container, write(writer, view.owners(), |packer| packer.contents(root, b"")));
             }
             Ok(())
         };
@@ -154,7 +155,7 @@ impl Engine {
             })?;
             view.check_writable(&directory, record.config.read_only)?;
             let owner = if options.as_container_user { Some(user_of(record, root)?) } else { None };
-            let extraction = Extraction { directory, owner, keeps_kinds: options.keeps_kinds };
+            let extraction = Extraction { directory, owner, keeps_kinds: options.keeps_kinds, owners: view.owners() };
             let root = root.try_clone_to_owned().map_err(|source| path_error(&container, "/", source))?;
             let plain = decoder(&mut reader).map_err(|_| CopyError::Broken)?;
             extract(&mut TarReader::new(plain), root, UnpackLimits::default(), extraction)?;
@@ -179,8 +180,8 @@ impl Engine {
             let mut guard = slot.copies.share().await;
             let base = match slot.current() {
                 ContainerState::Removing => return Err(missing()),
-                ContainerState::Running { pid, .. } => match self.mounts_of(&slot, pid).await {
-                    Some(namespace) => Base::Running(namespace),
+                ContainerState::Running { pid, .. } => match self.namespaces_of(&slot, pid).await {
+                    Some((mounts, users)) => Base::Running { mounts, users: users.zip(slot.record().users) },
                     None => {
                         // It is ending: its files can be had in a moment.
                         drop(guard);
@@ -206,7 +207,7 @@ impl Engine {
             };
             let record = slot.record();
             let volumes = VolumeUse { engine: self.clone(), user: user_name() };
-            let is_running = matches!(base, Base::Running(_));
+            let is_running = matches!(base, Base::Running { .. });
             let (engine, known, user) = (self.clone(), Arc::clone(&record), volumes.user.clone());
             let failed = |source| CopyError::View { action: "find its volumes", id: id.clone(), source };
             let mounts = match with_volumes {
@@ -227,13 +228,16 @@ impl Engine {
         }
     }
 
-    /// The mount namespace of a container that runs. `None`: it does not any more.
-    async fn mounts_of(&self, slot: &Slot, pid: i32) -> Option<OwnedFd> {
-        let namespace = File::open(format!("/proc/{pid}/ns/mnt")).ok()?;
+    /// The mount namespace of a container that runs, and its user namespace if that is not the host's. `None`: it does not
+    /// run any more.
+    async fn namespaces_of(&self, slot: &Slot, pid: i32) -> Option<(OwnedFd, Option<OwnedFd>)> {
+        let open = |name: &str| File::open(format!("/proc/{pid}/ns/{name}")).ok().map(OwnedFd::from);
+        let mounts = open("mnt")?;
+        let users = if slot.record().users.is_some() { Some(open("user")?) } else { None };
         // Its shim has not reaped it, so that what was opened is of that very process and of no other with its number.
         let mut shim = Shim::connect(&self.inner.launcher.run_directory(&slot.record().id)).await.ok()?;
         match shim.ask(&Request::Describe).await {
-            Ok(Some(Response::State(State::Running { pid: now, .. }))) if now == pid => Some(namespace.into()),
+            Ok(Some(Response::State(State::Running { pid: now, .. }))) if now == pid => Some((mounts, users)),
             _ => None,
         }
     }
@@ -259,11 +263,12 @@ impl Engine {
                 recursive: false,
                 read_only: asked.is_some_and(|mount| mount.read_only),
                 copy_up: !no_copy && subpath.is_none(),
+                mapped: true,
                 subpath,
             });
         }
         for mount in &config.mounts {
-            let ContainerMountSource::Bind { path, non_recursive, .. } = &mount.source else { continue };
+            let ContainerMountSource::Bind { path, non_recursive, mapped, .. } = &mount.source else { continue };
             all.push(ViewMount {
                 target: mount.target.clone(),
                 source: ViewSource::Path(path.clone()),
@@ -271,6 +276,7 @@ impl Engine {
                 recursive: !non_recursive,
                 read_only: mount.read_only,
                 copy_up: false,
+                mapped: *mapped,
             });
         }
         for mounted in &record.mounted_images {
@@ -286,6 +292,7 @@ impl Engine {
                 recursive: false,
                 read_only: true,
                 copy_up: false,
+                mapped: false,
             });
         }
         if is_running && !matches!(config.network_mode, NetworkMode::Container(_)) {
@@ -301,6 +308,7 @@ impl Engine {
                         recursive: false,
                         read_only: false,
                         copy_up: false,
+                        mapped: true,
                     });
                 }
             }
@@ -350,9 +358,10 @@ fn user_of(record: &Record, root: BorrowedFd<'_>) -> Result<(u32, u32), CopyErro
 
 fn write(
     writer: PieceWriter,
+    owners: Owners,
     pack: impl FnOnce(&mut Packer<PieceWriter>) -> Result<(), PackError>,
 ) -> Result<(), PackError> {
-    let mut packer = Packer::new(writer);
+    let mut packer = Packer::with_owners(writer, owners);
     pack(&mut packer)?;
     Ok(packer.finish()?.finish()?)
 }

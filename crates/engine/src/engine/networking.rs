@@ -235,7 +235,7 @@ impl Engine {
             // By it the ports of a container are published that is on networks between hosts alone.
             config.networks.iter().any(|endpoint| endpoint.name == name) || (between_alone && name == USUAL_NETWORK)
         };
-        let mut gone = match networks.without_links(id).await {
+        let mut gone = match networks.without_links(id, &netns).await {
             Ok(names) => names,
             Err(error) => {
                 failures.push(crate::container::text_of(&error));

@@ -2,7 +2,7 @@
 
 use stack_shim::protocol::{Request, Response};
 
-use stack_shim::launch::{Joined, Peer};
+use stack_shim::launch::{Joined, Peer, Users};
 
 use super::Engine;
 use crate::container::{
@@ -74,10 +74,10 @@ impl Engine {
     pub async fn runtime_spec(&self, id: &ContainerId) -> Result<oci_spec::runtime::Spec, DescribeError> {
         let slot = self.slot(id).ok_or_else(|| StartError::Missing { id: id.clone() })?;
         let record = slot.record();
-        let joined = self.joined(&record)?;
+        let (joined, users) = self.joined(&record)?;
         let launcher = self.inner.launcher.clone();
         let work = move || {
-            let prepared = launcher.prepare(&record, joined)?;
+            let prepared = launcher.prepare(&record, joined, users)?;
             let filter = launcher.uncompiled_filter_of(&record)?;
             Ok(prepared.runtime_spec(filter.as_ref())?)
         };
@@ -87,8 +87,8 @@ impl Engine {
         })
     }
 
-    /// The running containers whose namespaces a container joins.
-    pub(super) fn joined(&self, record: &Record) -> Result<Joined, StartError> {
+    /// The running containers whose namespaces a container joins, and its user namespace, which may be theirs.
+    pub(super) fn joined(&self, record: &Record) -> Result<(Joined, Option<Users>), StartError> {
         let config = &record.config;
         let peer = |other: &ContainerId, kind: &'static str| {
             let state = self.slot(other).map(|slot| slot.current());
@@ -107,13 +107,16 @@ impl Engine {
             NamespaceMode::Container(other) => peer(other, kind).map(Some),
             NamespaceMode::Private | NamespaceMode::Host => Ok(None),
         };
-        Ok(Joined {
+        let joined = Joined {
             pid: of_mode(&config.pid_mode, "processes")?,
             ipc: of_mode(&config.ipc_mode, "IPC objects")?,
             network: match &config.network_mode {
                 NetworkMode::Container(other) => Some(peer(other, "network")?),
                 NetworkMode::Networks | NetworkMode::None | NetworkMode::Host => None,
             },
-        })
+        };
+        let users =
+            self.users_of(record, &joined).map_err(|source| StartError::Users { id: record.id.clone(), source })?;
+        Ok((joined, users))
     }
 }

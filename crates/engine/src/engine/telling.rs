@@ -43,11 +43,11 @@ impl Engine {
 
     /// Tells that a container is on a network, or no more.
     pub(super) fn tell_network(&self, name: &str, container: &ContainerId, begins: bool) {
-        let id = self.networks().id_of(name).unwrap_or_default();
+        let (id, driver) = self.networks().id_and_driver(name).unwrap_or_else(|| (String::new(), "bridge"));
         let container = container.clone();
         let kind =
             if begins { NetworkEvent::Connected { container } } else { NetworkEvent::Disconnected { container } };
-        self.inner.events.tell(Happening::Network { id, name: name.to_owned(), kind });
+        self.inner.events.tell(Happening::Network { id, name: name.to_owned(), driver, kind });
     }
 
     /// Tells that everything of a kind that nothing used was removed, by whoever did it.

@@ -9,6 +9,7 @@ pub mod document;
 mod import;
 pub mod layer;
 mod load;
+pub mod owners;
 pub mod pack;
 mod pull;
 mod push;

@@ -13,6 +13,7 @@ use nix::dir::Dir;
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 
+use super::owners::Owners;
 use super::tar_reader::{Entry, Kind};
 use super::tar_writer::TarWriter;
 use super::unpack::is_kept;
@@ -69,12 +70,23 @@ pub struct Packer<W> {
     /// Files with several names: what they are called in the archive.
     seen: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    owners: Owners,
 }
 
 impl<W: Write> Packer<W> {
     /// Starts an archive.
     pub fn new(writer: W) -> Self {
-        Self { archive: TarWriter::new(writer), seen: HashMap::new(), buffer: vec![0; PIECE] }
+        Self {
+            archive: TarWriter::new(writer),
+            seen: HashMap::new(),
+            buffer: vec![0; PIECE],
+            owners: Owners::default(),
+        }
+    }
+
+    /// The same, of files whose owners in the archive are not those on the host.
+    pub fn with_owners(writer: W, owners: Owners) -> Self {
+        Self { owners, ..Self::new(writer) }
     }
 
     /// Writes what a descriptor refers to (`O_PATH` will do), as `path`, and everything below it.
@@ -160,7 +172,7 @@ impl<W: Write> Packer<W> {
             // A socket means nothing to anybody else; archives have no such entries.
             _ => return Ok(()),
         };
-        let mut entry = described(&status, kind, path);
+        let mut entry = described(&status, kind, path, self.owners);
         if kind != Kind::Directory && status.st_nlink > 1 {
             if let Some(first) = self.seen.get(&(status.st_dev, status.st_ino)) {
                 entry.kind = Kind::HardLink;
@@ -175,13 +187,15 @@ impl<W: Write> Packer<W> {
                 let file = reopened(found, OFlag::O_NOATIME)
                     .or_else(|_| reopened(found, OFlag::empty()))
                     .map_err(PackError::io("open", path))?;
-                entry.attributes = attributes(&file).map_err(PackError::io("read the attributes of", path))?;
+                entry.attributes =
+                    attributes(&file, self.owners).map_err(PackError::io("read the attributes of", path))?;
                 self.archive.entry(&entry)?;
                 self.content(&mut File::from(file), entry.size, path)
             }
             Kind::Directory => {
                 let directory = reopened(found, OFlag::O_DIRECTORY).map_err(PackError::io("open", path))?;
-                entry.attributes = attributes(&directory).map_err(PackError::io("read the attributes of", path))?;
+                entry.attributes =
+                    attributes(&directory, self.owners).map_err(PackError::io("read the attributes of", path))?;
                 if !entry.path.ends_with(b"/") {
                     entry.path.push(b'/');
                 }
@@ -216,7 +230,7 @@ impl<W: Write> Packer<W> {
     }
 }
 
-fn described(status: &FileStat, kind: Kind, path: &[u8]) -> Entry {
+fn described(status: &FileStat, kind: Kind, path: &[u8], owners: Owners) -> Entry {
     let is_device = matches!(kind, Kind::CharacterDevice | Kind::BlockDevice);
     let device = if is_device { (libc::major(status.st_rdev), libc::minor(status.st_rdev)) } else { (0, 0) };
     Entry {
@@ -224,8 +238,8 @@ fn described(status: &FileStat, kind: Kind, path: &[u8]) -> Entry {
         kind,
         link: Vec::new(),
         mode: status.st_mode & 0o7777,
-        user: status.st_uid,
-        group: status.st_gid,
+        user: owners.seen_inside(status.st_uid),
+        group: owners.seen_inside(status.st_gid),
         modified: (status.st_mtime, u32::try_from(status.st_mtime_nsec).unwrap_or(0)),
         device,
         size: if kind == Kind::File { u64::try_from(status.st_size).unwrap_or(0) } else { 0 },
@@ -268,7 +282,7 @@ fn joined(prefix: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// The extended attributes that mean something elsewhere.
-fn attributes(file: &OwnedFd) -> nix::Result<std::collections::BTreeMap<Vec<u8>, Vec<u8>>> {
+fn attributes(file: &OwnedFd, owners: Owners) -> nix::Result<std::collections::BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut found = std::collections::BTreeMap::new();
     let mut list = vec![0_u8; 64 << 10];
     // SAFETY: `list` is writable for its length.
@@ -290,7 +304,7 @@ fn attributes(file: &OwnedFd) -> nix::Result<std::collections::BTreeMap<Vec<u8>,
         // One that was removed in the meantime is none.
         let Ok(read) = usize::try_from(read) else { continue };
         value.truncate(read);
-        found.insert(name.to_bytes().to_vec(), value);
+        found.insert(name.to_bytes().to_vec(), owners.attribute_seen_inside(name.to_bytes(), value));
     }
     Ok(found)
 }

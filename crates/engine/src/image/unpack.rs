@@ -20,6 +20,7 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
+use super::owners::Owners;
 use super::tar_reader::{Entry, Kind, TarError, TarReader};
 
 /// Starts the name of a marker in a layer's archive (OCI image specification, "Whiteouts").
@@ -142,6 +143,8 @@ pub struct Extraction {
     pub owner: Option<(u32, u32)>,
     /// A directory is not replaced by something else, nor the other way around.
     pub keeps_kinds: bool,
+    /// How the owners relate to those on the host.
+    pub owners: Owners,
 }
 
 /// Unpacks an archive into a directory of the file system whose root is `root`. The archive is read to its end marker.
@@ -239,6 +242,13 @@ impl Unpacker {
         entry.path = path;
         if let Some((user, group)) = into.owner {
             (entry.user, entry.group) = (user, group);
+        }
+        let (Some(user), Some(group)) = (into.owners.on_host(entry.user), into.owners.on_host(entry.group)) else {
+            return Err(refused(&entry.path, "its owner is none that the container's user namespace has"));
+        };
+        (entry.user, entry.group) = (user, group);
+        for (name, value) in &mut entry.attributes {
+            *value = into.owners.attribute_on_host(name, std::mem::take(value));
         }
         Ok(Some(entry))
     }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::addressing;
+use super::driver::Driver;
 use super::errors::{AttachError, NetworkError};
 use super::networks::State;
 use super::ports::{self, Family, Wanted};
@@ -16,6 +17,15 @@ use super::request::{
 use super::reservation::ReservationError;
 
 impl State {
+    pub(super) fn is_bridge(&self, network: &str) -> bool {
+        self.networks.get(network).is_none_or(|network| network.settings.driver.is_bridge())
+    }
+
+    /// The name of the host's end of a link to an interface with this address; empty where the host has no end.
+    pub(super) fn host_link(&self, network: &str, prefix: &str, address: Ipv4Addr) -> String {
+        if self.is_bridge(network) { addressing::link_name(prefix, address) } else { String::new() }
+    }
+
     /// The interface of a container on a network, and its IPv4 address there.
     pub(super) fn choose_endpoint(
         &self,
@@ -26,6 +36,14 @@ impl State {
             return Err(NetworkError::Missing { name: wanted.name.clone() }.into());
         };
         let network = record.name.as_str();
+        let driver = &record.settings.driver;
+        if let Some(other) = self.on_network(network).next().filter(|_| driver.is_for_one()) {
+            return Err(AttachError::ForOne { network: network.to_owned(), owner: other.id.clone() });
+        }
+        let has_own_mac = !matches!(driver, Driver::Ipvlan { .. });
+        if wanted.mac.is_some() && !has_own_mac {
+            return Err(AttachError::NoMac { network: network.to_owned() });
+        }
         let (mut taken, mut taken6) = (BTreeSet::from([record.gateway]), BTreeSet::new());
         taken6.extend(record.ipv6.map(|part| part.gateway));
         let endpoints = self.on_network(network).flat_map(|container| &container.attachment.endpoints);
@@ -47,9 +65,11 @@ impl State {
             address: IpNet::V4(with_length),
             gateway: IpAddr::V4(record.gateway),
             ipv6,
-            mac: mac.to_string(),
+            link_local: wanted.link_local.clone(),
+            mac: Some(mac).filter(|_| has_own_mac).map(|mac| mac.to_string()).unwrap_or_default(),
             priority: wanted.priority,
-            internal: record.settings.internal,
+            internal: record.is_internal(),
+            routes_by_interface: driver.routes_by_interface(),
         };
         Ok((endpoint, address))
     }
@@ -89,6 +109,10 @@ impl State {
                 usual: network.and_then(|network| network.settings.published_at).map(IpAddr::V4).filter(|_| !is_ipv6),
             }
         };
+        // Where its own addresses are reached, nothing leads from the host's ports to it.
+        if !record.serving().all(|(endpoint, _)| self.is_bridge(&endpoint.network)) {
+            return Ok(Vec::new());
+        }
         // Without a network of its own a container's ports are only held.
         let plain = Family { translates: true, usual: None };
         let ipv4 = record.leading().map_or(plain, |leading| family(leading, false));

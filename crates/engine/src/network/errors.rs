@@ -69,6 +69,38 @@ pub enum NetworkError {
         /// The bridge.
         bridge: String,
     },
+    /// Networks were made from these settings.
+    #[error("configuration network {name} is in use: remove the networks that were made from it first")]
+    TemplateInUse {
+        /// The settings' name.
+        name: String,
+    },
+    /// The link that its containers' links are to be made on is not there.
+    #[error("network {name}: the requested parent interface {parent} was not found on this host: {hint}")]
+    NoParent {
+        /// The network.
+        name: String,
+        /// The link.
+        parent: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Another network has the parent.
+    #[error("{problem}")]
+    ParentTaken {
+        /// Which, and how.
+        problem: String,
+    },
+    /// The kernel makes no such links.
+    #[error(
+        "network {name}: the kernel of this host has no links of the kind {kind} (a module or an option of its build)"
+    )]
+    NoSuchLinks {
+        /// The network.
+        name: String,
+        /// The kind.
+        kind: &'static str,
+    },
     /// Its addresses are in use elsewhere.
     #[error(
         "invalid pool request: Pool overlaps with other one on this address space: {subnet} for the network `{name}` meets {other}, which another network or a route of this host has"
@@ -179,6 +211,22 @@ pub enum AttachError {
         subnet: IpNet,
         /// What was asked for.
         address: IpAddr,
+    },
+    /// One container alone can be on it.
+    #[error(
+        "the macvlan network `{network}` has the mode passthru, in which one container has the parent alone: {owner} is on it"
+    )]
+    ForOne {
+        /// The network.
+        network: String,
+        /// The other container.
+        owner: String,
+    },
+    /// Its containers have the host's link-layer address.
+    #[error("ipvlan interfaces do not support custom mac address assignment: the network `{network}`")]
+    NoMac {
+        /// The network.
+        network: String,
     },
     /// The network has no IPv6.
     #[error(

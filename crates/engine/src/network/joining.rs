@@ -5,12 +5,11 @@
 
 use std::fs::File;
 
-use super::addressing;
 use super::errors::{AttachError, Failure, Failures, all_or};
 use super::kernel::{self, KernelError};
 use super::networks::{Entry, Networks};
 use super::records::RecordError;
-use super::request::{Attachment, ContainerRecord, Endpoint, NetworkEndpoint};
+use super::request::{Attachment, ContainerRecord, DefaultRoute, Endpoint, NetworkEndpoint};
 use crate::crash_point::crash_point;
 use crate::overlay::OverlayEndpoint;
 
@@ -20,7 +19,7 @@ impl Networks {
     /// # Errors
     /// Why it cannot be; the container is then where it was.
     pub async fn connect(&self, id: &str, netns: &File, wanted: &NetworkEndpoint) -> Result<Endpoint, AttachError> {
-        let bridge = self.usable_network(&wanted.name).await?;
+        let on = self.usable_network(&wanted.name).await?;
         let record = self.decide_joining(id, wanted)?;
         crash_point!("joining.recorded");
         self.publish();
@@ -28,12 +27,14 @@ impl Networks {
         let made = async {
             if let Some(mut plan) = self.link_plan(&record, index) {
                 // With the other networks there may be a route already: it is set as a whole below.
-                plan.gateway = None;
-                plan.gateway6 = None;
-                let host = plan.host.clone();
-                kernel::make_link(netns, &plan).await?;
-                crash_point!("joining.linked");
-                kernel::join_bridge(&host, bridge, self.is_isolated(&wanted.name)).await?;
+                plan.routes.clear();
+                if plan.driver.is_bridge() {
+                    kernel::make_link(netns, &plan).await?;
+                    crash_point!("joining.linked");
+                    kernel::join_bridge(&plan.host, on, self.is_isolated(&wanted.name)).await?;
+                } else {
+                    kernel::make_child(netns, &plan, on).await?;
+                }
             }
             crash_point!("joining.bridged");
             self.follow(netns, &record).await
@@ -64,7 +65,7 @@ impl Networks {
         record.sysctls.resize(record.attachment.endpoints.len(), Vec::new());
         record.aliases.resize(record.attachment.endpoints.len(), Vec::new());
         record.attachment.endpoints.push(endpoint);
-        record.links.push(addressing::link_name(&self.config.prefix, address));
+        record.links.push(state.host_link(&wanted.name, &self.config.prefix, address));
         record.sysctls.push(wanted.sysctls.clone());
         record.aliases.push(wanted.aliases.clone());
         self.records.put_container(&record).map_err(|source| AttachError::Record { id: id.to_owned(), source })?;
@@ -79,15 +80,21 @@ impl Networks {
     /// Everything that did not work; the rest was done.
     pub async fn disconnect(&self, id: &str, netns: Option<&File>, network: &str) -> Result<(), Failures> {
         let mut failures: Vec<Failure> = Vec::new();
-        let (before, link) = {
+        let (before, interface, link) = {
             let state = self.lock();
             let Some(entry) = state.containers.get(id) else { return Ok(()) };
-            let position = entry.record.attachment.endpoints.iter().position(|endpoint| endpoint.network == network);
-            let Some(link) = position.and_then(|index| entry.record.links.get(index)) else { return Ok(()) };
-            (entry.record.clone(), link.clone())
+            let mut pairs = entry.record.attachment.endpoints.iter().zip(&entry.record.links);
+            let Some((endpoint, link)) = pairs.find(|(endpoint, _)| endpoint.network == network) else { return Ok(()) };
+            (entry.record.clone(), endpoint.interface.clone(), link.clone())
         };
         // The link goes before the record that knows of it: after a crash between the two it is taken away again.
-        failures.extend(kernel::delete_link(&link).await.err().map(Failure::from));
+        let deleted = match netns {
+            // It goes with the container's namespace.
+            None if link.is_empty() => Ok(()),
+            Some(netns) if link.is_empty() => kernel::delete_child(netns, &interface).await,
+            _ => kernel::delete_link(&link).await,
+        };
+        failures.extend(deleted.err().map(Failure::from));
         crash_point!("leaving.unlinked");
         let after = {
             let mut state = self.lock();
@@ -148,17 +155,21 @@ impl Networks {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub(crate) async fn without_links(&self, id: &str) -> Result<Vec<String>, KernelError> {
-        let recorded: Vec<(String, String)> = {
+    pub(crate) async fn without_links(&self, id: &str, netns: &File) -> Result<Vec<String>, KernelError> {
+        let recorded: Vec<(Endpoint, String)> = {
             let state = self.lock();
             let record = state.containers.get(id).map(|entry| &entry.record);
             let pairs = record.into_iter().flat_map(|record| record.attachment.endpoints.iter().zip(&record.links));
-            pairs.map(|(endpoint, link)| (endpoint.network.clone(), link.clone())).collect()
+            pairs.map(|(endpoint, link)| (endpoint.clone(), link.clone())).collect()
         };
         let mut missing = Vec::new();
-        for (network, link) in recorded {
-            if kernel::link_index(&link).await?.is_none() {
-                missing.push(network);
+        for (endpoint, link) in recorded {
+            let is_there = match link.as_str() {
+                "" => kernel::has_child(netns, &endpoint.interface).await?,
+                link => kernel::link_index(link).await?.is_some(),
+            };
+            if !is_there {
+                missing.push(endpoint.network);
             }
         }
         Ok(missing)
@@ -184,11 +195,12 @@ impl Networks {
                 record.attachment.between.iter().flat_map(|endpoint| {
                     endpoint.gateways.iter().map(|gateway| (endpoint.interface.as_str(), *gateway))
                 });
-            ways.find(|(_, gateway)| gateway.is_ipv6() == is_ipv6)
+            let way = ways.find(|(_, gateway)| gateway.is_ipv6() == is_ipv6);
+            way.map(|(interface, gateway)| (interface, DefaultRoute::By(gateway)))
         };
-        let ipv4 = record.leading().map(|leading| (leading.interface.as_str(), leading.gateway));
+        let ipv4 = record.leading().map(|leading| (leading.interface.as_str(), leading.default_route(leading.gateway)));
         let ipv6 = record.attachment.leading6();
-        let ipv6 = ipv6.map(|(leading, part)| (leading.interface.as_str(), part.gateway.into()));
+        let ipv6 = ipv6.map(|(leading, part)| (leading.interface.as_str(), leading.default_route(part.gateway.into())));
         let (ipv4, ipv6) = (ipv4.or_else(|| by_between(false)), ipv6.or_else(|| by_between(true)));
         kernel::set_default_routes(netns, ipv4, ipv6).await?;
         self.apply().await

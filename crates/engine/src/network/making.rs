@@ -2,12 +2,20 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::addressing;
+use super::choosing::check_network_name;
+use super::driver;
 use super::errors::NetworkError;
-use super::networks::Networks;
-use super::request::{GatewayMode, LONGEST_LINK_NAME, NetworkRecord, NetworkSettings};
+use super::kernel;
+use super::networks::{Networks, now};
+use super::request::{GatewayMode, Ipv6Part, LONGEST_LINK_NAME, NetworkRecord, NetworkSettings};
+use crate::crash_point::crash_point;
+use crate::events::NetworkEvent;
+
+/// So many bridges an engine can have: their numbers are told from the addresses in link names by their length.
+const MOST_NETWORKS: u16 = 9999;
 
 impl Networks {
     /// Makes a network with these settings.
@@ -19,14 +27,14 @@ impl Networks {
         check(settings).map_err(|problem| NetworkError::Settings { problem })?;
         let network = {
             let _shaping = self.shaping.lock().await;
-            if self.lock().networks.contains_key(name) {
+            if self.is_name_taken(name) {
                 return Err(NetworkError::Exists { name: name.to_owned() });
             }
             let network = self.decide_network(name, hex::encode(rand::random::<[u8; 32]>()), settings).await?;
             self.publish();
             network
         };
-        if let Err(error) = self.make_bridge(&network).await {
+        if let Err(error) = self.make_host_link(&network).await {
             if let Err(left) = self.remove_network(name).await {
                 tracing::warn!(%left, name, "an attempt to make a network left something behind");
             }
@@ -34,10 +42,97 @@ impl Networks {
         }
         Ok(network)
     }
+
+    /// Chooses what was not asked for and writes it down. The caller holds `shaping`.
+    pub(super) async fn decide_network(
+        &self,
+        name: &str,
+        id: String,
+        settings: &NetworkSettings,
+    ) -> Result<NetworkRecord, NetworkError> {
+        check_network_name(name)?;
+        let (bridges, mut taken): (Vec<String>, Vec<IpNet>) = {
+            let state = self.lock();
+            let subnets = state.networks.values().flat_map(NetworkRecord::subnets).collect();
+            (state.bridges().map(|network| network.link.clone()).collect(), subnets)
+        };
+        let routes = kernel::host_routes(&bridges)
+            .await
+            .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
+        let found_bridge = match &settings.bridge {
+            Some(bridge) if bridges.contains(bridge) => {
+                return Err(NetworkError::BridgeTaken { name: name.to_owned(), bridge: bridge.clone() });
+            }
+            Some(bridge) => {
+                let index = kernel::link_index(bridge).await;
+                index.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?.is_some()
+            }
+            None => false,
+        };
+        // The routes of a bridge that is there are those of the network to be; and what is beyond a parent is what a network
+        // of it is part of.
+        let of_networks = taken.len();
+        if !found_bridge {
+            taken.extend(routes);
+        }
+        let met = if settings.driver.is_bridge() { taken.len() } else { of_networks };
+        for subnet in [settings.subnet.map(IpNet::V4), settings.subnet6.map(IpNet::V6)].into_iter().flatten() {
+            if let Some(&other) = taken.iter().take(met).find(|other| addressing::meet(**other, subnet)) {
+                return Err(NetworkError::Overlap { name: name.to_owned(), subnet, other });
+            }
+        }
+        let ipv4 = |net: &IpNet| if let IpNet::V4(net) = net { Some(*net) } else { None };
+        let subnet = settings.subnet.or_else(|| {
+            let taken: Vec<Ipv4Net> = taken.iter().filter_map(ipv4).collect();
+            addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken)
+        });
+        let free = || {
+            (0..=MOST_NETWORKS)
+                .map(|number| format!("{}{number}", self.config.prefix))
+                .find(|candidate| !bridges.contains(candidate))
+        };
+        let (link, made_parent) = if settings.driver.is_bridge() {
+            (settings.bridge.clone().or_else(free), false)
+        } else {
+            let (parent, made) = self.choose_parent(name, &id, settings).await?;
+            (Some(parent), made)
+        };
+        let (Some(subnet), Some(link)) = (subnet, link) else {
+            let pools: Vec<String> = self.config.pools.iter().map(Ipv4Net::to_string).collect();
+            return Err(NetworkError::NoSubnet {
+                name: name.to_owned(),
+                subnet_length: self.config.subnet_length,
+                pools: pools.join(", "),
+            });
+        };
+        let ipv6 = if settings.ipv6 {
+            let subnet = settings.subnet6.or_else(|| addressing::choose_subnet6(rand::random(), &taken));
+            let subnet = subnet.ok_or_else(|| NetworkError::NoSubnet6 { name: name.to_owned() })?;
+            let gateway = settings.gateway6.unwrap_or_else(|| addressing::gateway6(subnet));
+            Some(Ipv6Part { net: subnet, gateway })
+        } else {
+            None
+        };
+        let network = NetworkRecord {
+            id,
+            created_at: now(),
+            ipv6,
+            found_bridge,
+            made_parent,
+            settings: settings.clone(),
+            ..NetworkRecord::new(name, &link, subnet, settings.gateway.unwrap_or_else(|| addressing::gateway(subnet)))
+        };
+        self.records.put_network(&network).map_err(|source| NetworkError::Record { name: name.to_owned(), source })?;
+        crash_point!("network.recorded");
+        self.lock().networks.insert(name.to_owned(), network.clone());
+        self.tell(&network, NetworkEvent::Created);
+        Ok(network)
+    }
 }
 
 /// The first thing that makes no sense, in the words of Docker where it has some.
-fn check(settings: &NetworkSettings) -> Result<(), String> {
+pub(super) fn check(settings: &NetworkSettings) -> Result<(), String> {
+    driver::check(&settings.driver)?;
     if let Some(bridge) = &settings.bridge {
         let plain = |character: char| character.is_ascii_graphic() && !matches!(character, '/' | ':');
         if bridge.is_empty()

@@ -1,4 +1,5 @@
-//! The networks of one host: bridges with addresses, NAT and published ports, made by netlink alone.
+//! The networks of one host: bridges with addresses, NAT and published ports, and links on links of the host (macvlan,
+//! ipvlan), made by netlink alone.
 //!
 //! [`Networks`] holds what was decided for each container, on disk and in memory, and makes the kernel match it:
 //! `request` has the nouns, `addressing`, `ports` and `ruleset` decide (pure), `kernel` does, `records` and `reservation`
@@ -8,6 +9,7 @@
 mod addressing;
 mod between;
 mod choosing;
+mod driver;
 mod errors;
 mod forwarding;
 mod joining;
@@ -15,13 +17,16 @@ pub(crate) mod kernel;
 mod making;
 mod names;
 mod networks;
+mod parents;
 mod ports;
 mod records;
 mod request;
 mod reservation;
 mod ruleset;
+mod templates;
 
 pub use between::{BetweenHosts, Place, PlaceError};
+pub use driver::{Driver, IpvlanMode, IpvlanReach, MacvlanMode};
 pub use errors::{AttachError, Failure, Failures, NetworkError, OpenError};
 pub use forwarding::SettingError;
 pub(crate) use kernel::inside as in_namespace;
@@ -32,7 +37,7 @@ pub use ports::PortError;
 pub use records::RecordError;
 pub use request::{
     Attachment, ContainerRecord, Endpoint, GatewayMode, Ipv6Part, MacAddress, MacAddressError, NetworkConfig,
-    NetworkConfigError, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus, PortBinding,
-    Protocol,
+    NetworkConfigError, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus,
+    NetworkTemplate, PortBinding, Protocol,
 };
 pub use reservation::ReservationError;

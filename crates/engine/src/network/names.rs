@@ -60,9 +60,11 @@ mod tests {
             gateway: "10.0.0.1".parse().unwrap(),
             ipv6: (network == "front")
                 .then(|| Ipv6Part { net: "fd00::2/64".parse().unwrap(), gateway: "fd00::1".parse().unwrap() }),
+            link_local: Vec::new(),
             mac: String::new(),
             priority: 0,
             internal: false,
+            routes_by_interface: false,
         };
         let container = ContainerRecord {
             id: "0123456789abcdef".to_owned(),

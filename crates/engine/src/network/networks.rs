@@ -11,9 +11,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
+use super::USUAL_NETWORK;
 use super::choosing::{check_network_name, check_request};
 use super::errors::{AttachError, Failure, Failures, NetworkError, OpenError, all_or};
 use super::forwarding;
@@ -22,18 +23,14 @@ use super::names;
 use super::ports;
 use super::records::Records;
 use super::request::{
-    Attachment, ContainerRecord, GatewayMode, Ipv6Part, MacAddress, NetworkConfig, NetworkRecord, NetworkRequest,
-    NetworkSettings, NetworkStatus,
+    Attachment, ContainerRecord, GatewayMode, NetworkConfig, NetworkRecord, NetworkRequest, NetworkSettings,
+    NetworkStatus, NetworkTemplate,
 };
 use super::reservation::Reservations;
 use super::ruleset::{Ruleset, ruleset};
-use super::{USUAL_NETWORK, addressing};
 use crate::crash_point::crash_point;
 use crate::dns::{Directory, Layer};
 use crate::events::{Events, Happening, NetworkEvent, Teller};
-
-/// So many bridges an engine can have: their numbers are told from the addresses in link names by their length.
-const MOST_NETWORKS: u16 = 9999;
 
 /// The networks of this host.
 #[derive(Debug)]
@@ -47,13 +44,14 @@ pub struct Networks {
     applied: tokio::sync::Mutex<Option<Ruleset>>,
     /// Where the names of containers are published, once somebody asks for that.
     directory: OnceLock<Arc<Directory>>,
-    teller: Teller,
+    pub(super) teller: Teller,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) networks: BTreeMap<String, NetworkRecord>,
     pub(super) containers: BTreeMap<String, Entry>,
+    pub(super) templates: BTreeMap<String, NetworkTemplate>,
     /// The address given out last, by network.
     pub(super) last: BTreeMap<String, Ipv4Addr>,
     pub(super) reservations: Reservations,
@@ -92,6 +90,9 @@ impl Networks {
             }
             state.networks.insert(network.name.clone(), network);
         }
+        for template in remembered.templates {
+            state.templates.insert(template.name.clone(), template);
+        }
         for record in remembered.containers {
             state.containers.insert(record.id.clone(), Entry { record, linked: true });
         }
@@ -114,17 +115,23 @@ impl Networks {
         self.teller.tell_to(events);
     }
 
-    /// The identifier of a network.
+    /// The identifier of a network, and what joins its containers.
     #[must_use]
-    pub fn id_of(&self, name: &str) -> Option<String> {
-        self.lock().networks.get(name).map(|network| network.id.clone())
+    pub fn id_and_driver(&self, name: &str) -> Option<(String, &'static str)> {
+        self.lock().networks.get(name).map(|network| (network.id.clone(), network.settings.driver.as_str()))
     }
 
-    fn tell(&self, network: &NetworkRecord, kind: NetworkEvent) {
+    /// Whether a network is a bridge of the host, which is then its containers' neighbour there.
+    pub(crate) fn is_bridge(&self, name: &str) -> bool {
+        self.lock().is_bridge(name)
+    }
+
+    pub(super) fn tell(&self, network: &NetworkRecord, kind: NetworkEvent) {
         // The usual one is there whoever asks.
         if network.name != USUAL_NETWORK {
             let (id, name) = (network.id.clone(), network.name.clone());
-            self.teller.tell(|| Happening::Network { id, name, kind });
+            let driver = network.settings.driver.as_str();
+            self.teller.tell(|| Happening::Network { id, name, driver, kind });
         }
     }
 
@@ -176,14 +183,14 @@ impl Networks {
             let inside = kernel::open_in(netns).map_err(kernel_refused)?;
             kernel::loopback_up(&inside).await.map_err(kernel_refused)?;
         }
-        let mut bridges = Vec::new();
+        let mut on = Vec::new();
         for network in &request.networks {
-            bridges.push(self.usable_network(&network.name).await?);
+            on.push(self.usable_network(&network.name).await?);
         }
         let record = self.decide(id, request)?;
         crash_point!("attach.recorded");
         self.publish();
-        let made = self.make_links(&record, netns, &bridges).await;
+        let made = self.make_links(&record, netns, &on).await;
         let made = match made {
             Ok(()) => {
                 if let Some(entry) = self.lock().containers.get_mut(id) {
@@ -194,6 +201,7 @@ impl Networks {
             Err(error) => Err(error),
         };
         if let Err(source) = made {
+            self.delete_children(&record, netns).await;
             if let Err(failures) = self.detach(id).await {
                 tracing::warn!(%failures, id, "an attempt to attach a container left something behind");
             }
@@ -220,7 +228,7 @@ impl Networks {
         };
         for (index, network) in request.networks.iter().enumerate() {
             let (endpoint, address) = state.choose_endpoint(network, format!("eth{index}"))?;
-            record.links.push(addressing::link_name(&self.config.prefix, address));
+            record.links.push(state.host_link(&network.name, &self.config.prefix, address));
             record.attachment.endpoints.push(endpoint);
             record.sysctls.push(network.sysctls.clone());
             state.last.insert(network.name.clone(), address);
@@ -239,16 +247,31 @@ impl Networks {
         Ok(record)
     }
 
-    async fn make_links(&self, record: &ContainerRecord, netns: &File, bridges: &[u32]) -> Result<(), KernelError> {
-        let endpoints = record.attachment.endpoints.iter().zip(&record.links).zip(bridges);
-        for (index, ((endpoint, link), &bridge)) in endpoints.enumerate() {
+    async fn make_links(&self, record: &ContainerRecord, netns: &File, on: &[u32]) -> Result<(), KernelError> {
+        let endpoints = record.attachment.endpoints.iter().zip(&record.links).zip(on);
+        for (index, ((endpoint, link), &on)) in endpoints.enumerate() {
             let Some(plan) = self.link_plan(record, index) else { continue };
-            kernel::make_link(netns, &plan).await?;
-            crash_point!("attach.linked");
-            kernel::join_bridge(link, bridge, self.is_isolated(&endpoint.network)).await?;
-            crash_point!("attach.bridged");
+            if plan.driver.is_bridge() {
+                kernel::make_link(netns, &plan).await?;
+                crash_point!("attach.linked");
+                kernel::join_bridge(link, on, self.is_isolated(&endpoint.network)).await?;
+                crash_point!("attach.bridged");
+            } else {
+                kernel::make_child(netns, &plan, on).await?;
+                crash_point!("attach.child");
+            }
         }
         Ok(())
+    }
+
+    /// Takes the links away that only the container has.
+    async fn delete_children(&self, record: &ContainerRecord, netns: &File) {
+        let endpoints = record.attachment.endpoints.iter().zip(&record.links);
+        for (endpoint, _) in endpoints.filter(|(_, link)| link.is_empty()) {
+            if let Err(left) = kernel::delete_child(netns, &endpoint.interface).await {
+                tracing::warn!(%left, id = record.id, "an attempt to attach a container left something behind");
+            }
+        }
     }
 
     pub(super) fn is_isolated(&self, network: &str) -> bool {
@@ -258,7 +281,8 @@ impl Networks {
     /// What is to be made for one interface of a container.
     pub(super) fn link_plan(&self, record: &ContainerRecord, index: usize) -> Option<LinkPlan> {
         let endpoint = record.attachment.endpoints.get(index)?;
-        let mtu = self.lock().networks.get(&endpoint.network).and_then(|network| network.settings.mtu);
+        let settings = self.lock().networks.get(&endpoint.network).map(|network| network.settings.clone());
+        let NetworkSettings { driver, mtu, .. } = settings.unwrap_or_default();
         let (IpNet::V4(address), std::net::IpAddr::V4(gateway)) = (endpoint.address, endpoint.gateway) else {
             return None;
         };
@@ -266,23 +290,28 @@ impl Networks {
         let leads6 = record.attachment.leading6().is_some_and(|(leading, _)| leading.network == endpoint.network);
         let file = |name: &str| format!("net/{}", name.replace('.', "/").replace("IFNAME", &endpoint.interface));
         let sysctls = record.sysctls.get(index).into_iter().flatten();
+        let route4 = leads.then(|| endpoint.default_route(gateway.into()));
+        let route6 = endpoint.ipv6.filter(|_| leads6).map(|part| endpoint.default_route(part.gateway.into()));
+        // A parent gives its own to the links on it.
+        let usual = Some(self.config.mtu).filter(|_| driver.is_bridge());
         Some(LinkPlan {
+            driver,
             host: record.links.get(index)?.clone(),
             interface: endpoint.interface.clone(),
             address: address.addr(),
             subnet: address,
-            mac: endpoint.mac.parse().unwrap_or(MacAddress(addressing::link_address(address.addr()))),
+            mac: endpoint.mac.parse().ok(),
             sysctls: sysctls.map(|(name, value)| (file(name), value.clone())).collect(),
-            gateway: leads.then_some(gateway),
             ipv6: endpoint.ipv6.map(|part| part.net),
-            gateway6: endpoint.ipv6.map(|part| part.gateway).filter(|_| leads6),
-            mtu: mtu.unwrap_or(self.config.mtu),
+            link_local: endpoint.link_local.clone(),
+            routes: [route4, route6].into_iter().flatten().collect(),
+            mtu: mtu.or(usual),
         })
     }
 
     /// Whether a network leads nowhere; one that is not there yet will not be such.
     pub(crate) fn is_internal(&self, name: &str) -> bool {
-        self.lock().networks.get(name).is_some_and(|network| network.settings.internal)
+        self.lock().networks.get(name).is_some_and(NetworkRecord::is_internal)
     }
 
     /// Takes a container off its networks: first its published ports, then its links, then its record. One that is not
@@ -300,7 +329,7 @@ impl Networks {
         let mut failures: Vec<Failure> = Vec::new();
         failures.extend(self.apply().await.err().map(Failure::from));
         crash_point!("detach.unruled");
-        for link in &record.links {
+        for link in record.host_links() {
             failures.extend(kernel::delete_link(link).await.err().map(Failure::from));
         }
         for (_, address) in record.serving().filter(|_| !record.attachment.ports.is_empty()) {
@@ -355,7 +384,7 @@ impl Networks {
         known.ok_or_else(|| NetworkError::Name { name: name.to_owned() })
     }
 
-    /// The index of the bridge of a network that a container is to be on.
+    /// The index of the link of the host that a container's link is to be on.
     pub(super) async fn usable_network(&self, name: &str) -> Result<u32, NetworkError> {
         check_network_name(name)?;
         if name != USUAL_NETWORK && !self.lock().networks.contains_key(name) {
@@ -364,15 +393,15 @@ impl Networks {
         self.ensure_network(name).await
     }
 
-    /// The index of the bridge of a network that exists now.
+    /// The index of the bridge or the parent of a network that exists now.
     async fn ensure_network(&self, name: &str) -> Result<u32, NetworkError> {
         let kernel_refused = |source| NetworkError::Kernel { name: name.to_owned(), source };
         let known = self.lock().networks.get(name).cloned();
         if let Some(network) = known {
-            if let Some(index) = kernel::link_index(&network.bridge).await.map_err(kernel_refused)? {
+            if let Some(index) = kernel::link_index(&network.link).await.map_err(kernel_refused)? {
                 return Ok(index);
             }
-            return self.make_bridge(&network).await;
+            return self.make_host_link(&network).await;
         }
         let _shaping = self.shaping.lock().await;
         let known = self.lock().networks.get(name).cloned();
@@ -380,10 +409,19 @@ impl Networks {
             Some(network) => network,
             None => self.decide_network(name, usual_id(name), &NetworkSettings::default()).await?,
         };
-        self.make_bridge(&network).await
+        self.make_host_link(&network).await
     }
 
-    pub(super) async fn make_bridge(&self, network: &NetworkRecord) -> Result<u32, NetworkError> {
+    /// The bridge or the parent of a network.
+    pub(super) async fn make_host_link(&self, network: &NetworkRecord) -> Result<u32, NetworkError> {
+        if network.settings.driver.is_bridge() {
+            self.make_bridge(network).await
+        } else {
+            self.make_parent(network).await
+        }
+    }
+
+    async fn make_bridge(&self, network: &NetworkRecord) -> Result<u32, NetworkError> {
         let name = &network.name;
         let setting = |source| NetworkError::Setting { name: name.clone(), source };
         let kernel_refused = |source| NetworkError::Kernel { name: name.clone(), source };
@@ -391,12 +429,12 @@ impl Networks {
         let index = kernel::ensure_bridge(network, network.settings.mtu.unwrap_or(self.config.mtu))
             .await
             .map_err(kernel_refused)?;
-        crash_point!("network.bridge");
-        forwarding::route_loopback(&network.bridge).map_err(setting)?;
+        crash_point!("network.link");
+        forwarding::route_loopback(&network.link).map_err(setting)?;
         if let Some(part) = network.ipv6 {
-            forwarding::enable_ipv6(&network.bridge).map_err(setting)?;
+            forwarding::enable_ipv6(&network.link).map_err(setting)?;
             if network.gateway_mode(true) != GatewayMode::Isolated {
-                kernel::give_address6(&network.bridge, index, part).await.map_err(kernel_refused)?;
+                kernel::give_address6(&network.link, index, part).await.map_err(kernel_refused)?;
             }
         }
         self.apply().await.map_err(kernel_refused)?;
@@ -409,91 +447,14 @@ impl Networks {
     async fn open_firewalls(&self) -> Result<(), KernelError> {
         let (bridges, bridges6): (Vec<String>, Vec<String>) = {
             let state = self.lock();
-            let named = |network: &NetworkRecord| network.bridge.clone();
-            let with_ipv6 = state.networks.values().filter(|network| network.ipv6.is_some());
-            (state.networks.values().map(named).collect(), with_ipv6.map(named).collect())
+            let named = |network: &NetworkRecord| network.link.clone();
+            let with_ipv6 = state.bridges().filter(|network| network.ipv6.is_some());
+            (state.bridges().map(named).collect(), with_ipv6.map(named).collect())
         };
         for warning in kernel::open_firewalls(&self.config.table, &bridges, &bridges6).await? {
             self.warn(warning);
         }
         Ok(())
-    }
-
-    /// Chooses what was not asked for and writes it down. The caller holds `shaping`.
-    pub(super) async fn decide_network(
-        &self,
-        name: &str,
-        id: String,
-        settings: &NetworkSettings,
-    ) -> Result<NetworkRecord, NetworkError> {
-        check_network_name(name)?;
-        let (bridges, mut taken): (Vec<String>, Vec<IpNet>) = {
-            let state = self.lock();
-            let subnets = state.networks.values().flat_map(NetworkRecord::subnets).collect();
-            (state.networks.values().map(|network| network.bridge.clone()).collect(), subnets)
-        };
-        let routes = kernel::host_routes(&bridges)
-            .await
-            .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
-        let found_bridge = match &settings.bridge {
-            Some(bridge) if bridges.contains(bridge) => {
-                return Err(NetworkError::BridgeTaken { name: name.to_owned(), bridge: bridge.clone() });
-            }
-            Some(bridge) => {
-                let index = kernel::link_index(bridge).await;
-                index.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?.is_some()
-            }
-            None => false,
-        };
-        // The routes of a bridge that is there are those of the network to be.
-        if !found_bridge {
-            taken.extend(routes);
-        }
-        for subnet in [settings.subnet.map(IpNet::V4), settings.subnet6.map(IpNet::V6)].into_iter().flatten() {
-            if let Some(&other) = taken.iter().find(|other| addressing::meet(**other, subnet)) {
-                return Err(NetworkError::Overlap { name: name.to_owned(), subnet, other });
-            }
-        }
-        let ipv4 = |net: &IpNet| if let IpNet::V4(net) = net { Some(*net) } else { None };
-        let subnet = settings.subnet.or_else(|| {
-            let taken: Vec<Ipv4Net> = taken.iter().filter_map(ipv4).collect();
-            addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken)
-        });
-        let free = || {
-            (0..=MOST_NETWORKS)
-                .map(|number| format!("{}{number}", self.config.prefix))
-                .find(|candidate| !bridges.contains(candidate))
-        };
-        let bridge = settings.bridge.clone().or_else(free);
-        let (Some(subnet), Some(bridge)) = (subnet, bridge) else {
-            let pools: Vec<String> = self.config.pools.iter().map(Ipv4Net::to_string).collect();
-            return Err(NetworkError::NoSubnet {
-                name: name.to_owned(),
-                subnet_length: self.config.subnet_length,
-                pools: pools.join(", "),
-            });
-        };
-        let ipv6 = if settings.ipv6 {
-            let subnet = settings.subnet6.or_else(|| addressing::choose_subnet6(rand::random(), &taken));
-            let subnet = subnet.ok_or_else(|| NetworkError::NoSubnet6 { name: name.to_owned() })?;
-            let gateway = settings.gateway6.unwrap_or_else(|| addressing::gateway6(subnet));
-            Some(Ipv6Part { net: subnet, gateway })
-        } else {
-            None
-        };
-        let network = NetworkRecord {
-            id,
-            created_at: now(),
-            ipv6,
-            found_bridge,
-            settings: settings.clone(),
-            ..NetworkRecord::new(name, &bridge, subnet, settings.gateway.unwrap_or_else(|| addressing::gateway(subnet)))
-        };
-        self.records.put_network(&network).map_err(|source| NetworkError::Record { name: name.to_owned(), source })?;
-        crash_point!("network.recorded");
-        self.lock().networks.insert(name.to_owned(), network.clone());
-        self.tell(&network, NetworkEvent::Created);
-        Ok(network)
     }
 
     /// Removes a network on which no container is. One that does not exist is no error.
@@ -517,14 +478,16 @@ impl Networks {
             self.apply().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
             self.open_firewalls().await.map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
             crash_point!("network.unruled");
-            if !network.found_bridge {
-                kernel::delete_link(&network.bridge)
+            if !network.settings.driver.is_bridge() {
+                self.release_parent(&network).await?;
+            } else if !network.found_bridge {
+                kernel::delete_link(&network.link)
                     .await
                     .map_err(|source| NetworkError::Kernel { name: name.to_owned(), source })?;
             }
             crash_point!("network.unlinked");
             self.records
-                .remove_network(&network.bridge)
+                .remove_network(&network)
                 .map_err(|source| NetworkError::Record { name: name.to_owned(), source })
         }
         .await;
@@ -607,8 +570,8 @@ impl Networks {
     async fn remove_strangers(&self) -> Vec<Failure> {
         let known: BTreeSet<String> = {
             let state = self.lock();
-            let bridges = state.networks.values().map(|network| network.bridge.clone());
-            bridges.chain(state.containers.values().flat_map(|entry| entry.record.links.clone())).collect()
+            let links = state.networks.values().map(|network| network.link.clone());
+            links.chain(state.containers.values().flat_map(|entry| entry.record.links.clone())).collect()
         };
         let mut failures = Vec::new();
         match kernel::own_links(&self.config.prefix).await {
@@ -630,7 +593,7 @@ impl Networks {
         let mut failures: Vec<Failure> = Vec::new();
         let networks: Vec<NetworkRecord> = self.lock().networks.values().cloned().collect();
         for network in &networks {
-            match self.make_bridge(network).await {
+            match self.make_host_link(network).await {
                 Ok(index) => {
                     let links: Vec<String> = self.lock().links_on(&network.name);
                     for link in links {
@@ -649,7 +612,7 @@ impl Networks {
 
     fn wanted(&self) -> Ruleset {
         let state = self.lock();
-        let networks: Vec<NetworkRecord> = state.networks.values().cloned().collect();
+        let networks: Vec<NetworkRecord> = state.bridges().cloned().collect();
         let containers: Vec<ContainerRecord> =
             state.containers.values().filter(|entry| entry.linked).map(|entry| entry.record.clone()).collect();
         ruleset(&self.config.table, &networks, &containers)
@@ -707,12 +670,16 @@ impl Networks {
             state.release_ports();
             (networks, containers)
         };
+        let templates = std::mem::take(&mut self.lock().templates);
+        for template in templates.values() {
+            failures.extend(self.records.remove_template(template).err().map(Failure::from));
+        }
         for network in networks {
             // Those with names of our own are gone already.
-            if network.settings.bridge.is_some() && !network.found_bridge {
-                failures.extend(kernel::delete_link(&network.bridge).await.err().map(Failure::from));
+            if network.made_parent || (network.settings.bridge.is_some() && !network.found_bridge) {
+                failures.extend(kernel::delete_link(&network.link).await.err().map(Failure::from));
             }
-            failures.extend(self.records.remove_network(&network.bridge).err().map(Failure::from));
+            failures.extend(self.records.remove_network(&network).err().map(Failure::from));
         }
         for id in containers {
             failures.extend(self.records.remove_container(&id).err().map(Failure::from));
@@ -726,12 +693,16 @@ fn usual_id(name: &str) -> String {
     hex::encode(Sha256::digest(format!("network\0{name}")))
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl State {
+    pub(super) fn bridges(&self) -> impl Iterator<Item = &NetworkRecord> {
+        self.networks.values().filter(|network| network.settings.driver.is_bridge())
+    }
+
     pub(super) fn on_network<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a ContainerRecord> {
         self.containers
             .values()
@@ -743,7 +714,7 @@ impl State {
         let linked = self.containers.values().filter(|entry| entry.linked);
         linked
             .flat_map(|entry| entry.record.attachment.endpoints.iter().zip(&entry.record.links))
-            .filter(|(endpoint, _)| endpoint.network == network)
+            .filter(|(endpoint, link)| endpoint.network == network && !link.is_empty())
             .map(|(_, link)| link.clone())
             .collect()
     }

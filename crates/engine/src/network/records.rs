@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::request::{ContainerRecord, NetworkRecord};
+use super::request::{ContainerRecord, NetworkRecord, NetworkTemplate};
 use crate::crash_point::crash_point;
 
 /// The extension of a file that is being written.
@@ -33,6 +33,7 @@ pub struct RecordError {
 pub struct Records {
     networks: PathBuf,
     containers: PathBuf,
+    templates: PathBuf,
 }
 
 /// What was found at the start.
@@ -42,6 +43,8 @@ pub struct Remembered {
     pub networks: Vec<NetworkRecord>,
     /// The containers.
     pub containers: Vec<ContainerRecord>,
+    /// Settings under names.
+    pub templates: Vec<NetworkTemplate>,
     /// Files that could not be understood and were set aside.
     pub warnings: Vec<String>,
 }
@@ -52,8 +55,12 @@ impl Records {
     /// # Errors
     /// When they cannot be made.
     pub fn open(root: &Path) -> Result<Self, RecordError> {
-        let records = Self { networks: root.join("networks"), containers: root.join("containers") };
-        for path in [&records.networks, &records.containers] {
+        let records = Self {
+            networks: root.join("networks"),
+            containers: root.join("containers"),
+            templates: root.join("templates"),
+        };
+        for path in [&records.networks, &records.containers, &records.templates] {
             fs::create_dir_all(path).map_err(|source| RecordError { what: "make", path: path.clone(), source })?;
         }
         Ok(records)
@@ -67,6 +74,7 @@ impl Records {
         let mut remembered = Remembered::default();
         remembered.networks = read_all(&self.networks, &mut remembered.warnings)?;
         remembered.containers = read_all(&self.containers, &mut remembered.warnings)?;
+        remembered.templates = read_all(&self.templates, &mut remembered.warnings)?;
         Ok(remembered)
     }
 
@@ -75,7 +83,7 @@ impl Records {
     /// # Errors
     /// When it cannot be written; the old one is then still there.
     pub fn put_network(&self, network: &NetworkRecord) -> Result<(), RecordError> {
-        write(&self.networks.join(format!("{}.json", network.bridge)), network)
+        write(&self.networks.join(format!("{}.json", network.file())), network)
     }
 
     /// Writes a container's record.
@@ -86,12 +94,28 @@ impl Records {
         write(&self.containers.join(format!("{}.json", container.id)), container)
     }
 
+    /// Writes settings under a name.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn put_template(&self, template: &NetworkTemplate) -> Result<(), RecordError> {
+        write(&self.templates.join(format!("{}.json", template.id)), template)
+    }
+
+    /// Forgets settings. Those that are not there are no error.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove_template(&self, template: &NetworkTemplate) -> Result<(), RecordError> {
+        remove(self.templates.join(format!("{}.json", template.id)))
+    }
+
     /// Forgets a network. One that is not there is no error.
     ///
     /// # Errors
     /// When the file cannot be removed.
-    pub fn remove_network(&self, bridge: &str) -> Result<(), RecordError> {
-        remove(self.networks.join(format!("{bridge}.json")))
+    pub fn remove_network(&self, network: &NetworkRecord) -> Result<(), RecordError> {
+        remove(self.networks.join(format!("{}.json", network.file())))
     }
 
     /// Forgets a container. One that is not there is no error.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::driver::Driver;
 use crate::overlay::OverlayEndpoint;
 
 /// The longest prefix of link names: with the eight hexadecimal digits of an address it must fit IFNAMSIZ.
@@ -217,6 +218,9 @@ pub struct NetworkEndpoint {
     /// It is a network between hosts: whoever the engine was told of ([`super::BetweenHosts`]) gives the address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub between_hosts: bool,
+    /// Further addresses of its interface, which hold on its link alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local: Vec<IpAddr>,
     /// Settings of the interface under `/proc/sys/net`, with `IFNAME` in place of its name: `ipv4.conf.IFNAME.log_martians`.
     #[serde(default)]
     pub sysctls: Vec<(String, String)>,
@@ -326,7 +330,10 @@ pub struct Endpoint {
     /// Its IPv6 address, where the network has IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Part>,
-    /// As six pairs of hexadecimal digits with colons.
+    /// Further addresses, which hold on its link alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local: Vec<IpAddr>,
+    /// As six pairs of hexadecimal digits with colons; empty where it has that of the host's link.
     pub mac: String,
     /// As in [`NetworkEndpoint::priority`].
     #[serde(default)]
@@ -334,6 +341,9 @@ pub struct Endpoint {
     /// Its network leads nowhere, so it has no default route.
     #[serde(default)]
     pub internal: bool,
+    /// Its network has no router: the default route leads through the interface alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub routes_by_interface: bool,
 }
 
 impl Endpoint {
@@ -341,6 +351,27 @@ impl Endpoint {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         [Some(self.address.addr()), self.ipv6.map(|part| IpAddr::V6(part.net.addr()))].into_iter().flatten()
     }
+
+    /// Where the default route by it leads whose gateway this is.
+    pub(super) const fn default_route(&self, gateway: IpAddr) -> DefaultRoute {
+        if self.routes_by_interface {
+            DefaultRoute::Interface { ipv6: gateway.is_ipv6() }
+        } else {
+            DefaultRoute::By(gateway)
+        }
+    }
+}
+
+/// Where a default route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultRoute {
+    /// To this router.
+    By(IpAddr),
+    /// Through the interface, to whoever answers there.
+    Interface {
+        /// Of which family.
+        ipv6: bool,
+    },
 }
 
 /// What a container got.
@@ -417,6 +448,8 @@ impl GatewayMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetworkSettings {
+    /// What joins its containers.
+    pub driver: Driver,
     /// `None`: a free one of the pools.
     pub subnet: Option<Ipv4Net>,
     /// The part of the subnet that addresses are drawn from.
@@ -452,6 +485,8 @@ pub struct NetworkSettings {
     pub published_at: Option<Ipv4Addr>,
     /// Whether single containers may join it; of no meaning on one host, kept for who asks.
     pub attachable: bool,
+    /// The settings under this name are those of the network: Docker's configuration network.
+    pub made_from: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// The driver's options as they were given, kept for who asks.
@@ -475,11 +510,15 @@ pub struct NetworkRecord {
     pub found_bridge: bool,
     /// As users name it.
     pub name: String,
-    /// The link on the host.
-    pub bridge: String,
+    /// The link on the host: the bridge, or the parent of its containers' links.
+    #[serde(rename = "bridge")]
+    pub link: String,
+    /// The parent was made for a network, and goes with the last one that has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub made_parent: bool,
     /// Of the containers and of the bridge itself.
     pub subnet: Ipv4Net,
-    /// The bridge's own address.
+    /// Where its default route leads: the bridge's own address, or a router's beyond the parent.
     pub gateway: Ipv4Addr,
     /// Where it has IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -489,14 +528,15 @@ pub struct NetworkRecord {
 impl NetworkRecord {
     /// A network that nobody asked anything of.
     #[must_use]
-    pub fn new(name: &str, bridge: &str, subnet: Ipv4Net, gateway: Ipv4Addr) -> Self {
+    pub fn new(name: &str, link: &str, subnet: Ipv4Net, gateway: Ipv4Addr) -> Self {
         Self {
             id: String::new(),
             created_at: 0,
             settings: NetworkSettings::default(),
             found_bridge: false,
             name: name.to_owned(),
-            bridge: bridge.to_owned(),
+            link: link.to_owned(),
+            made_parent: false,
             subnet,
             gateway,
             ipv6: None,
@@ -506,6 +546,19 @@ impl NetworkRecord {
     /// Its subnets, IPv4 first.
     pub fn subnets(&self) -> impl Iterator<Item = IpNet> + '_ {
         [Some(IpNet::V4(self.subnet)), self.ipv6.map(|part| IpNet::V6(part.net))].into_iter().flatten()
+    }
+
+    /// The name of its record: several networks may have one parent.
+    #[must_use]
+    pub(super) fn file(&self) -> &str {
+        if self.settings.driver.is_bridge() { &self.link } else { &self.id }
+    }
+
+    /// Whether it leads nowhere. One without a parent of the host does not, as with Docker.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        let driver = &self.settings.driver;
+        self.settings.internal || (!driver.is_bridge() && driver.parent().is_none())
     }
 
     /// How this family leads in and out.
@@ -528,7 +581,7 @@ pub struct ContainerRecord {
     pub name: String,
     /// What it got.
     pub attachment: Attachment,
-    /// The names of the host's ends of its links, in the order of the endpoints.
+    /// The names of the host's ends of its links, in the order of the endpoints; empty where the host has no end.
     pub links: Vec<String>,
     /// Settings of its interfaces, in the order of the endpoints.
     #[serde(default)]
@@ -541,6 +594,11 @@ pub struct ContainerRecord {
 }
 
 impl ContainerRecord {
+    /// The host's ends of its links.
+    pub(super) fn host_links(&self) -> impl Iterator<Item = &String> {
+        self.links.iter().filter(|link| !link.is_empty())
+    }
+
     /// The interface that has the default route.
     #[must_use]
     pub fn leading(&self) -> Option<&Endpoint> {
@@ -553,6 +611,19 @@ impl ContainerRecord {
         let ipv6 = self.attachment.leading6().map(|(leading, part)| (leading, IpAddr::V6(part.net.addr())));
         ipv4.into_iter().chain(ipv6)
     }
+}
+
+/// Settings under a name, for networks that are made from them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkTemplate {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: u64,
+    /// As users name it.
+    pub name: String,
+    /// What a network gets that is made from it, without a driver.
+    pub settings: NetworkSettings,
 }
 
 /// One network and the containers on it.

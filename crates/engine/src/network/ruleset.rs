@@ -3,7 +3,7 @@
 //! One table, replaced as a whole in one transaction. Its rules grow with the networks and the published ports, not with
 //! the containers, and a packet meets one look-up in a map whatever the number of ports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -139,16 +139,18 @@ const PUBLISHED_CHAIN: &str = "published-ports";
 /// Who serves one published port at one of the host's addresses, or at all of a family.
 type Backends = BTreeMap<(Family, Option<IpAddr>), Vec<(IpAddr, u16)>>;
 
-/// The ruleset for these networks and containers. Only containers that are ready serve published ports.
+/// The ruleset for these networks, which are bridges, and containers. Only containers that are ready serve published ports.
 #[must_use]
 pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerRecord]) -> Ruleset {
+    let bridges: BTreeSet<&str> = networks.iter().map(|network| network.name.as_str()).collect();
     let mut published: BTreeMap<(Protocol, u16), Backends> = BTreeMap::new();
     for container in containers.iter().filter(|container| container.ready) {
         for port in container.attachment.ports.iter().filter(|port| port.host_port != 0) {
             let family = port.host_ip.map_or(Family::Ipv4, Family::of);
             let host = port.host_ip.filter(|host| !host.is_unspecified());
-            let mut serving = container.serving().map(|(_, address)| address);
-            let Some(address) = serving.find(|address| Family::of(*address) == family) else { continue };
+            let mut serving = container.serving().filter(|(endpoint, _)| bridges.contains(endpoint.network.as_str()));
+            let found = serving.find(|(_, address)| Family::of(*address) == family);
+            let Some((_, address)) = found else { continue };
             let by_address = published.entry((port.protocol, port.host_port)).or_default();
             by_address.entry((family, host)).or_default().push((address, port.container_port));
         }
@@ -216,18 +218,18 @@ fn guard_rules(networks: &[NetworkRecord]) -> Vec<Rule> {
     let drop = |from, loopback| Rule { conditions: vec![from, loopback], action: Action::Drop };
     let to = drop(Condition::InputInterfaceNot("lo".to_owned()), Condition::Destination(LOOPBACK));
     let as_them =
-        |network: &NetworkRecord| drop(Condition::InputInterface(network.bridge.clone()), Condition::Source(LOOPBACK));
+        |network: &NetworkRecord| drop(Condition::InputInterface(network.link.clone()), Condition::Source(LOOPBACK));
     [to].into_iter().chain(networks.iter().map(as_them)).collect()
 }
 
 fn masquerade_rules(network: &NetworkRecord) -> Vec<Rule> {
-    let onto_bridge = || Condition::OutputInterface(network.bridge.clone());
+    let onto_bridge = || Condition::OutputInterface(network.link.clone());
     let mut all = Vec::new();
     for subnet in network.subnets() {
         let translates = network.gateway_mode(matches!(subnet, IpNet::V6(_))).translates();
         // To the world, and to containers of other networks by published ports.
         if translates && !network.settings.keeps_source && !network.settings.internal {
-            all.push(vec![Condition::Source(subnet), Condition::OutputInterfaceNot(network.bridge.clone())]);
+            all.push(vec![Condition::Source(subnet), Condition::OutputInterfaceNot(network.link.clone())]);
         }
         // By a published port to a container of the same network, perhaps to itself: the answer must come back
         // through the host to be translated.
@@ -246,7 +248,7 @@ fn forward_rules(networks: &[NetworkRecord], containers: &[ContainerRecord]) -> 
     let mut rules = Vec::new();
     // Before everything else: not even published ports and their answers lead into an internal network or out of it.
     for network in networks.iter().filter(|network| network.settings.internal) {
-        let bridge = || network.bridge.clone();
+        let bridge = || network.link.clone();
         rules.push(drop(vec![Condition::InputInterface(bridge()), Condition::OutputInterfaceNot(bridge())]));
         rules.push(drop(vec![Condition::OutputInterface(bridge()), Condition::InputInterfaceNot(bridge())]));
     }
@@ -255,14 +257,14 @@ fn forward_rules(networks: &[NetworkRecord], containers: &[ContainerRecord]) -> 
     // hand their packets to this table.
     for network in networks.iter().filter(|network| !network.settings.isolated) {
         rules.push(accept(vec![
-            Condition::InputInterface(network.bridge.clone()),
-            Condition::OutputInterface(network.bridge.clone()),
+            Condition::InputInterface(network.link.clone()),
+            Condition::OutputInterface(network.link.clone()),
         ]));
     }
     rules.extend(networks.iter().flat_map(|network| open_rules(network, containers)));
     // What is left and goes to a container comes from another network or from outside past its published ports.
     for network in networks {
-        rules.push(drop(vec![Condition::OutputInterface(network.bridge.clone())]));
+        rules.push(drop(vec![Condition::OutputInterface(network.link.clone())]));
     }
     rules
 }
@@ -272,7 +274,7 @@ fn open_rules(network: &NetworkRecord, containers: &[ContainerRecord]) -> Vec<Ru
     let mut all = Vec::new();
     for family in Family::BOTH {
         let onto = |conditions: Vec<Condition>| {
-            let bridge = Condition::OutputInterface(network.bridge.clone());
+            let bridge = Condition::OutputInterface(network.link.clone());
             Rule { conditions: [bridge].into_iter().chain(conditions).collect(), action: Action::Accept }
         };
         match network.gateway_mode(family == Family::Ipv6) {
@@ -424,9 +426,11 @@ mod tests {
                     address: address.parse().unwrap(),
                     gateway: "172.30.0.1".parse().unwrap(),
                     ipv6: None,
+                    link_local: Vec::new(),
                     mac: String::new(),
                     priority: 0,
                     internal: false,
+                    routes_by_interface: false,
                 }],
                 ports: ports.iter().map(binding).collect(),
                 between: Vec::new(),
@@ -507,7 +511,7 @@ mod tests {
                     container(&index.to_string(), &format!("172.30.0.{}/23", index + 2), ready, &[(None, 80, 80, Protocol::Tcp)])
                 })
                 .collect();
-            let built = ruleset("stack", &[], &containers);
+            let built = ruleset("stack", &[network("default", "stack0", "172.30.0.0/23")], &containers);
             let count = ready.iter().filter(|ready| **ready).count();
             let Some(chain) = built.chains.iter().find(|chain| chain.name == "tcp-80") else {
                 prop_assert_eq!(count, 0);

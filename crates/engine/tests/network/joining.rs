@@ -56,6 +56,35 @@ fn the_published_port_and_the_default_route_follow_the_network_that_leads() {
 }
 
 #[test]
+fn settings_under_a_name_stay_as_long_as_networks_are_made_from_them() {
+    on_a_host(async |_host, _outside| {
+        let root = tempfile::tempdir().unwrap();
+        let all = networks(root.path()).await;
+        let kept = all.make_template("kept", &on("10.53.0.0/24")).await.unwrap();
+        let wrong = NetworkSettings { mtu: Some(1), ..on("10.54.0.0/24") };
+        assert!(matches!(all.make_template("wrong", &wrong).await.unwrap_err(), NetworkError::Settings { .. }));
+        for taken in
+            [all.make_network("kept", &on("10.54.0.0/24")).await.err(), all.make_template("kept", &wrong).await.err()]
+        {
+            assert!(matches!(taken, Some(NetworkError::Exists { .. } | NetworkError::Settings { .. })), "{taken:?}");
+        }
+        let settings = NetworkSettings { made_from: Some("kept".to_owned()), ..kept.settings.clone() };
+        all.make_network("made", &settings).await.unwrap();
+        drop(all);
+        let all = networks(root.path()).await;
+        all.adopt(&[]).await.unwrap();
+        assert_eq!(all.templates(), [kept]);
+        let refusal = all.remove_template("kept").await.unwrap_err();
+        assert!(matches!(refusal, NetworkError::TemplateInUse { .. }), "{refusal}");
+        all.remove_network("made").await.unwrap();
+        all.remove_template("kept").await.unwrap();
+        all.remove_template("kept").await.unwrap();
+        assert_eq!(std::fs::read_dir(root.path().join("templates")).unwrap().count(), 0);
+        all.remove_all().await.unwrap();
+    });
+}
+
+#[test]
 fn settings_are_kept_and_what_meets_the_host_is_refused() {
     on_a_host(async |host, _outside| {
         let root = tempfile::tempdir().unwrap();

@@ -6,4 +6,5 @@ mod joining;
 mod lifecycle;
 mod machines;
 mod oracle;
+mod parents;
 mod traffic;

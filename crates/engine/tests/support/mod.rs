@@ -112,6 +112,13 @@ impl Roots for BusyboxImage {
     }
 }
 
+/// runc, as Debian has it.
+fn runc() -> stack_engine::container::RuntimeProgram {
+    let places = ["/usr/bin/runc", "/usr/sbin/runc"].map(PathBuf::from);
+    let program = places.iter().find(|path| path.exists()).unwrap_or(&places[0]).clone();
+    stack_engine::container::RuntimeProgram { program, arguments: vec!["--debug".to_owned()] }
+}
+
 /// The program of the shim, built from the same sources.
 pub fn shim() -> PathBuf {
     let built = Command::new(env!("CARGO"))
@@ -142,7 +149,10 @@ pub fn config(root: &Path, cgroup: &str) -> ContainersConfig {
         run: root.join("run"),
         shim: shim(),
         cgroup_parent: PathBuf::from("/").join(cgroup),
+        cdi_directories: ["etc", "run"].map(|name| root.join("cdi").join(name)).to_vec(),
         shim_patience: ContainersConfig::SHIM_PATIENCE,
+        runtimes: [("runc".to_owned(), runc())].into(),
+        users: stack_engine::container::UserNamespaces::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Missing, field, key_values, list, list_items, names_to_mapping, text
 use crate::code::Code;
 use crate::diagnostic::{Journal, Path, Problem};
 use crate::schema::check::{as_boolean, as_integer, as_number};
-use crate::short::{bytes, command_line, duration, host, port, volume};
+use crate::short::{bytes, command_line, device, duration, host, port, volume};
 use crate::tree::{Mapping, Node, Value, insert};
 
 /// Makes every short form of one service long.
@@ -293,6 +293,8 @@ fn devices(node: &mut Node, path: &Path<'_>, journal: &mut Journal) {
         }
         let parts: Vec<&str> = text.split(':').collect();
         let (source, target, permissions) = match parts.as_slice() {
+            // The name of a device may have colons of its own.
+            _ if device::is_name(text) => (text, text, "rwm"),
             [source] => (*source, *source, "rwm"),
             [source, target] => (*source, *target, "rwm"),
             [source, target, permissions] => (*source, *target, *permissions),

@@ -27,6 +27,7 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
     let (environment, environment_removed) = environment(fields, journal);
     let security = isolation::security(fields, context, journal);
     let network_mode = isolation::network_mode(fields, journal);
+    let (devices, cdi_devices) = devices(fields, journal);
     let spec = ContainerSpec {
         image: image.clone().unwrap_or(Image { reference: String::new(), digest: None }),
         entrypoint: fields.texts("entrypoint", journal),
@@ -49,6 +50,7 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         read_only: fields.boolean("read_only", journal).unwrap_or(false),
         storage_size: storage_size(fields, journal),
         init: fields.boolean("init", journal),
+        runtime: isolation::runtime(fields, journal),
         tty: fields.boolean("tty", journal).unwrap_or(false),
         stdin_open: fields.boolean("stdin_open", journal).unwrap_or(false),
         stop_signal: signal(fields, journal),
@@ -61,8 +63,10 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         privileged: fields.boolean("privileged", journal).unwrap_or(false),
         no_new_privileges: security.no_new_privileges,
         seccomp: security.seccomp,
+        apparmor: security.apparmor,
         system_paths_unconfined: security.system_paths_unconfined,
-        devices: devices(fields, journal),
+        devices,
+        cdi_devices,
         device_cgroup_rules: device_rules(fields, journal),
         ulimits: ulimits(&fields.fields("ulimits"), journal),
         sysctls: fields.pairs("sysctls", journal),
@@ -75,6 +79,7 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         ipc_mode: isolation::namespace(fields, "ipc", journal),
         uts_mode: isolation::uts_mode(fields, journal),
         cgroup_mode: isolation::namespace(fields, "cgroup", journal),
+        user_namespace: isolation::user_namespace(fields, journal),
         limits: limits::limits(fields, journal),
         annotations: fields.pairs("annotations", journal),
         logging: logging(&fields.fields("logging"), journal),
@@ -411,31 +416,36 @@ fn healthcheck(fields: &Fields<'_>, journal: &mut Journal) -> Option<Healthcheck
     })
 }
 
-fn devices(fields: &Fields<'_>, journal: &mut Journal) -> Vec<DeviceMapping> {
+/// Devices by their path, and those by a name that the hosts know.
+fn devices(fields: &Fields<'_>, journal: &mut Journal) -> (Vec<DeviceMapping>, Vec<String>) {
     let list = fields.path.key("devices");
-    let mut devices = Vec::new();
+    let (mut devices, mut names) = (Vec::new(), Vec::new());
     for (index, node) in fields.items("devices").iter().enumerate() {
         let device = Fields::new(node, list.index(index));
         let (Some(source), Some(target)) = (device.text("source", journal), device.text("target", journal)) else {
             continue;
         };
         let permissions = device.text("permissions", journal).unwrap_or_else(|| "rwm".to_owned());
-        if !source.starts_with('/') && source.contains('=') {
-            journal.push(
-                Problem::new(
-                    Code::Refused,
-                    node.place,
-                    &device.path,
-                    "devices by their CDI name are refused: hosts read no CDI descriptions",
-                )
-                .hint("name the device files, such as `/dev/dri`"),
-            );
+        if crate::short::device::is_name(&source) {
+            if target != source || permissions != "rwm" {
+                journal.push(
+                    Problem::new(
+                        Code::BadDevice,
+                        node.place,
+                        &device.path,
+                        "where a device by name is and how it may be used is told by its description on the hosts",
+                    )
+                    .hint(format!("write `{source}` alone")),
+                );
+            } else if !names.contains(&source) {
+                names.push(source);
+            }
             continue;
         }
         if !source.starts_with('/') || !target.starts_with('/') {
             journal.push(
                 Problem::new(Code::NotAbsolute, node.place, &device.path, "the paths of a device are absolute")
-                    .hint("write `/dev/NAME`"),
+                    .hint("write `/dev/NAME`, or the name of a device that the hosts know: `vendor.com/class=name`"),
             );
             continue;
         }
@@ -454,7 +464,7 @@ fn devices(fields: &Fields<'_>, journal: &mut Journal) -> Vec<DeviceMapping> {
         }
         devices.push(DeviceMapping { source, target, permissions });
     }
-    devices
+    (devices, names)
 }
 
 /// Rules as the kernel's control groups have them: `c 10:* rwm`.

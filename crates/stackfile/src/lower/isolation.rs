@@ -1,6 +1,6 @@
 //! Pure. What separates a container from its host and from other containers.
 
-use stack_model::spec::{NamespaceMode, NetworkMode, SeccompProfile};
+use stack_model::spec::{AppArmorProfile, NamespaceMode, NetworkMode, SeccompProfile, UserNamespaceMode};
 
 use super::Context;
 use super::read::Fields;
@@ -82,12 +82,17 @@ pub(super) fn capabilities(fields: &Fields<'_>, key: &str, journal: &mut Journal
 pub(super) struct Security {
     pub no_new_privileges: bool,
     pub seccomp: SeccompProfile,
+    pub apparmor: AppArmorProfile,
     pub system_paths_unconfined: bool,
 }
 
 pub(super) fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Security {
-    let mut security =
-        Security { no_new_privileges: false, seccomp: SeccompProfile::Default, system_paths_unconfined: false };
+    let mut security = Security {
+        no_new_privileges: false,
+        seccomp: SeccompProfile::Default,
+        apparmor: AppArmorProfile::Default,
+        system_paths_unconfined: false,
+    };
     let list = fields.path.key("security_opt");
     for (index, node) in fields.items("security_opt").iter().enumerate() {
         let path = list.index(index);
@@ -122,16 +127,20 @@ pub(super) fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut
                 ),
             },
             ("systempaths", "unconfined") => security.system_paths_unconfined = true,
-            // What every container has without them.
-            ("label", "disable") | ("apparmor", "unconfined") => {}
-            ("label" | "apparmor" | "systempaths" | "writable-cgroups" | "credentialspec", _) => journal.push(
+            ("apparmor", "unconfined") => security.apparmor = AppArmorProfile::Unconfined,
+            ("apparmor", name) if !name.is_empty() && !name.contains(char::is_control) => {
+                security.apparmor = AppArmorProfile::Named(name.to_owned());
+            }
+            // What every container has without it.
+            ("label", "disable") => {}
+            ("label" | "systempaths" | "writable-cgroups" | "credentialspec", _) => journal.push(
                 Problem::new(
                     Code::Refused,
                     node.place,
                     &path,
-                    format!("the security option {} is refused: hosts apply no such profile or label", node.quoted()),
+                    format!("the security option {} is refused: hosts apply no such label or setting", node.quoted()),
                 )
-                .hint("remove it; seccomp, capabilities, and masked paths protect the host"),
+                .hint("remove it; seccomp, capabilities, AppArmor and masked paths protect the host"),
             ),
             _ => journal.push(
                 Problem::new(
@@ -141,7 +150,7 @@ pub(super) fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut
                     format!("{} is not a security option", node.quoted()),
                 )
                 .hint(
-                    "known are `no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE` and `systempaths=unconfined`",
+                    "known are `no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`, `apparmor=unconfined`, `apparmor=NAME` and `systempaths=unconfined`",
                 ),
             ),
         }
@@ -225,13 +234,41 @@ pub(super) fn uts_mode(fields: &Fields<'_>, journal: &mut Journal) -> NamespaceM
     mode
 }
 
+/// The runtime; `None` is the hosts' own, also by the names that other engines have for the usual one.
+pub(super) fn runtime(fields: &Fields<'_>, journal: &mut Journal) -> Option<String> {
+    let usual = ["runc", "io.containerd.runc.v2", "stack", ""];
+    fields.text("runtime", journal).filter(|name| !usual.contains(&name.as_str()))
+}
+
+/// Whose users its users are.
+pub(super) fn user_namespace(fields: &Fields<'_>, journal: &mut Journal) -> UserNamespaceMode {
+    let Some(node) = fields.node("userns_mode") else { return UserNamespaceMode::Default };
+    match node.as_text().unwrap_or_default() {
+        "" => UserNamespaceMode::Default,
+        "host" => UserNamespaceMode::Host,
+        "private" => {
+            for (key, value) in [("privileged", "true"), ("network_mode", "host"), ("pid", "host")] {
+                if fields.node(key).is_some_and(|node| node.quoted().trim_matches('`') == value) {
+                    let problem = format!("`userns_mode: private` cannot be used together with `{key}: {value}`");
+                    journal.push(
+                        Problem::new(Code::Conflict, fields.key_place(key), &fields.path.key(key), problem).hint(
+                            "remove one of the two: root of a user namespace has no rights over what is the host's",
+                        ),
+                    );
+                }
+            }
+            UserNamespaceMode::Private
+        }
+        _ => {
+            not_allowed(node, &fields.path.key("userns_mode"), &["host", "private"], journal);
+            UserNamespaceMode::Default
+        }
+    }
+}
+
 /// Keys of which only the value that every container has is taken.
 pub(super) fn fixed(fields: &Fields<'_>, journal: &mut Journal) {
-    for (key, fine, reason) in [
-        ("isolation", &["default", ""][..], "other isolation is for Windows containers"),
-        ("userns_mode", &["host", ""], "the users of containers are those of their host"),
-        ("runtime", &["runc", "io.containerd.runc.v2", "stack", ""], "hosts have one runtime, their own engine"),
-    ] {
+    for (key, fine, reason) in [("isolation", &["default", ""][..], "other isolation is for Windows containers")] {
         let Some(node) = fields.node(key) else { continue };
         if fine.contains(&node.as_text().unwrap_or_default()) {
             continue;

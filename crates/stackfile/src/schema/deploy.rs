@@ -7,7 +7,7 @@ use super::{LIST_OR_MAPPING, Object, Support, TEXTS, field};
 /// Why no device is asked for by what it can do.
 pub(super) const GPUS: Support = Refused(
     "hosts do not look for devices such as GPUs and count none",
-    "name the device files under `devices`, and choose the hosts that have them by `deploy.placement.constraints`",
+    "name the device files, or the devices as their vendor describes them (`nvidia.com/gpu=all`), under `devices`, and choose the hosts that have them by `deploy.placement.constraints`",
 );
 const GENERIC: Support = Refused(
     "hosts declare no resources beside processors and memory",

@@ -50,7 +50,7 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "annotations",
             LIST_OR_MAPPING,
-            Noted("`docker inspect` shows them; the hosts' engine acts on none, and is the only runtime"),
+            Noted("`docker inspect` shows them; the hosts' engine acts on none"),
             "Annotations of the container for its runtime",
         ),
         field(
@@ -122,7 +122,12 @@ pub(crate) static SERVICE: Object = Object {
             "How changed files reach it during development",
         ),
         field("device_cgroup_rules", TEXTS, Applied, "Which kinds of devices it may use, such as `c 10:* rwm`"),
-        field("devices", List(&Shape::Either(&[Text, Mapping(&DEVICE)])), Applied, "Devices of the host that it sees"),
+        field(
+            "devices",
+            List(&Shape::Either(&[Text, Mapping(&DEVICE)])),
+            Applied,
+            "Devices of the host that it sees: `/dev/NAME`, or `vendor.com/class=name` as vendors describe them (CDI)",
+        ),
         field("dns", TEXT_OR_LIST, Applied, "Name servers in place of the host's"),
         field("dns_opt", TEXTS, Applied, "Options of its resolver"),
         field("dns_search", TEXT_OR_LIST, Applied, "Domains that it looks names up in"),
@@ -267,14 +272,19 @@ pub(crate) static SERVICE: Object = Object {
             Applied,
             "What happens when its container ends: `no`, `always`, `on-failure[:N]`, `unless-stopped`",
         ),
-        field("runtime", Text, Applied, "Which runtime runs it: the hosts' own engine, also by the name `runc`"),
+        field(
+            "runtime",
+            Text,
+            Applied,
+            "Which runtime runs it: the hosts' own engine, also by the name `runc`, or one that its host has in `runtimes` of `stackd.toml`",
+        ),
         field("scale", Integer, Applied, "How many tasks run, as `deploy.replicas`"),
         field("secrets", List(&Shape::Either(&[Text, Mapping(&FILE_REFERENCE)])), Applied, "Secrets that it sees"),
         field(
             "security_opt",
             TEXTS,
             Applied,
-            "`no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`, `systempaths=unconfined`",
+            "`no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`, `apparmor=unconfined`, `apparmor=NAME`, `systempaths=unconfined`",
         ),
         field("shm_size", Size, Applied, "The size of `/dev/shm`"),
         field("stdin_open", Boolean, Applied, "Standard input stays open"),
@@ -300,7 +310,12 @@ pub(crate) static SERVICE: Object = Object {
             "Whether it may use the engine",
         ),
         field("user", Text, Applied, "The user that it runs as"),
-        field("userns_mode", Text, Applied, "Whose user namespace it has: that of the `host`"),
+        field(
+            "userns_mode",
+            Text,
+            Applied,
+            "Whose user namespace it has: one of its own, `private`, or that of the `host`; as its host is set unless said otherwise",
+        ),
         field("uts", Text, Applied, "Whose host name it sees: its own or that of the `host`"),
         field("volumes", UniqueList(&Shape::Either(&[Text, Mapping(&MOUNT)])), Applied, "File systems that it sees"),
         field(

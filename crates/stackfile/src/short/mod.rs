@@ -2,6 +2,7 @@
 
 pub(crate) mod bytes;
 pub(crate) mod command_line;
+pub(crate) mod device;
 pub(crate) mod duration;
 pub(crate) mod host;
 pub(crate) mod port;

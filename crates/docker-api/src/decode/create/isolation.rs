@@ -1,13 +1,16 @@
 //! Pure. What separates a container from its host and from other containers.
 
 use bollard_stubs::models::{HostConfig, HostConfigCgroupnsModeEnum, HostConfigIsolationEnum};
-use stack_engine::container::{ContainerConfig, ContainerId, NamespaceMode, SeccompChoice};
+use stack_engine::container::{
+    AppArmorChoice, ContainerConfig, ContainerId, NamespaceMode, SeccompChoice, UserNamespaceMode,
+};
 
 use super::{Creation, CreationError, World, invalid};
 use crate::error::ApiError;
 use crate::select;
 
-/// The runtime's own name, and those that clients name without meaning another one.
+/// The runtime's own name, and those that clients name without meaning another one, unless the daemon is told of one that
+/// is called so.
 const RUNTIMES: [&str; 4] = ["", "stack", "runc", "io.containerd.runc.v2"];
 
 /// The id of the container that a mode `container:NAME` means.
@@ -37,8 +40,10 @@ pub(super) fn apply(creation: &mut Creation, host: &HostConfig, world: &World) -
         }
     }
     let runtime = host.runtime.as_deref().unwrap_or_default();
-    if !RUNTIMES.contains(&runtime) {
-        return Err(invalid("HostConfig.Runtime", runtime, "this daemon has one runtime, `stack`").into());
+    if world.runtimes.contains(runtime) {
+        config.runtime = Some(runtime.to_owned());
+    } else if !RUNTIMES.contains(&runtime) {
+        return Err(CreationError::Runtime(runtime.chars().take(200).collect()).into());
     }
     Ok(())
 }
@@ -76,11 +81,13 @@ fn namespaces(config: &mut ContainerConfig, host: &HostConfig, world: &World) ->
         HostConfigCgroupnsModeEnum::EMPTY | HostConfigCgroupnsModeEnum::PRIVATE => NamespaceMode::Private,
         HostConfigCgroupnsModeEnum::HOST => NamespaceMode::Host,
     };
-    // Users of containers are the host's here, so nothing is mapped that could be left unmapped.
-    let users = host.userns_mode.as_deref().unwrap_or_default();
-    if !["", "host"].contains(&users) {
-        return Err(invalid("user namespace mode", users, "expected `host`").into());
-    }
+    config.user_namespace = match host.userns_mode.as_deref().unwrap_or_default() {
+        "" => UserNamespaceMode::Default,
+        "host" => UserNamespaceMode::Host,
+        // Docker has the daemon's choice and the host's. That a container may ask for one of its own is ours.
+        "private" => UserNamespaceMode::Private,
+        mode => return Err(invalid("user namespace mode", mode, "expected `host` or `private`").into()),
+    };
     let groups = host.cgroup.as_deref().unwrap_or_default();
     if !groups.is_empty() {
         return Err(CreationError::NotSupported { field: format!("HostConfig.Cgroup `{groups}`") }.into());
@@ -113,9 +120,11 @@ fn security_option(config: &mut ContainerConfig, option: &str) -> Result<(), Cre
             config.masked_paths = Some(Vec::new());
             config.read_only_paths = Some(Vec::new());
         }
-        // Nothing of theirs is applied here, so that this is what is anyway.
-        ("apparmor", "unconfined") | ("label", "disable") => {}
-        ("apparmor" | "label", _) => {
+        ("apparmor", "unconfined") => config.apparmor = AppArmorChoice::Unconfined,
+        ("apparmor", profile) => config.apparmor = AppArmorChoice::Profile(profile.to_owned()),
+        // Nothing is labelled here, so that this is what is anyway.
+        ("label", "disable") => {}
+        ("label", _) => {
             return Err(CreationError::NotSupported { field: format!("the security option `{option}`") });
         }
         _ => return Err(invalid("--security-opt", option, "there is no such option")),

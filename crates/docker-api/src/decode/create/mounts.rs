@@ -120,6 +120,7 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
             propagation,
             non_recursive: false,
             writable_below: false,
+            mapped: false,
         }
     } else {
         if propagation.is_some() {
@@ -224,6 +225,7 @@ fn bound(source: String, read_only: bool, options: &MountBindOptions) -> Result<
         propagation: nonempty(options.propagation.map(|propagation| propagation.to_string())),
         non_recursive,
         writable_below,
+        mapped: false,
     })
 }
 

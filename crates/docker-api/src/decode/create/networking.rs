@@ -76,7 +76,20 @@ pub(super) fn apply(
     config.exposed_ports = exposed(body)?;
     let ports = ports(host, world, &config.exposed_ports)?;
     match config.network_mode {
-        NetworkMode::Networks => config.ports = ports,
+        NetworkMode::Networks => {
+            let is_beside_host = |endpoint: &NetworkEndpoint| {
+                let mut made = world.bridges.iter();
+                made.any(|network| network.name == endpoint.name && !network.settings.driver.is_bridge())
+            };
+            if !ports.is_empty() && config.networks.iter().all(is_beside_host) {
+                creation.warnings.push(
+                    "Published ports are discarded on macvlan and ipvlan networks: the container's own addresses are reached"
+                        .to_owned(),
+                );
+            }
+            // They are published once the container is on a bridge.
+            config.ports = ports;
+        }
         NetworkMode::Host if published => {
             creation.warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
@@ -122,9 +135,21 @@ pub fn endpoint_between(
     }
     let endpoint = endpoint(name, settings, None)?;
     // It follows from the address, so that every host knows it.
+    super::without(!endpoint.link_local.is_empty(), "link-local addresses on an overlay network")?;
     super::without(endpoint.mac.is_some(), "a MAC address on an overlay network")?;
     super::without(!endpoint.sysctls.is_empty(), "endpoint sysctls on an overlay network")?;
     Ok(NetworkEndpoint { between_hosts: true, ..endpoint })
+}
+
+/// An address that holds on one link alone.
+fn link_local(text: &str) -> Result<IpAddr, CreationError> {
+    let address = text.parse().ok().filter(|address| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    });
+    address.ok_or_else(|| {
+        invalid("endpoint settings: link-local IP address", text, "expected one of 169.254.0.0/16 or fe80::/10")
+    })
 }
 
 /// A network as one endpoint asks for it. `known` is the network where it is made already.
@@ -142,7 +167,8 @@ pub fn endpoint(
         ));
     }
     let addresses = settings.ipam_config.clone().unwrap_or_default();
-    without(addresses.link_local_ips.is_some_and(|all| !all.is_empty()), "IPAMConfig.LinkLocalIPs")?;
+    let link_local: Vec<IpAddr> =
+        addresses.link_local_ips.iter().flatten().map(|text| self::link_local(text)).collect::<Result<_, _>>()?;
     let address = match text(&addresses.ipv4_address) {
         Some(address) => Some(
             address
@@ -192,6 +218,7 @@ pub fn endpoint(
         address6,
         mac,
         priority,
+        link_local,
         sysctls,
         between_hosts: false,
     })

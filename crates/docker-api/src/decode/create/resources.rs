@@ -51,6 +51,7 @@ pub(super) fn apply(config: &mut ContainerConfig, host: &HostConfig, world: &Wor
     config.cgroup_parent = nonempty(host.cgroup_parent.clone());
     config.storage_size = storage_size(host)?;
     config.devices = devices(host)?;
+    config.cdi_devices = named_devices(host)?;
     config.device_cgroup_rules = host.device_cgroup_rules.clone().unwrap_or_default();
     for limit in host.ulimits.iter().flatten() {
         let name = limit.name.clone().unwrap_or_default().to_ascii_lowercase();
@@ -129,6 +130,7 @@ pub(super) fn changed(host: &HostConfig, now: &Resources, world: &World) -> Resu
     if !names_memory {
         host.memory = signed(now.memory_bytes);
     }
+    without(host.device_requests.as_ref().is_some_and(|asked| !asked.is_empty()), "HostConfig.DeviceRequests")?;
     let mut asked = ContainerConfig::default();
     apply(&mut asked, &host, world)?;
     let asked = asked.resources;
@@ -162,10 +164,45 @@ pub(super) fn changed(host: &HostConfig, now: &Resources, world: &World) -> Resu
     Ok(made)
 }
 
+/// Devices by name. Docker's clients send a request to the driver `cdi` for a `--device` that is no path.
+fn named_devices(host: &HostConfig) -> Result<Vec<String>, CreationError> {
+    let mut names: Vec<String> = Vec::new();
+    for request in host.device_requests.iter().flatten() {
+        let driver = request.driver.clone().unwrap_or_default();
+        if driver != "cdi" {
+            let capabilities = request.capabilities.iter().flatten().map(|all| format!("[{}]", all.join(" ")));
+            return Err(CreationError::DeviceDriver {
+                driver,
+                capabilities: capabilities.collect::<Vec<_>>().join(" "),
+            });
+        }
+        if request.count.unwrap_or(0) != 0 {
+            return Err(CreationError::Rule(
+                "devices of the driver cdi are requested by their DeviceIDs, not by a Count",
+            ));
+        }
+        if request.options.as_ref().is_some_and(|options| !options.is_empty()) {
+            return Err(CreationError::Rule("the device driver cdi takes no options"));
+        }
+        for name in request.device_ids.iter().flatten() {
+            if !stack_engine::cdi::is_qualified(name) {
+                return Err(invalid(
+                    "CDI device name",
+                    name,
+                    "expected VENDOR/CLASS=NAME, such as vendor.com/device=0",
+                ));
+            }
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+    }
+    Ok(names)
+}
+
 /// What no Linux container of this daemon can have.
 fn refuse(host: &HostConfig) -> Result<(), CreationError> {
     let is_set = |number: Option<i64>| number.unwrap_or(0) != 0;
-    without(host.device_requests.as_ref().is_some_and(|asked| !asked.is_empty()), "HostConfig.DeviceRequests")?;
     let for_windows = [host.cpu_count, host.cpu_percent, host.io_maximum_iops, host.io_maximum_bandwidth];
     if for_windows.into_iter().any(is_set) {
         return Err(CreationError::Rule(

@@ -93,11 +93,19 @@ pub(super) fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies,
 pub(super) fn bind(target: &str, path: PathBuf, attributes: u64, propagation: Propagation) -> Mount {
     Mount {
         target: target.to_owned(),
-        source: MountSource::Bind { path, subpath: None, recursive: true, copy_up: false },
+        source: MountSource::Bind { path, subpath: None, recursive: true, copy_up: false, mapped: false },
         attributes,
         topmost_only: false,
         propagation,
     }
+}
+
+/// The same, with its files belonging in a user namespace to whom they belong on the host.
+pub(super) fn mapped(mut mount: Mount) -> Mount {
+    if let MountSource::Bind { mapped, .. } = &mut mount.source {
+        *mapped = true;
+    }
+    mount
 }
 
 /// The volumes that a container has: target and name. Volumes of its own get a name made of its id, so that the same
@@ -168,10 +176,10 @@ pub(super) fn chosen_mounts(
         let target = absolute("the target of a mount", &mount.target)?;
         let attributes = if mount.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
         let made = match &mount.source {
-            ContainerMountSource::Bind { path, propagation: text, non_recursive, writable_below, .. } => {
+            ContainerMountSource::Bind { path, propagation: text, non_recursive, writable_below, mapped, .. } => {
                 let mut made = bind(&target, path.clone(), attributes, propagation(&target, text.as_deref())?);
-                if let MountSource::Bind { recursive, .. } = &mut made.source {
-                    *recursive = !non_recursive;
+                if let MountSource::Bind { recursive, mapped: is_mapped, .. } = &mut made.source {
+                    (*recursive, *is_mapped) = (!non_recursive, *mapped);
                 }
                 made.topmost_only = *writable_below;
                 made
@@ -208,6 +216,7 @@ pub(super) fn chosen_mounts(
                     subpath: subpath.clone(),
                     recursive: false,
                     copy_up: !no_copy && subpath.is_none(),
+                    mapped: true,
                 },
                 attributes,
                 topmost_only: false,
@@ -228,6 +237,7 @@ pub(super) fn chosen_mounts(
                 subpath: None,
                 recursive: false,
                 copy_up: true,
+                mapped: true,
             },
             attributes: 0,
             topmost_only: false,

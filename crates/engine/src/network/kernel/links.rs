@@ -1,7 +1,7 @@
 //! Links, addresses and routes.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -14,12 +14,20 @@ use nlink::netlink::{Connection, Netfilter, Route};
 
 use super::{KernelError, inside, refused, settings};
 use crate::network::addressing::link_address;
-use crate::network::request::{GatewayMode, Ipv6Part, MacAddress, NetworkRecord};
+use crate::network::driver::Driver;
+use crate::network::request::{DefaultRoute, GatewayMode, Ipv6Part, MacAddress, NetworkRecord};
 
-/// A link between a bridge of the host and a container, ready to be made.
+/// The length of 169.254.0.0/16 (RFC 3927).
+const LINK_LOCAL_LENGTH: u8 = 16;
+/// The length of a link's part of fe80::/10 (RFC 4291).
+const LINK_LOCAL6_LENGTH: u8 = 64;
+
+/// A link of a container, ready to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkPlan {
-    /// The host's end.
+    /// What it joins.
+    pub driver: Driver,
+    /// The host's end; empty where it has none.
     pub host: String,
     /// The container's end.
     pub interface: String,
@@ -27,21 +35,21 @@ pub struct LinkPlan {
     pub address: Ipv4Addr,
     /// Its subnet.
     pub subnet: Ipv4Net,
-    /// The container's link-layer address.
-    pub mac: MacAddress,
+    /// The container's link-layer address; `None`: the kernel has it.
+    pub mac: Option<MacAddress>,
     /// Files below `/proc/sys` and what is written there in the container's namespace.
     pub sysctls: Vec<(String, String)>,
-    /// Where the default route goes, on the link that has it.
-    pub gateway: Option<Ipv4Addr>,
     /// The container's IPv6 address with its subnet's length.
     pub ipv6: Option<Ipv6Net>,
-    /// Where the IPv6 default route goes, on the link that has it.
-    pub gateway6: Option<Ipv6Addr>,
-    /// In bytes.
-    pub mtu: u32,
+    /// Further addresses, which hold on this link alone.
+    pub link_local: Vec<IpAddr>,
+    /// The default routes that lead by this link.
+    pub routes: Vec<DefaultRoute>,
+    /// In bytes; `None`: as its parent.
+    pub mtu: Option<u32>,
 }
 
-fn connect() -> Result<Connection<Route>, KernelError> {
+pub(super) fn connect() -> Result<Connection<Route>, KernelError> {
     Connection::<Route>::new().map_err(refused(|| "open a netlink socket".to_owned()))
 }
 
@@ -73,7 +81,7 @@ pub async fn host_routes(except: &[String]) -> Result<Vec<IpNet>, KernelError> {
         .collect())
 }
 
-async fn index_of(connection: &Connection<Route>, name: &str) -> Result<Option<u32>, KernelError> {
+pub(super) async fn index_of(connection: &Connection<Route>, name: &str) -> Result<Option<u32>, KernelError> {
     let link = connection.get_link_by_name(name).await.map_err(refused(|| format!("look up the link {name}")))?;
     Ok(link.map(|link| link.ifindex()))
 }
@@ -108,7 +116,7 @@ pub async fn own_links(prefix: &str) -> Result<Vec<String>, KernelError> {
 /// What the kernel refused.
 pub async fn ensure_bridge(network: &NetworkRecord, mtu: u32) -> Result<u32, KernelError> {
     let connection = connect()?;
-    let name = network.bridge.as_str();
+    let name = network.link.as_str();
     let link = BridgeLink::new(name).stp(false).address(link_address(network.gateway)).mtu(mtu);
     match connection.add_link(link).await {
         Ok(()) => {}
@@ -160,11 +168,9 @@ pub async fn make_link(netns: &File, plan: &LinkPlan) -> Result<(), KernelError>
         .await
         .map_err(refused(|| format!("remove the left-over link {}", plan.host)))?;
     let what = || format!("make the link {} to the container", plan.host);
-    let link = VethLink::new(plan.host.as_str(), plan.interface.as_str())
-        .mtu(plan.mtu)
-        .peer_mtu(plan.mtu)
-        .peer_address(plan.mac.0)
-        .peer_netns_fd(netns);
+    let link = VethLink::new(plan.host.as_str(), plan.interface.as_str()).peer_netns_fd(netns);
+    let link = plan.mtu.iter().fold(link, |link, mtu| link.mtu(*mtu).peer_mtu(*mtu));
+    let link = plan.mac.iter().fold(link, |link, mac| link.peer_address(mac.0));
     host.add_link(link).await.map_err(refused(what))?;
     let configured = configure(netns, &inside_connection, plan).await;
     if configured.is_err() {
@@ -174,7 +180,11 @@ pub async fn make_link(netns: &File, plan: &LinkPlan) -> Result<(), KernelError>
     configured
 }
 
-async fn configure(netns: &File, connection: &Connection<Route>, plan: &LinkPlan) -> Result<(), KernelError> {
+pub(super) async fn configure(
+    netns: &File,
+    connection: &Connection<Route>,
+    plan: &LinkPlan,
+) -> Result<(), KernelError> {
     let interface = plan.interface.as_str();
     let index = index_of(connection, interface).await?.ok_or_else(|| {
         refused(|| format!("show the container's interface {interface}"))(std::io::Error::from(
@@ -182,7 +192,8 @@ async fn configure(netns: &File, connection: &Connection<Route>, plan: &LinkPlan
         ))
     })?;
     // Without IPv6 on its network an interface would only look for routers and neighbours.
-    settings::prepare_interface(netns, interface, plan.ipv6.is_some())
+    let has_ipv6 = plan.ipv6.is_some() || plan.link_local.iter().any(IpAddr::is_ipv6);
+    settings::prepare_interface(netns, interface, has_ipv6)
         .map_err(refused(|| format!("prepare the container's {interface}")))?;
     connection
         .add_address(Ipv4Address::with_index(index, plan.address, plan.subnet.prefix_len()))
@@ -195,24 +206,41 @@ async fn configure(netns: &File, connection: &Connection<Route>, plan: &LinkPlan
             .await
             .map_err(refused(|| format!("give the container's {interface} the address {}", net.addr())))?;
     }
+    for address in &plan.link_local {
+        let given = match *address {
+            IpAddr::V4(address) => {
+                connection.add_address(Ipv4Address::with_index(index, address, LINK_LOCAL_LENGTH)).await
+            }
+            IpAddr::V6(address) => {
+                connection.add_address(Ipv6Address::with_index(index, address, LINK_LOCAL6_LENGTH).nodad()).await
+            }
+        };
+        given.map_err(refused(|| format!("give the container's {interface} the address {address}")))?;
+    }
     connection.set_link_up_by_index(index).await.map_err(refused(|| format!("set the container's {interface} up")))?;
     for (name, value) in &plan.sysctls {
         let path = format!("/proc/sys/{name}");
         inside(netns, || std::fs::write(&path, value))
             .map_err(refused(|| format!("write `{value}` to {path} in the container's network namespace")))?;
     }
-    for gateway in [plan.gateway.map(IpAddr::V4), plan.gateway6.map(IpAddr::V6)].into_iter().flatten() {
-        lead_by(connection, index, gateway).await?;
+    for route in &plan.routes {
+        lead_by(connection, index, *route).await?;
     }
     Ok(())
 }
 
-async fn lead_by(connection: &Connection<Route>, index: u32, gateway: IpAddr) -> Result<(), KernelError> {
-    let made = match gateway {
-        IpAddr::V4(gateway) => connection.add_route(Ipv4Route::default_route().gateway(gateway).dev_index(index)).await,
-        IpAddr::V6(gateway) => connection.add_route(Ipv6Route::default_route().gateway(gateway).dev_index(index)).await,
+async fn lead_by(connection: &Connection<Route>, index: u32, route: DefaultRoute) -> Result<(), KernelError> {
+    let (ipv4, ipv6) = (Ipv4Route::default_route().dev_index(index), Ipv6Route::default_route().dev_index(index));
+    let made = match route {
+        DefaultRoute::By(IpAddr::V4(gateway)) => connection.add_route(ipv4.gateway(gateway)).await,
+        DefaultRoute::By(IpAddr::V6(gateway)) => connection.add_route(ipv6.gateway(gateway)).await,
+        DefaultRoute::Interface { ipv6: false } => connection.add_route(ipv4.scope(RouteScope::Link)).await,
+        DefaultRoute::Interface { ipv6: true } => connection.add_route(ipv6).await,
     };
-    made.map_err(refused(|| format!("give the container a default route by {gateway}")))
+    made.map_err(refused(|| match route {
+        DefaultRoute::By(gateway) => format!("give the container a default route by {gateway}"),
+        DefaultRoute::Interface { .. } => "give the container a default route through its interface".to_owned(),
+    }))
 }
 
 /// Makes the default routes of a container lead through interfaces of it, or through none.
@@ -221,8 +249,8 @@ async fn lead_by(connection: &Connection<Route>, index: u32, gateway: IpAddr) ->
 /// What the kernel refused.
 pub async fn set_default_routes(
     netns: &File,
-    ipv4: Option<(&str, IpAddr)>,
-    ipv6: Option<(&str, IpAddr)>,
+    ipv4: Option<(&str, DefaultRoute)>,
+    ipv6: Option<(&str, DefaultRoute)>,
 ) -> Result<(), KernelError> {
     let connection = open_in(netns)?;
     let what = || "take the container's default route away".to_owned();
@@ -232,13 +260,13 @@ pub async fn set_default_routes(
         .await
         .map_err(refused(what))?;
     connection.del_route_if_exists(Ipv6Route::default_route()).await.map_err(refused(what))?;
-    for (interface, gateway) in [ipv4, ipv6].into_iter().flatten() {
+    for (interface, route) in [ipv4, ipv6].into_iter().flatten() {
         let index = index_of(&connection, interface).await?.ok_or_else(|| {
             refused(|| format!("find the container's interface {interface}"))(std::io::Error::from(
                 std::io::ErrorKind::NotFound,
             ))
         })?;
-        lead_by(&connection, index, gateway).await?;
+        lead_by(&connection, index, route).await?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Every function opens its own socket in the network namespace of the calling thread, or in the one that is passed.
 
+mod children;
 mod firewall;
 mod links;
 mod nftables;
@@ -14,6 +15,7 @@ use std::os::fd::AsFd;
 use nix::sys::socket::{setsockopt, sockopt};
 use nlink::netlink::{Connection, ProtocolState};
 
+pub use children::{delete_child, has_child, has_kind, make_child, make_parent};
 pub use firewall::{close_firewalls, open_firewalls};
 pub use links::{
     LinkPlan, delete_link, ensure_bridge, forget_connections, give_address6, host_routes, join_bridge, link_index,
