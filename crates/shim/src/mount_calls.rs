@@ -338,6 +338,7 @@ mod tests {
                 move_mount(by_old_call.as_fd(), fs::File::open(&here).unwrap().as_fd()).unwrap();
                 assert_eq!(fs::read_to_string(here.join("sub/file")).unwrap(), "top");
                 assert!(fs::write(here.join("written"), "").is_err());
+                umount2(&here, MntFlags::MNT_DETACH).unwrap();
                 assert_eq!(seen(&[at("empty")], None).0, "");
             });
             look.join().unwrap();
