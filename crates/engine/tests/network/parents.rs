@@ -284,7 +284,7 @@ fn vlans_and_links_that_lead_nowhere_are_made_for_networks_and_go_with_the_last(
                         has_dummy && made.is_internal() && made.link == format!("dm-{}", &made.id[..12]),
                         "{made:?}"
                     );
-                    assert_eq!(links(&host).await, [made.link.clone()]);
+                    assert_eq!(links(&host).await, std::slice::from_ref(&made.link));
                     let (one, _) = container(&all, "one", &["inner"], &[]).await;
                     let (_two, at_two) = container(&all, "two", &["inner"], &[]).await;
                     assert_eq!(one.ask(address(&at_two), 80).unwrap().0, "two");
