@@ -133,6 +133,9 @@ fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {
             let hint = match did_you_mean(driver, ["overlay", "bridge"]) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None if driver == "host" || driver == "none" => format!("give the service `network_mode: {driver}`"),
+                None if driver == "macvlan" || driver == "ipvlan" => {
+                    "leave it out: a network of a stack joins all hosts that run tasks on it, and one of a link of a host is that host's own, made there with `docker network create`".to_owned()
+                }
                 None => "leave it out: a network of a stack joins all hosts that run tasks on it".to_owned(),
             };
             unknown_driver(fields, "network", hint, journal);
