@@ -213,8 +213,10 @@ pub const SURROUNDINGS: &[Scenario] = &[
             host.post("/networks/create", &on_a_link())?;
             host.create("subject", json!({"HostConfig": {"NetworkMode": "made"}}))
         },
-        |host| host.post("/containers/subject/start", &Value::Null),
-    ),
+        |host| host.start("subject"),
+    )
+    .or(&[|host| host.kill("subject")])
+    .ignoring(OWN),
 ];
 
 /// All of them.
