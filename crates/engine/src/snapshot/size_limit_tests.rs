@@ -66,7 +66,9 @@ fn a_limit_is_in_force_is_found_again_and_goes() {
             let Some(root) = mounted(place.path()) else {
                 #[allow(clippy::print_stderr, reason = "who runs the tests must see that this was left out")]
                 {
-                    eprintln!("this kernel has no project quotas for ext4: the virtual machine tries them (phase `sizing`)");
+                    eprintln!(
+                        "this kernel has no project quotas for ext4: the virtual machine tries them (phase `sizing`)"
+                    );
                 }
                 return;
             };
