@@ -236,7 +236,7 @@ fn control_groups() {
         assert_eq!(served.fine(&["inspect", "--format", "{{.State.OOMKilled}}", "hungry"]).await, "true\n");
         let missing = ["run", "--rm", "--device-read-bps", "/dev/none:1mb", "box:1", "true"];
         let refused = served.docker(&missing).await;
-        assert!(refused.code == 125 && refused.error.contains("/dev/none"), "{refused:?}");
+        assert!(refused.code == 127 && refused.error.contains("/dev/none"), "{refused:?}");
     });
 }
 
