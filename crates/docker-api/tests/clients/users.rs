@@ -73,6 +73,11 @@ fn a_daemon_gives_containers_user_namespaces() {
         run(&served, &["run", "-d", "--name", "web", "made:1", "sh", "-c", WAITS]).await;
         assert_eq!(map(&served, "web").await, ["0", "1000000", "65536"]);
         assert_eq!(inspected(&served, "web", "{{json .HostConfig.UsernsMode}}").await, "\"\"");
+        // What is mounted of an image belongs to whom it belongs in the image, as the container's own files do.
+        let mounted = ["--mount", "type=image,source=made:1,target=/image", "made:1"];
+        let owner = ["run", "--rm"].into_iter().chain(mounted).chain(["sh", "-c", "ls -ln /image/bin | tail -1"]);
+        let owner = run(&served, &owner.collect::<Vec<_>>()).await;
+        assert_eq!(owner.split_whitespace().nth(2), Some("0"), "{owner}");
         run(&served, &["run", "-d", "--name", "plain", "--userns", "host", "made:1", "sh", "-c", WAITS]).await;
         assert_eq!(map(&served, "plain").await, ["0", "0", "4294967295"]);
         assert_eq!(inspected(&served, "plain", "{{json .HostConfig.UsernsMode}}").await, "\"host\"");
