@@ -267,14 +267,15 @@ fn health_and_the_events_of_a_run() {
                 actions.push(event["Action"].as_str().unwrap().to_owned());
             }
         }
-        let begun =
-            ["create", "start", "health_status: unhealthy", "exec_create: touch /well", "exec_start: touch /well"];
-        // What the command does is seen by a probe, which may be told before its end is.
-        for between in ["exec_die", "health_status: healthy"] {
+        let begun = ["create", "start", "health_status: unhealthy", "exec_create: touch /well"];
+        // What the command does is seen by a probe, which may be told before its start and its end are.
+        for between in ["exec_start: touch /well", "exec_die", "health_status: healthy"] {
             let mut left = actions.iter();
             for one in begun.into_iter().chain([between, "die", "destroy"]) {
                 assert!(left.any(|action| action == one), "{one} in its turn among {actions:?}");
             }
         }
+        let after = actions.iter().skip_while(|action| *action != "die");
+        assert!(!after.into_iter().any(|action| action.starts_with("health_status")), "{actions:?}");
     });
 }

@@ -37,7 +37,14 @@ impl Engine {
             let (engine, slot, id) = (engine.clone(), Arc::downgrade(&slot), record.id.clone());
             move |state: HealthState| {
                 let Some(slot) = slot.upgrade() else { return };
-                let before = locked(&slot.data).health.replace(state.clone());
+                let before = {
+                    let mut data = locked(&slot.data);
+                    // One that has ended has no health, whatever a probe says that its end has cut short.
+                    if data.prober.is_none() {
+                        return;
+                    }
+                    data.health.replace(state.clone())
+                };
                 verdict.write(&state);
                 if before.is_none_or(|before| before.health != state.health) {
                     engine.tell(&id, EventKind::Health(state.health));
