@@ -83,7 +83,7 @@ fn a_container_lives_as_one_of_our_own() {
         host.engine.stop(&id, None).await.unwrap();
         assert_eq!(host.wait(&id).await.code, 3);
         host.engine.start(&id).await.unwrap();
-        host.engine.stop(&id, Some(Duration::ZERO)).await.unwrap();
+        host.engine.kill(&id, 9).await.unwrap();
         assert_eq!(host.wait(&id).await.code, 137);
     });
 }
