@@ -17,7 +17,7 @@ fn place(networks: &BTreeMap<String, AssignedNetwork>) -> Place<'_> {
 fn the_finer_limits_and_namespaces_reach_the_engine() {
     let assigned = assigned(serde_json::json!({
         "container": {
-            "image": {"reference": "web"}, "storage_size": 4096,
+            "image": {"reference": "web"}, "storage_size": 4096, "runtime": "crun",
             "limits": {
                 "cpu_shares": 73, "cpuset": "0-2", "memory_and_swap_bytes": 2048, "swappiness": 10, "block_weight": 300,
                 "block_device_weights": [{"path": "/dev/sda", "weight": 400}],
@@ -59,6 +59,7 @@ fn the_finer_limits_and_namespaces_reach_the_engine() {
     assert_eq!((config.masked_paths, config.read_only_paths), (Some(vec![]), Some(vec![])));
     assert_eq!(config.device_cgroup_rules, ["c 10:200 rwm"]);
     assert_eq!((config.annotations["a"].as_str(), config.storage_size), ("b", Some(4096)));
+    assert_eq!(config.runtime.as_deref(), Some("crun"));
     assert!(matches!(
         config.mounts[0].source,
         ContainerMountSource::Bind { non_recursive: true, writable_below: true, .. }

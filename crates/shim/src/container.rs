@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sched::CloneFlags;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -72,9 +72,18 @@ pub fn tell(socket: &OwnedFd, told: &Told, descriptor: Option<RawFd>) -> io::Res
 /// Receives a message; `None` when the other side is gone.
 pub fn hear(socket: &OwnedFd) -> io::Result<Option<(Told, Option<OwnedFd>)>> {
     let mut bytes = vec![0; 64 * 1024];
+    let (length, descriptor) = receive(socket.as_fd(), &mut bytes)?;
+    if length == 0 {
+        return Ok(None);
+    }
+    Ok(Some((serde_json::from_slice(&bytes[..length])?, descriptor)))
+}
+
+/// Receives bytes, and the descriptor that comes with them.
+pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut space = nix::cmsg_space!(RawFd);
-    let (length, descriptor) = loop {
-        let mut slices = [IoSliceMut::new(&mut bytes)];
+    loop {
+        let mut slices = [IoSliceMut::new(bytes)];
         match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
             Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
@@ -88,14 +97,10 @@ pub fn hear(socket: &OwnedFd) -> io::Result<Option<(Told, Option<OwnedFd>)>> {
                         }
                     }
                 }
-                break (message.bytes, descriptor);
+                return Ok((message.bytes, descriptor));
             }
         }
-    };
-    if length == 0 {
-        return Ok(None);
     }
-    Ok(Some((serde_json::from_slice(&bytes[..length])?, descriptor)))
 }
 
 /// What the child of the clone does. Never returns to the shim's own work.
@@ -218,14 +223,14 @@ fn set_up(
     Ok(prepared)
 }
 
-fn open_terminal(root: std::os::fd::BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), Failure> {
+fn open_terminal(root: BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), Failure> {
     let (controlling, peer) = allocate_terminal(root)?;
     mounts::mount_console(root, peer.as_fd())?;
     Ok((controlling, peer))
 }
 
 /// A terminal of the container's own: the controlling end and the one for its processes.
-pub fn allocate_terminal(root: std::os::fd::BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), Failure> {
+pub fn allocate_terminal(root: BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd), Failure> {
     let step = || "allocate a terminal".to_owned();
     let controlling = mounts::open_terminal_multiplexer(root)?;
     let unlock: libc::c_int = 0;

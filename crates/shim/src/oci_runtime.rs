@@ -6,8 +6,8 @@
 //! nothing is left of it when the shim ends.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -15,15 +15,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use stack_shim::copy_up;
-use stack_shim::launch::{BUNDLE, Launch, MountSource, OciRuntime, Process};
+use stack_shim::launch::{BUNDLE, BUNDLE_FILE, Launch, MountSource, OciRuntime, Process};
 use stack_shim::protocol::{Failure, FailureKind};
 use stack_shim::root_path::{self, Links};
 
-use crate::container::Streams;
+use crate::container::{self, Streams};
 use crate::failing::{During, failure};
 use crate::{mounts, process};
 
@@ -45,7 +44,7 @@ pub fn create(launch: &Launch, runtime: &OciRuntime, streams: Streams) -> Result
     let root = mounts::mount_root(&launch.root)?;
     fill_volumes(root.as_fd(), launch)?;
     let bundle = runtime.directory.join(BUNDLE);
-    let path = bundle.join("config.json");
+    let path = bundle.join(BUNDLE_FILE);
     let read = || format!("read {}", path.display());
     let mut document: Value = serde_json::from_slice(&fs::read(&path).during(read)?).during(read)?;
     identify(&mut document["process"], &launch.process, root.as_fd())?;
@@ -225,20 +224,9 @@ impl Invocation {
 fn receive_terminal(listener: &UnixListener) -> io::Result<OwnedFd> {
     listener.set_nonblocking(true)?;
     let (connection, _) = listener.accept()?;
-    let mut bytes = [0; 4096];
-    let mut slices = [IoSliceMut::new(&mut bytes)];
-    let mut space = nix::cmsg_space!(RawFd);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(connection.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(descriptors) = control
-            && let Some(&raw) = descriptors.first()
-        {
-            // SAFETY: the kernel has just given us this descriptor; there is room for one.
-            return Ok(unsafe { OwnedFd::from_raw_fd(raw) });
-        }
-    }
-    Err(io::Error::other("the runtime has sent no terminal"))
+    connection.set_nonblocking(true)?;
+    let (_, terminal) = container::receive(connection.as_fd(), &mut [0; 4096])?;
+    terminal.ok_or_else(|| io::Error::other("the runtime has sent no terminal"))
 }
 
 /// The last complaint in a runtime's log, which has a JSON document in each line.

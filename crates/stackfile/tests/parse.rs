@@ -52,6 +52,17 @@ impl Project {
 }
 
 #[test]
+fn a_runtime_is_the_hosts_own_unless_it_has_another_name() {
+    let spec = project(
+        "services: {own: {image: 'a:1'}, usual: {image: 'a:1', runtime: runc}, other: {image: 'a:1', runtime: crun}}\n",
+    )
+    .spec();
+    let runtime = |service: &str| spec["services"][service]["container"]["runtime"].clone();
+    assert_eq!((runtime("own"), runtime("usual")), (serde_json::Value::Null, serde_json::Value::Null));
+    assert_eq!(runtime("other"), "crun");
+}
+
+#[test]
 fn a_file_with_everything_becomes_a_spec() {
     let project = project(include_str!("files/everything.yml"))
         .file("web.env", "FROM_FILE=file\nBOTH=file\nREFERS=${FROM_FILE}!\n")

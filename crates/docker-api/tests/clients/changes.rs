@@ -54,12 +54,18 @@ fn a_paused_container_is_not_taken_for_ill() {
         let probed = ["--health-cmd", "true", "--health-interval", "100ms", "--health-timeout", "300ms"];
         let all = ["run", "-d", "--name", "web"].into_iter().chain(probed);
         let all = all.chain(["--health-retries", "1", "made:1", "sh", "-c", WAITS]);
-        run(&served, &all.collect::<Vec<_>>()).await;
+        let all: Vec<_> = all.collect();
+        run(&served, &all).await;
+        // Another one that is probed as often says how much time has gone.
+        run(&served, &all.iter().map(|word| if *word == "web" { "clock" } else { *word }).collect::<Vec<_>>()).await;
         let health = async || state(&served, "web", "Health").await["Status"].clone();
+        let newest = async || state(&served, "clock", "Health").await["Log"].as_array().unwrap().last().cloned();
         until("it is healthy", async || health().await == "healthy").await;
         run(&served, &["pause", "web"]).await;
-        // Longer than it takes to be found unhealthy.
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        for _ in 0..6 {
+            let before = newest().await;
+            until("the other one is probed again", async || newest().await != before).await;
+        }
         assert_eq!(health().await, "healthy");
         run(&served, &["unpause", "web"]).await;
         run(&served, &["exec", "web", "true"]).await;

@@ -8,6 +8,9 @@ fn docker_run_in_its_everyday_forms() {
         assert_eq!(served.fine(&["run", "--rm", "box:1", "echo", "hi"]).await, "hi\n");
         let piped = served.docker_with(b"hi there\n", &["run", "-i", "--rm", "box:1", "cat"]).await;
         assert_eq!((piped.code, piped.output.as_str()), (0, "hi there\n"), "{piped:?}");
+        assert_eq!(served.fine(&["run", "--rm", "--runtime", "runc", "box:1", "echo", "hi"]).await, "hi\n");
+        let runtimes = served.fine(&["info", "--format", "{{range $name, $_ := .Runtimes}}{{$name}} {{end}}"]).await;
+        assert_eq!(runtimes.trim(), "runc stack");
         let both = served.docker(&["run", "--rm", "box:1", "sh", "-c", "echo out; echo err >&2; exit 3"]).await;
         assert_eq!((both.code, both.output.as_str(), both.error.as_str()), (3, "out\n", "err\n"));
         let killed = served.docker(&["run", "--rm", "--init", "box:1", "sh", "-c", "kill -9 $$"]).await;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use stack_shim::launch::{DeviceKind, DeviceNode as Node, Hook, Mount, MountSource, Propagation};
 
 use super::document::{DeviceNode, Document, Edits, Mount as DescribedMount};
-use crate::container::FoundDevice;
+use crate::container::{FoundDevice, mount_attribute};
 
 /// The only hooks that are run. Others belong to runtimes that are programs of their own, or to an earlier specification.
 const RUN_HOOK: &str = "createContainer";
@@ -273,17 +273,6 @@ fn bind(mount: &DescribedMount) -> Result<Mount, String> {
     let (mut attributes, mut propagation, mut recursive) = (0, Propagation::Private, true);
     for option in &mount.options {
         let (attribute, is_set) = match option.as_str() {
-            "ro" => (libc::MOUNT_ATTR_RDONLY, true),
-            "rw" => (libc::MOUNT_ATTR_RDONLY, false),
-            "nosuid" => (libc::MOUNT_ATTR_NOSUID, true),
-            "suid" => (libc::MOUNT_ATTR_NOSUID, false),
-            "nodev" => (libc::MOUNT_ATTR_NODEV, true),
-            "dev" => (libc::MOUNT_ATTR_NODEV, false),
-            "noexec" => (libc::MOUNT_ATTR_NOEXEC, true),
-            "exec" => (libc::MOUNT_ATTR_NOEXEC, false),
-            "noatime" => (libc::MOUNT_ATTR_NOATIME, true),
-            "nodiratime" => (libc::MOUNT_ATTR_NODIRATIME, true),
-            "relatime" | "defaults" => (0, true),
             "bind" | "rbind" => {
                 recursive = option == "rbind";
                 (0, true)
@@ -296,7 +285,9 @@ fn bind(mount: &DescribedMount) -> Result<Mount, String> {
                 };
                 (0, true)
             }
-            other => return Err(refuse(format!("there is no option `{other}` of bind mounts"))),
+            other => {
+                mount_attribute(other).ok_or_else(|| refuse(format!("there is no option `{other}` of bind mounts")))?
+            }
         };
         if is_set {
             attributes |= attribute;

@@ -52,7 +52,7 @@ pub use runtimes::{RuntimeProgram, Runtimes};
 pub(crate) use shim::{Shim, ShimProgram, is_absent, kill_shims_of, spawn as spawn_shim, try_user_namespace};
 pub use signals::number as signal_number;
 pub use spec::{ContainerVolume, FoundDevice, SpecError, check, stop_signal, volumes};
-pub(crate) use spec::{arguments, environment};
+pub(crate) use spec::{arguments, environment, mount_attribute};
 pub use stack_shim::launch::IdRange;
 pub use stack_shim::protocol::Attach;
 pub use users::{FEWEST_IDS, LOWEST_ID, UserNamespaces};

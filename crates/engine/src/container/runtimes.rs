@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use stack_shim::launch::{BUNDLE, OciRuntime};
+use stack_shim::launch::{BUNDLE, BUNDLE_FILE, OciRuntime};
 
 use super::config::ContainerId;
 use super::spec::SpecError;
@@ -52,7 +52,7 @@ pub(crate) fn write_bundle(runtime: &OciRuntime, document: &Value) -> io::Result
     let bundle = runtime.directory.join(BUNDLE);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&bundle)?;
     // It has the environment in it.
-    let file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(bundle.join("config.json"))?;
+    let file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(bundle.join(BUNDLE_FILE))?;
     Ok(serde_json::to_writer(io::BufWriter::new(file), document)?)
 }
 

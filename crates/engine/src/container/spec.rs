@@ -19,6 +19,7 @@ use super::config::{
 use super::signals;
 use crate::cdi::{self, Injection};
 use crate::cgroup::{DeviceRule, Hierarchies};
+pub(crate) use mounts::mount_attribute;
 pub use mounts::{ContainerVolume, volumes};
 use mounts::{bind, chosen_mounts, mapped, outside_proc, propagation, system_mounts, tmpfs_options};
 

@@ -286,6 +286,24 @@ pub(super) struct TmpfsOptions {
     values: Vec<(String, String)>,
 }
 
+/// An option of any mount, as mount(8) has it: a `MOUNT_ATTR_*` bit, and whether it is set or cleared.
+pub(crate) fn mount_attribute(option: &str) -> Option<(u64, bool)> {
+    Some(match option {
+        "ro" => (libc::MOUNT_ATTR_RDONLY, true),
+        "rw" => (libc::MOUNT_ATTR_RDONLY, false),
+        "nosuid" => (libc::MOUNT_ATTR_NOSUID, true),
+        "suid" => (libc::MOUNT_ATTR_NOSUID, false),
+        "nodev" => (libc::MOUNT_ATTR_NODEV, true),
+        "dev" => (libc::MOUNT_ATTR_NODEV, false),
+        "noexec" => (libc::MOUNT_ATTR_NOEXEC, true),
+        "exec" => (libc::MOUNT_ATTR_NOEXEC, false),
+        "noatime" => (libc::MOUNT_ATTR_NOATIME, true),
+        "nodiratime" => (libc::MOUNT_ATTR_NODIRATIME, true),
+        "relatime" | "defaults" => (0, true),
+        _ => return None,
+    })
+}
+
 /// Options as mount(8) has them.
 pub(super) fn tmpfs_options(target: &str, options: &[String]) -> Result<TmpfsOptions, SpecError> {
     let mut chosen = TmpfsOptions { attributes: CLOSED, values: Vec::new() };
@@ -309,19 +327,9 @@ pub(super) fn tmpfs_options(target: &str, options: &[String]) -> Result<TmpfsOpt
             continue;
         }
         let (attribute, is_set) = match option {
-            "ro" => (libc::MOUNT_ATTR_RDONLY, true),
-            "rw" => (libc::MOUNT_ATTR_RDONLY, false),
-            "nosuid" => (libc::MOUNT_ATTR_NOSUID, true),
-            "suid" => (libc::MOUNT_ATTR_NOSUID, false),
-            "nodev" => (libc::MOUNT_ATTR_NODEV, true),
-            "dev" => (libc::MOUNT_ATTR_NODEV, false),
-            "noexec" => (libc::MOUNT_ATTR_NOEXEC, true),
-            "exec" => (libc::MOUNT_ATTR_NOEXEC, false),
-            "noatime" => (libc::MOUNT_ATTR_NOATIME, true),
-            "nodiratime" => (libc::MOUNT_ATTR_NODIRATIME, true),
             "strictatime" => (libc::MOUNT_ATTR_STRICTATIME, true),
-            "relatime" | "defaults" | "async" => (0, true),
-            _ => return Err(refuse()),
+            "async" => (0, true),
+            option => mount_attribute(option).ok_or_else(refuse)?,
         };
         if is_set {
             chosen.attributes |= attribute;
