@@ -173,11 +173,16 @@ impl Ledger {
 
     /// Replaces the memory, on disk where it differs; where the disk does not take it, as [`accept`](Self::accept).
     pub fn set_memory(&mut self, memory: Memory) {
+        self.remember(memory);
+        self.save();
+    }
+
+    /// Replaces the memory, in force at once and on disk with whatever is saved next.
+    pub fn remember(&mut self, memory: Memory) {
         if memory != self.memory {
             self.memory = memory;
             self.unsaved.memory = true;
         }
-        self.save();
     }
 
     /// Writes what is not on disk. Answers whether everything is; the log says when that changes.

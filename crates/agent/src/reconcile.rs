@@ -141,13 +141,11 @@ impl<H: Host> Reconciler<H> {
         if let Err(failure) = &ended.outcome {
             ended.span.in_scope(|| tracing::warn!(may_heal = failure.may_heal, "{failure}"));
         }
-        self.ledger
-            .change(move |ledger| {
-                let mut memory = ledger.memory().clone();
-                memory.end(&ended.step, ended.outcome, now());
-                ledger.set_memory(memory);
-            })
-            .await;
+        // The pass that follows at once writes it, for all that have ended, before anything is done because of it.
+        let mut ledger = self.ledger.lock().await;
+        let mut memory = ledger.memory().clone();
+        memory.end(&ended.step, ended.outcome, now());
+        ledger.remember(memory);
     }
 
     /// One pass: observe, plan, begin the steps, report. Answers when to look again.

@@ -8,6 +8,7 @@
 //! `request` has the value; `state`, `rules` and `services` say what the kernel should have for it, and `difference` and
 //! `table` what must be done (all pure); `kernel` does that; [`Overlay`] brings them together.
 
+mod containers;
 mod difference;
 mod errors;
 mod kernel;

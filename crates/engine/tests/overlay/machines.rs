@@ -7,9 +7,11 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
+use tokio::runtime::Runtime;
 
 /// How long anything may take that should take no time at all.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,12 +48,12 @@ impl Machine {
         })
     }
 
-    /// Runs something asynchronous on a thread inside.
+    /// Runs something asynchronous on a thread inside. What it leaves behind, such as sockets, goes on from one time to the next.
     pub fn wait<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send) -> T {
-        self.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(work())
-        })
+        static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+        });
+        self.run(|| RUNTIME.block_on(work()))
     }
 
     /// Runs a program inside; it must succeed.

@@ -1,5 +1,7 @@
 //! What somebody else changes is made right again, and what is right is not touched.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use stack_engine::overlay::{OverlayContainer, OverlayFailure, OverlaySetError, Reconciled};
 
 use crate::cluster::{Cluster, links};
@@ -134,5 +136,45 @@ fn a_subnet_that_the_host_reaches_otherwise_is_refused_and_the_others_are_made()
     host.machine.command("ip", &["route", "delete", "10.77.2.0/25", "dev", "up0"]);
     assert_ne!(cluster.reconcile(1), Reconciled::default());
     assert!(host.overlay.problems().is_empty());
+    cluster.remove();
+}
+
+#[test]
+fn looks_leave_alone_what_comes_and_goes_meanwhile() {
+    let mut cluster = Cluster::new(2);
+    let tasks: Vec<u8> = (1..=12).collect();
+    cluster.network("app", 1, true).tasks = tasks.iter().map(|task| (*task, 1)).chain([(50, 2)]).collect();
+    cluster.serve("app", SERVICE, &[50]);
+    cluster.tell();
+    let _server = cluster.start(&["app"], 50);
+    let service = cluster.networks["app"].ipv6(SERVICE);
+    let ended = AtomicBool::new(false);
+    let cluster = &cluster;
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let mut looks = 0;
+            while !ended.load(Ordering::Acquire) {
+                // Also not counted as somebody's change, for which there would be a line in the log.
+                assert_eq!(cluster.reconcile(1).steps, 0, "look {looks}");
+                looks += 1;
+            }
+            looks
+        });
+        let lives = tasks.iter().map(|&task| {
+            scope.spawn(move || {
+                for _ in 0..8 {
+                    let machine = cluster.start(&["app"], task);
+                    assert_eq!(machine.ask(service, 80).unwrap().0, "task50");
+                    cluster.stop(1, task, machine);
+                }
+            })
+        });
+        let lives: Vec<_> = lives.collect();
+        let outcomes: Vec<_> = lives.into_iter().map(|life| life.join()).collect();
+        ended.store(true, Ordering::Release);
+        assert!(looks.join().unwrap() > 10);
+        assert!(outcomes.iter().all(Result::is_ok));
+    });
+    assert_eq!(links(&cluster.host(1).machine).len(), 2, "the bridge and the tunnel are left");
     cluster.remove();
 }

@@ -8,12 +8,14 @@ mod links;
 mod nftables;
 pub mod settings;
 
+use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use nlink::netlink::{Connection, ProtocolState};
+use nlink::netlink::{Connection, Nftables};
 
 pub use children::{delete_child, has_child, has_kind, make_child, make_parent};
 pub use firewall::{close_firewalls, open_firewalls};
@@ -53,17 +55,68 @@ pub fn refused<E: Into<Refusal>>(what: impl FnOnce() -> String) -> impl FnOnce(E
 /// is one message.
 const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 
-/// Lets a socket send what does not fit its usual buffer.
+/// A socket for the rules of one network namespace.
 ///
-/// # Errors
-/// When the kernel refuses, also to this process.
-pub fn with_room<P: ProtocolState>(connection: Connection<P>) -> Result<Connection<P>, KernelError> {
-    let socket = connection.socket();
-    // The limit of `net.core.wmem_max` is not for who administers the network.
-    setsockopt(socket, sockopt::SndBufForce, &LARGEST_MESSAGE)
-        .or_else(|_refused| setsockopt(socket, sockopt::SndBuf, &LARGEST_MESSAGE))
-        .map_err(|errno| refused(|| "give a netlink socket a larger buffer".to_owned())(io::Error::from(errno)))?;
-    Ok(connection)
+/// The kernel closes it only when it has freed all that transactions have removed, which waits for a grace period of RCU: some
+/// ten milliseconds. So nobody waits for its end: a thread of its own does.
+pub struct RulesSocket {
+    connection: Connection<Nftables>,
+    /// Another descriptor of the socket, while it is dropped. It stands after `connection`, and so is the last one.
+    closing: Option<Closing>,
+}
+
+/// The last descriptor of a socket.
+#[derive(Debug)]
+struct Closing(Option<OwnedFd>);
+
+impl RulesSocket {
+    /// Opens one in a network namespace; `None`: in that of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses, also to send large messages.
+    pub fn open(netns: Option<&File>) -> Result<Self, KernelError> {
+        let opened = match netns {
+            Some(netns) => Connection::<Nftables>::new_in(netns.as_fd()),
+            None => Connection::<Nftables>::new(),
+        };
+        let connection = opened.map_err(refused(|| "open an nftables socket".to_owned()))?;
+        let socket = connection.socket();
+        // The limit of `net.core.wmem_max` is not for who administers the network.
+        setsockopt(socket, sockopt::SndBufForce, &LARGEST_MESSAGE)
+            .or_else(|_refused| setsockopt(socket, sockopt::SndBuf, &LARGEST_MESSAGE))
+            .map_err(|errno| refused(|| "give a netlink socket a larger buffer".to_owned())(io::Error::from(errno)))?;
+        Ok(Self { connection, closing: None })
+    }
+}
+
+impl fmt::Debug for RulesSocket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RulesSocket").finish_non_exhaustive()
+    }
+}
+
+impl Deref for RulesSocket {
+    type Target = Connection<Nftables>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.connection
+    }
+}
+
+impl Drop for RulesSocket {
+    fn drop(&mut self) {
+        // Without another descriptor it is closed here, and waited for.
+        self.closing = self.connection.socket().as_fd().try_clone_to_owned().ok().map(|last| Closing(Some(last)));
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let last = self.0.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(last));
+        }
+    }
 }
 
 /// Runs `work` on a thread of its own inside a network namespace; the caller's thread never leaves its own.

@@ -8,18 +8,13 @@ use nlink::netlink::nftables::{
     SetElement, SetKeyType, Transaction, Verdict,
 };
 use nlink::netlink::types::route::RouteType;
-use nlink::netlink::{Connection, Nftables};
 
-use super::{KernelError, refused, with_room};
+use super::{KernelError, RulesSocket, refused};
 use crate::network::request::Protocol;
 use crate::network::ruleset::{self, Action, Condition, Family as AddressFamily, Hook, PUBLISHED_MAP, Ruleset};
 
 /// So many elements go into one message; larger ones meet the limit of a netlink attribute (64 KiB).
 const ELEMENTS_PER_MESSAGE: usize = 500;
-
-fn connect() -> Result<Connection<Nftables>, KernelError> {
-    Connection::<Nftables>::new().map_err(refused(|| "open an nftables socket".to_owned())).and_then(with_room)
-}
 
 /// Replaces the table by this ruleset at once: a packet meets the old rules or the new ones. Connections that are known
 /// are not touched. Where it is known what the kernel has, only what differs is said, which is several times cheaper.
@@ -27,7 +22,7 @@ fn connect() -> Result<Connection<Nftables>, KernelError> {
 /// # Errors
 /// What the kernel refused; the old rules are then in force.
 pub async fn apply(present: Option<&Ruleset>, wanted: &Ruleset) -> Result<(), KernelError> {
-    let connection = connect()?;
+    let connection = RulesSocket::open(None)?;
     let what = || format!("replace the nftables table `inet {}`", wanted.table);
     if let Some(present) = present {
         let difference = difference(connection.transaction(), present, wanted).map_err(refused(what))?;
@@ -221,7 +216,7 @@ fn lower(table: &str, chain: &str, rule: &ruleset::Rule) -> Result<Rule, nlink::
 /// # Errors
 /// When the kernel cannot be asked.
 pub async fn table_differs(ruleset: &Ruleset) -> Result<bool, KernelError> {
-    let connection = connect()?;
+    let connection = RulesSocket::open(None)?;
     let what = || format!("list the nftables table `inet {}`", ruleset.table);
     let table = ruleset.table.as_str();
     let tables = connection.list_tables_in(Family::Inet).await.map_err(refused(what))?;
@@ -248,7 +243,7 @@ pub async fn table_differs(ruleset: &Ruleset) -> Result<bool, KernelError> {
 /// # Errors
 /// What the kernel refused.
 pub async fn remove_table(table: &str) -> Result<(), KernelError> {
-    connect()?
+    RulesSocket::open(None)?
         .del_table_if_exists(table, Family::Inet)
         .await
         .map(drop)

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 
 use ipnet::IpNet;
 use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
@@ -24,7 +23,7 @@ const REQUESTS_PER_BATCH: usize = 100;
 /// The links of a host, by name, and a socket to change them by.
 pub struct Links<'a> {
     host: &'a File,
-    connection: Connection<Route>,
+    connection: &'a Connection<Route>,
     indexes: HashMap<String, u32>,
 }
 
@@ -35,14 +34,10 @@ enum Entry {
 }
 
 impl<'a> Links<'a> {
-    /// Opens a socket in the host's network namespace.
-    ///
-    /// # Errors
-    /// When it cannot be opened there.
-    pub fn open(host: &'a File, indexes: HashMap<String, u32>) -> Result<Self, KernelError> {
-        let connection = Connection::<Route>::new_in(host.as_fd())
-            .map_err(refused(|| "open a netlink socket in the host's network namespace".to_owned()))?;
-        Ok(Self { host, connection, indexes })
+    /// Those of a host by a socket in its network namespace. `indexes` are those that are known.
+    #[must_use]
+    pub fn new(host: &'a File, connection: &'a Connection<Route>, indexes: HashMap<String, u32>) -> Self {
+        Self { host, connection, indexes }
     }
 
     /// Looks a link up, so that steps can name it. One that is not there is no error: the steps that name it fail.

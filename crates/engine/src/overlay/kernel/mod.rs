@@ -11,10 +11,10 @@ mod underlay;
 
 use crate::network::kernel::settings;
 
-pub use connections::forget;
+pub use connections::Tracked;
 pub use links::Links;
 pub use observe::{observe, other_routes};
 pub use ports::{make_port, remove_port, set_inner_mtu};
 pub use settings::{pass_on, prepare_interface};
-pub use tables::{Applied, apply_table, differs, remove_table};
+pub use tables::Rules;
 pub use underlay::mtu_of;

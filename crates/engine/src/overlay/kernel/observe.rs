@@ -1,9 +1,7 @@
 //! What the kernel has, read back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
 
 use ipnet::IpNet;
 use nlink::netlink::messages::{LinkMessage, NeighborMessage};
@@ -55,10 +53,11 @@ impl FromNetlink for ForwardingMessage {
 ///
 /// # Errors
 /// When the kernel cannot be asked.
-pub async fn observe(host: &File, prefix: &str) -> Result<(KernelState, HashMap<String, u32>), KernelError> {
+pub async fn observe(
+    connection: &Connection<Route>,
+    prefix: &str,
+) -> Result<(KernelState, HashMap<String, u32>), KernelError> {
     let ask = |what: &'static str| refused(move || what.to_owned());
-    let connection = Connection::<Route>::new_in(host.as_fd())
-        .map_err(ask("open a netlink socket in the host's network namespace"))?;
     let links = connection.get_links().await.map_err(ask("list the host's links"))?;
     let named: HashMap<u32, &str> = links.iter().filter_map(|link| Some((link.ifindex(), link.name()?))).collect();
     let mut state = KernelState::default();
@@ -78,9 +77,9 @@ pub async fn observe(host: &File, prefix: &str) -> Result<(KernelState, HashMap<
         }
     }
     if !state.bridges.is_empty() || !state.tunnels.is_empty() || !state.ports.is_empty() {
-        addresses(&connection, &named, &mut state).await.map_err(ask("list the host's addresses"))?;
-        forwarding(&connection, &named, &mut state).await.map_err(ask("list the host's forwarding entries"))?;
-        neighbours(&connection, &named, &mut state).await.map_err(ask("list the host's neighbours"))?;
+        addresses(connection, &named, &mut state).await.map_err(ask("list the host's addresses"))?;
+        forwarding(connection, &named, &mut state).await.map_err(ask("list the host's forwarding entries"))?;
+        neighbours(connection, &named, &mut state).await.map_err(ask("list the host's neighbours"))?;
     }
     let indexes = named.iter().map(|(index, name)| ((*name).to_owned(), *index)).collect();
     Ok((state, indexes))
@@ -214,10 +213,8 @@ async fn neighbours(
 ///
 /// # Errors
 /// When the kernel does not list them.
-pub async fn other_routes(host: &File, prefix: &str) -> Result<Vec<IpNet>, KernelError> {
+pub async fn other_routes(connection: &Connection<Route>, prefix: &str) -> Result<Vec<IpNet>, KernelError> {
     let ask = |what: &'static str| refused(move || what.to_owned());
-    let connection = Connection::<Route>::new_in(host.as_fd())
-        .map_err(ask("open a netlink socket in the host's network namespace"))?;
     let links = connection.get_links().await.map_err(ask("list the host's links"))?;
     let own: BTreeSet<u32> = links
         .iter()

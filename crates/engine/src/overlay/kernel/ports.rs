@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 
 use ipnet::IpNet;
 use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
@@ -15,30 +14,35 @@ use super::settings;
 use crate::network::kernel::{KernelError, open_in, refused};
 use crate::overlay::request::OverlayEndpoint;
 
-/// Makes a link, and gives the container's end all that it has. The host's end is no port of a bridge yet.
+/// Makes a link, and gives the container's end all that it has. The host's end is no port of a bridge yet. `connection` is
+/// the host's, `inside` the container's.
 ///
 /// # Errors
 /// What the kernel refused; nothing is left of the link then.
 pub async fn make_port(
-    host: &File,
+    connection: &Connection<Route>,
+    inside: &Connection<Route>,
     netns: &File,
     link: &str,
     endpoint: &OverlayEndpoint,
     mtu: u32,
 ) -> Result<(), KernelError> {
-    let inside = open_in(netns)?;
-    let connection = open_in(host)?;
     let what = || format!("make the link {link} to the container");
-    let made = VethLink::new(link, endpoint.interface.as_str())
-        .mtu(mtu)
-        .peer_mtu(mtu)
-        .peer_address(endpoint.mac)
-        .peer_netns_fd(netns);
-    // One that is left over from a container that had these addresses.
-    connection.del_link_if_exists(link).await.map_err(refused(|| format!("remove the left-over link {link}")))?;
-    connection.add_link(made).await.map_err(refused(what))?;
-    let configured = match configure(netns, &inside, endpoint).await {
-        Ok(()) => silence(&connection, link).await.map_err(refused(what)),
+    let plan = || {
+        let plan = VethLink::new(link, endpoint.interface.as_str()).mtu(mtu).peer_mtu(mtu);
+        plan.peer_address(endpoint.mac).peer_netns_fd(netns)
+    };
+    match connection.add_link(plan()).await {
+        // It is left over from a container that had these addresses; or the interface is, and then it fails again.
+        Err(error) if error.is_already_exists() => {
+            let left = connection.del_link_if_exists(link).await;
+            left.map_err(refused(|| format!("remove the left-over link {link}")))?;
+            connection.add_link(plan()).await.map_err(refused(what))?;
+        }
+        done => done.map_err(refused(what))?,
+    }
+    let configured = match configure(netns, inside, endpoint).await {
+        Ok(()) => silence(connection, link).await.map_err(refused(what)),
         Err(error) => Err(error),
     };
     if configured.is_err() {
@@ -113,10 +117,19 @@ pub async fn set_inner_mtu(netns: &File, interface: &str, mtu: u32) -> Result<()
 
 /// Removes a link of the host and thereby its other end. One that is gone already is no error.
 ///
+/// The kernel answers when nothing uses the link any more, and lets others change links only afterwards: the thread that waits
+/// is none of those that the rest of the program needs.
+///
 /// # Errors
 /// What the kernel refused.
 pub async fn remove_port(host: &File, link: &str) -> Result<(), KernelError> {
-    let connection = Connection::<Route>::new_in(host.as_fd())
-        .map_err(refused(|| "open a netlink socket in the host's network namespace".to_owned()))?;
-    connection.del_link_if_exists(link).await.map(drop).map_err(refused(|| format!("remove the link {link}")))
+    let what = || format!("remove the link {link}");
+    let host = host.try_clone().map_err(refused(what))?;
+    let (runtime, name) = (tokio::runtime::Handle::current(), link.to_owned());
+    let removal = tokio::task::spawn_blocking(move || {
+        let connection = open_in(&host)?;
+        let removed = runtime.block_on(connection.del_link_if_exists(name.as_str()));
+        removed.map(drop).map_err(refused(|| format!("remove the link {name}")))
+    });
+    removal.await.unwrap_or_else(|ended| Err(refused(what)(std::io::Error::other(ended))))
 }

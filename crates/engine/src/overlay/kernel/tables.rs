@@ -1,7 +1,6 @@
 //! Tables, said to nftables: each change in one transaction.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 
 use nlink::netlink::nftables::{
     BaseChain, Chain, ChainName, CmpOp, CtState, CtStatus, Expr, Family, FibFlags, FilterHook, HashKind, LookupExpr,
@@ -9,9 +8,8 @@ use nlink::netlink::nftables::{
     RawMessage, Register, Rule, Set, SetDataType, SetElement, SetKeyType, Transaction, Verdict,
 };
 use nlink::netlink::types::route::RouteType;
-use nlink::netlink::{Connection, Nftables};
 
-use crate::network::kernel::{KernelError, refused, with_room};
+use crate::network::kernel::{KernelError, RulesSocket, refused};
 use crate::overlay::table::{
     self, Action, AddressFamily, Change, Choice, Condition, Hook, Key, Map, Part, PartType, SOURCE_SEED, Table, Value,
     ValueType,
@@ -24,112 +22,132 @@ const ELEMENTS_PER_MESSAGE: usize = 500;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 
-/// What the kernel made of a table: enough to see that somebody changed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// Grows with every change of any table in the namespace.
+/// The rules of one network namespace, said by one socket that stays open: to open it costs more than what is said.
+#[derive(Debug)]
+pub struct Rules {
+    socket: RulesSocket,
+    /// As it was last seen. It grows with every change of any table in the namespace.
     generation: u32,
-    /// The chain and the body of each rule as the kernel shows it.
-    rules: Vec<(String, Vec<u8>)>,
+    /// The chain and the body of each rule of the table as the kernel shows it; `None`: nobody has looked since it was made.
+    shown: Option<Vec<(String, Vec<u8>)>>,
 }
 
-fn connect(netns: &File) -> Result<Connection<Nftables>, KernelError> {
-    Connection::<Nftables>::new_in(netns.as_fd())
-        .map_err(refused(|| "open an nftables socket".to_owned()))
-        .and_then(with_room)
-}
+impl Rules {
+    /// Those of this namespace.
+    ///
+    /// # Errors
+    /// When the socket cannot be opened there.
+    pub fn open(netns: &File) -> Result<Self, KernelError> {
+        Ok(Self { socket: RulesSocket::open(Some(netns))?, generation: 0, shown: None })
+    }
 
-/// Makes `want` of what the namespace has: a packet meets all of the old rules or all of the new ones, and tracked
-/// connections are not touched. Where it is known what the kernel has, only what differs is said.
-///
-/// # Errors
-/// What the kernel refused; the old rules are then in force.
-pub async fn apply_table(netns: &File, have: Option<&Table>, want: &Table) -> Result<Applied, KernelError> {
-    let connection = connect(netns)?;
-    let what = || format!("replace the nftables table `inet {}`", want.name);
-    let changes = have.and_then(|have| table::difference(have, want));
-    let mut done = false;
-    if let Some(changes) = changes {
-        let mut batch = connection.transaction();
-        for change in &changes {
-            batch = say(batch, &want.name, change).map_err(refused(what))?;
+    /// Makes `want` of what the namespace has: a packet meets all of the old rules or all of the new ones, and tracked
+    /// connections are not touched. Where it is known what the kernel has, only what differs is said.
+    ///
+    /// # Errors
+    /// What the kernel refused; the old rules are then in force.
+    pub async fn apply(&mut self, have: Option<&Table>, want: &Table) -> Result<(), KernelError> {
+        let what = || format!("replace the nftables table `inet {}`", want.name);
+        let changes = have.and_then(|have| table::difference(have, want));
+        self.shown = None;
+        let mut done = false;
+        if let Some(changes) = changes {
+            let mut batch = self.socket.transaction();
+            for change in &changes {
+                batch = say(batch, &want.name, change).map_err(refused(what))?;
+            }
+            match batch.commit(&self.socket).await {
+                Ok(()) => done = true,
+                // Somebody changed the table, so what it has is not known after all.
+                Err(error) => tracing::debug!(%error, table = want.name, "the nftables table is made anew"),
+            }
         }
-        match batch.commit(&connection).await {
-            Ok(()) => done = true,
-            // Somebody changed the table, so what it has is not known after all.
-            Err(error) => tracing::debug!(%error, table = want.name, "the nftables table is made anew"),
+        if !done {
+            let batch = whole(self.socket.transaction(), want).map_err(refused(what))?;
+            batch.commit(&self.socket).await.map_err(refused(what))?;
         }
+        self.generation = self.socket.generation().await.map_err(refused(what))?;
+        Ok(())
     }
-    if !done {
-        let batch = whole(connection.transaction(), want).map_err(refused(what))?;
-        batch.commit(&connection).await.map_err(refused(what))?;
-    }
-    applied(&connection, &want.name).await.map_err(refused(what))
-}
 
-async fn applied(connection: &Connection<Nftables>, table: &str) -> Result<Applied, nlink::Error> {
-    let generation = connection.generation().await?;
-    let rules = connection.list_rules(table, Family::Inet).await?;
-    let rules = rules.into_iter().map(|rule| (rule.chain, rule.expression_bytes)).collect();
-    Ok(Applied { generation, rules })
-}
+    /// Keeps how the kernel shows the table, unless that is known or somebody has changed any table since: from then on it is
+    /// seen whether a change was one of this table. Until then each change is taken for one.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn learn(&mut self, table: &str) -> Result<(), KernelError> {
+        if self.shown.is_some() {
+            return Ok(());
+        }
+        let what = || format!("list the nftables table `inet {table}`");
+        let shown = self.show(table).await.map_err(refused(what))?;
+        if self.socket.generation().await.map_err(refused(what))? == self.generation {
+            self.shown = Some(shown);
+        }
+        Ok(())
+    }
 
-/// Whether somebody changed the table since. When nobody changed any table, this is one question; otherwise it learns the
-/// new generation.
-///
-/// # Errors
-/// When the kernel cannot be asked.
-pub async fn differs(netns: &File, table: &Table, known: &mut Applied) -> Result<bool, KernelError> {
-    let connection = connect(netns)?;
-    let what = || format!("list the nftables table `inet {}`", table.name);
-    let generation = connection.generation().await.map_err(refused(what))?;
-    if generation == known.generation {
-        return Ok(false);
+    async fn show(&self, table: &str) -> Result<Vec<(String, Vec<u8>)>, nlink::Error> {
+        let rules = self.socket.list_rules(table, Family::Inet).await?;
+        Ok(rules.into_iter().map(|rule| (rule.chain, rule.expression_bytes)).collect())
     }
-    let tables = connection.list_tables_in(Family::Inet).await.map_err(refused(what))?;
-    if !tables.iter().any(|found| found.name == table.name) {
-        return Ok(true);
-    }
-    let found = applied(&connection, &table.name).await.map_err(refused(what))?;
-    let chains = connection.list_chains_in(table.name.as_str(), Family::Inet).await.map_err(refused(what))?;
-    if found.rules != known.rules || chains.len() != table.chains.len() {
-        return Ok(true);
-    }
-    for map in &table.maps {
-        let elements =
-            connection.list_set_elements(&table.name, map.name, Family::Inet).await.map_err(refused(what))?;
-        if elements.len() != map.elements.len() {
+
+    /// Whether somebody changed the table since. When nobody changed any table, this is one question; otherwise it learns the
+    /// new generation.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn differs(&mut self, table: &Table) -> Result<bool, KernelError> {
+        let what = || format!("list the nftables table `inet {}`", table.name);
+        let generation = self.socket.generation().await.map_err(refused(what))?;
+        if generation == self.generation {
+            return Ok(false);
+        }
+        let tables = self.socket.list_tables_in(Family::Inet).await.map_err(refused(what))?;
+        if self.shown.is_none() || !tables.iter().any(|found| found.name == table.name) {
             return Ok(true);
         }
-        let mut wanted = Vec::new();
-        for (key, value) in &map.elements {
-            let element = element(key, value).map_err(refused(what))?;
-            wanted.push((element.key().to_vec(), element.data().cloned()));
-        }
-        wanted.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        let same = elements.iter().all(|found| {
-            let place = wanted.binary_search_by(|(key, _)| key.as_slice().cmp(found.key()));
-            place.ok().and_then(|place| wanted.get(place)).is_some_and(|(_, data)| data.as_ref() == found.data())
-        });
-        if !same {
+        let shown = self.show(&table.name).await.map_err(refused(what))?;
+        let chains = self.socket.list_chains_in(table.name.as_str(), Family::Inet).await.map_err(refused(what))?;
+        if self.shown.as_ref() != Some(&shown) || chains.len() != table.chains.len() {
             return Ok(true);
         }
+        for map in &table.maps {
+            let elements =
+                self.socket.list_set_elements(&table.name, map.name, Family::Inet).await.map_err(refused(what))?;
+            if elements.len() != map.elements.len() {
+                return Ok(true);
+            }
+            let mut wanted = Vec::new();
+            for (key, value) in &map.elements {
+                let element = element(key, value).map_err(refused(what))?;
+                wanted.push((element.key().to_vec(), element.data().cloned()));
+            }
+            wanted.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+            let same = elements.iter().all(|found| {
+                let place = wanted.binary_search_by(|(key, _)| key.as_slice().cmp(found.key()));
+                place.ok().and_then(|place| wanted.get(place)).is_some_and(|(_, data)| data.as_ref() == found.data())
+            });
+            if !same {
+                return Ok(true);
+            }
+        }
+        // What was changed while it was read shows next time.
+        self.generation = generation;
+        Ok(false)
     }
-    // What was changed while it was read shows next time.
-    known.generation = generation;
-    Ok(false)
-}
 
-/// Removes the table with all that is in it. One that is gone already is no error.
-///
-/// # Errors
-/// What the kernel refused.
-pub async fn remove_table(netns: &File, table: &str) -> Result<(), KernelError> {
-    connect(netns)?
-        .del_table_if_exists(table, Family::Inet)
-        .await
-        .map(drop)
-        .map_err(refused(|| format!("remove the nftables table `inet {table}`")))
+    /// Removes the table with all that is in it. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub async fn remove(&self, table: &str) -> Result<(), KernelError> {
+        self.socket
+            .del_table_if_exists(table, Family::Inet)
+            .await
+            .map(drop)
+            .map_err(refused(|| format!("remove the nftables table `inet {table}`")))
+    }
 }
 
 /// The table made anew.
