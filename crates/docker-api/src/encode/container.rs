@@ -220,7 +220,8 @@ fn unattached() -> EndpointSettings {
 /// The identifier of an interface: of its link-layer address, or of its own where that is the host's.
 pub(super) fn endpoint_id(endpoint: &Endpoint) -> String {
     if endpoint.mac.is_empty() {
-        identifier("endpoint", &endpoint.address.to_string())
+        let addresses: Vec<String> = endpoint.addresses().map(|address| address.to_string()).collect();
+        identifier("endpoint", &addresses.join(" "))
     } else {
         identifier("endpoint", &endpoint.mac)
     }
@@ -231,9 +232,11 @@ fn endpoint(found: &Endpoint, network_id: String, aliases: Option<Vec<String>>) 
         network_id: Some(network_id),
         endpoint_id: Some(endpoint_id(found)),
         mac_address: Some(found.mac.clone()),
-        gateway: Some(if found.routes_by_interface { String::new() } else { found.gateway.to_string() }),
-        ip_address: Some(found.address.addr().to_string()),
-        ip_prefix_len: Some(i64::from(found.address.prefix_len())),
+        gateway: Some(
+            found.gateway.filter(|_| !found.routes_by_interface).map_or_else(String::new, |at| at.to_string()),
+        ),
+        ip_address: Some(found.address.map_or_else(String::new, |net| net.addr().to_string())),
+        ip_prefix_len: Some(found.address.map_or(0, |net| i64::from(net.prefix_len()))),
         ipv6_gateway: found.ipv6.filter(|_| !found.routes_by_interface).map(|part| part.gateway.to_string()),
         global_ipv6_address: found.ipv6.map(|part| part.net.addr().to_string()),
         global_ipv6_prefix_len: found.ipv6.map(|part| i64::from(part.net.prefix_len())),
