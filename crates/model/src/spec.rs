@@ -814,7 +814,10 @@ pub struct NetworkSpec {
     /// Whether what leaves a host is encrypted; `None`: as the cluster does it where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted: Option<bool>,
-    /// It has an IPv6 subnet beside its IPv4 one.
+    /// It has no IPv4 subnet; then it has an IPv6 one, whatever is said of that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_ipv4: bool,
+    /// It has an IPv6 subnet.
     #[serde(default)]
     pub ipv6: bool,
     /// Of the containers' interfaces, in bytes; `None`: what fits between the hosts.

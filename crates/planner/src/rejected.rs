@@ -114,6 +114,14 @@ pub enum Rejected {
         /// What it meets.
         whose: String,
     },
+    /// A subnet of the family that the network is without.
+    #[error("network `{network}`: subnet {subnet} is of IPv4, which the network is without: leave one of the two out")]
+    SubnetOfNoFamily {
+        /// The network's full name.
+        network: String,
+        /// What was given.
+        subnet: IpNet,
+    },
     /// Nobody could be on it.
     #[error("network `{network}`: subnet {subnet} has no address for a host and a task: choose a larger one")]
     SubnetTooSmall {

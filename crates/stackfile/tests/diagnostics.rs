@@ -255,6 +255,14 @@ const CASES: &[(&str, &str)] = &[
         "services: {a: {image: 'a:1'}}\nnetworks: {a: {driver: macvlan}, b: {driver: host}, c: {driver: overlayy}}\n",
     ),
     (
+        "network_families",
+        "services: {a: {image: 'a:1'}}\nnetworks: {a: {enable_ipv4: false}, b: {enable_ipv4: false, enable_ipv6: true, ipam: {config: [{subnet: 10.5.0.0/16}]}}, c: {ipam: {config: [{subnet: 10.5.0.0/16}, {subnet: 10.6.0.0/16}]}}}\n",
+    ),
+    (
+        "network_options",
+        "services: {a: {image: 'a:1'}}\nnetworks: {a: {driver_opts: {com.docker.network.bridge.name: br7, com.docker.network.bridge.enable_icc: 'false', com.docker.network.bridge.enable_ip_masquerade: 'true', com.docker.network.bridge.host_binding_ipv4: 0.0.0.0, parent: eth0, com.docker.network.driver.mtuu: 1400}}}\n",
+    ),
+    (
         "volume_drivers",
         "services: {a: {image: 'a:1'}}\nvolumes: {a: {driver: rexray}, b: {driver: locl}, c: {driver_opts: {type: nfs, devise: ':/x'}}, e: {driver_opts: {o: bind, device: data}}, f: {driver_opts: {size: 1g}}, d: {driver: local, driver_opts: {}}}\n",
     ),

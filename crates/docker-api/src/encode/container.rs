@@ -19,6 +19,7 @@ use stack_engine::container::{
 use stack_engine::network::{Attachment, Endpoint, NetworkEndpoint, Protocol};
 use stack_engine::overlay::OverlayEndpoint;
 
+use super::network::between_id;
 use super::text::{NEVER, identifier, milliseconds, nanoseconds, seconds, signed, span};
 
 /// A container and what its documents need beside it.
@@ -96,6 +97,11 @@ impl Subject {
         self.network_ids.get(name).cloned().unwrap_or_else(|| identifier("network", name))
     }
 
+    /// Of a network as a container asked for it: one of this host may have the name of one between hosts.
+    fn asked_id(&self, asked: &NetworkEndpoint) -> String {
+        if asked.between_hosts { between_id(&asked.name) } else { self.network_id(&asked.name) }
+    }
+
     fn networks(&self) -> HashMap<String, EndpointSettings> {
         let config = &self.container.config;
         let name = match config.network_mode {
@@ -121,13 +127,13 @@ impl Subject {
                     })
                     .collect();
                 for found in &self.attachment.between {
-                    let settings = endpoint_between(found, self.network_id(&found.network), aliases(&found.network));
+                    let settings = endpoint_between(found, between_id(&found.network), aliases(&found.network));
                     all.insert(found.network.clone(), settings);
                 }
                 // It has them though it does not run.
                 for network in &config.networks {
                     all.entry(network.name.clone()).or_insert_with(|| EndpointSettings {
-                        network_id: Some(self.network_id(&network.name)),
+                        network_id: Some(self.asked_id(network)),
                         aliases: Some(network.aliases.clone()),
                         ..unattached()
                     });

@@ -33,7 +33,7 @@ use crate::cdi::{self, HostNode, Injection};
 use crate::cgroup::{self, Hierarchies};
 use crate::crash_point::crash_point;
 use crate::dns::{
-    Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
+    Client, Layer, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
     container_resolver_file,
 };
 use crate::network::{
@@ -653,6 +653,11 @@ pub(crate) fn name_client(config: &ContainerConfig) -> Option<Client> {
     };
     Some(Client {
         networks: config.overlays.iter().map(|endpoint| &endpoint.network).chain(named()).cloned().collect(),
+        layers: (config.overlays.iter().map(|endpoint| (endpoint.network.clone(), Layer::Cluster)))
+            .chain(config.networks.iter().map(|network| {
+                (network.name.clone(), if network.between_hosts { Layer::Cluster } else { Layer::Host })
+            }))
+            .collect(),
         stack: config.name_scope.clone(),
         upstream,
     })
