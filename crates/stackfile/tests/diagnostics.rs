@@ -70,7 +70,7 @@ const CASES: &[(&str, &str)] = &[
         "bad_long_ports",
         "services: {web: {image: 'nginx:1', ports: [{published: 80}, {target: 0}, {target: 80, published: x}, {target: 80, mode: hots}, {target: 80, host_ip: me}, {target: 80, protocol: ip}]}}\n",
     ),
-    ("port_range_for_one", "services: {web: {image: 'nginx:1', ports: ['8000-8010:80']}}\n"),
+    ("port_range_backwards", "services: {web: {image: 'nginx:1', ports: ['8010-8000:80']}}\n"),
     ("port_taken_twice", "services: {web: {image: 'nginx:1', ports: ['80:80', '80:81']}}\n"),
     (
         "port_of_two_services",

@@ -259,6 +259,17 @@ fn no_diagnostic_quotes_what_a_variable_holds() {
 }
 
 #[test]
+fn a_port_is_one_of_a_range_of_the_hosts() {
+    let spec = project("services: {a: {image: 'a:1', ports: ['8000-8010:80', '81:81']}}\nname: x\n").spec();
+    let port = &spec["services"]["a"]["ports"][0];
+    assert_eq!(
+        (&port["published_within"], &port["published"]),
+        (&serde_json::json!([8000, 8010]), &serde_json::Value::Null)
+    );
+    assert_eq!(spec["services"]["a"]["ports"][1].get("published_within"), None);
+}
+
+#[test]
 fn a_network_has_the_families_that_the_file_says() {
     let spec = project(
         "services: {a: {image: 'a:1', networks: [six, both, four]}}\nname: x\nnetworks: {six: {enable_ipv4: false, enable_ipv6: true}, both: {enable_ipv4: true, enable_ipv6: true}, four: }\n",

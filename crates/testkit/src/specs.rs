@@ -168,8 +168,15 @@ impl Service {
     }
 
     fn port(self, target: u16, published: Option<u16>, mode: PublishMode) -> Self {
-        let port =
-            PublishedPort { target, published, protocol: Protocol::Tcp, mode, host_ip: None, proxy_protocol: false };
+        let port = PublishedPort {
+            target,
+            published,
+            published_within: None,
+            protocol: Protocol::Tcp,
+            mode,
+            host_ip: None,
+            proxy_protocol: false,
+        };
         self.with(|spec| spec.ports.push(port))
     }
 
