@@ -627,6 +627,7 @@ fn endpoint_status(error: &network::AttachError) -> StatusCode {
         | AttachError::NetworkTwice { .. }
         | AttachError::OutsideSubnet { .. }
         | AttachError::NoMac { .. }
+        | AttachError::NoIpv4 { .. }
         | AttachError::NoIpv6 { .. } => StatusCode::BAD_REQUEST,
         AttachError::AddressTaken { .. }
         | AttachError::ForOne { .. }
@@ -636,6 +637,7 @@ fn endpoint_status(error: &network::AttachError) -> StatusCode {
         AttachError::Network(error) => network_status(error),
         AttachError::PortsWithoutNetwork { .. }
         | AttachError::NoAddress { .. }
+        | AttachError::NoLinkName { .. }
         | AttachError::Port(_)
         | AttachError::Reservation(_)
         | AttachError::Record { .. }

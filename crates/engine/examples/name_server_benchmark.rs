@@ -164,7 +164,7 @@ fn main() {
             .collect();
         let names = NetworkNames { network: "front".to_owned(), endpoints, ..NetworkNames::default() };
         servers.directory().publish(Layer::Host, names);
-        let client = Client { networks: vec!["front".to_owned()], stack: None, upstream: Upstream::Nobody };
+        let client = Client { networks: vec!["front".to_owned()], upstream: Upstream::Nobody, ..Client::default() };
 
         let mut namespaces = Vec::new();
         for _ in 0..CONTAINERS {

@@ -705,9 +705,12 @@ pub enum FailureAction {
 pub struct PublishedPort {
     /// In the container.
     pub target: u16,
-    /// On the host; `None`: a free one from 30000 to 32767, drawn by the leader's plan.
+    /// On the host; `None`: a free one of `published_within`, drawn when the stack is deployed.
     #[serde(default)]
     pub published: Option<u16>,
+    /// The first and the last port of the hosts of which one was asked for; `None`: 30000 to 32767.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_within: Option<(u16, u16)>,
     /// Which protocol.
     #[serde(default)]
     pub protocol: Protocol,
@@ -814,7 +817,10 @@ pub struct NetworkSpec {
     /// Whether what leaves a host is encrypted; `None`: as the cluster does it where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted: Option<bool>,
-    /// It has an IPv6 subnet beside its IPv4 one.
+    /// It has no IPv4 subnet; then it has an IPv6 one, whatever is said of that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_ipv4: bool,
+    /// It has an IPv6 subnet.
     #[serde(default)]
     pub ipv6: bool,
     /// Of the containers' interfaces, in bytes; `None`: what fits between the hosts.

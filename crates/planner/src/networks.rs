@@ -49,7 +49,7 @@ pub struct Network {
     pub stack: Option<StackName>,
     /// As the user wants it.
     pub spec: Arc<NetworkSpec>,
-    /// IPv4, then IPv6 where it has one.
+    /// IPv4 unless it has none, then IPv6 where it has one.
     pub subnets: Vec<IpNet>,
     /// The revision that last changed its document.
     pub generation: u64,
@@ -268,7 +268,8 @@ fn put(
             return Ok(());
         }
         let is_encrypted = encryption::is_encrypted(present);
-        let same = present.spec.subnets == spec.subnets && present.spec.ipv6 == spec.ipv6;
+        let families = |spec: &NetworkSpec| (!spec.without_ipv4, spec.ipv6);
+        let same = present.spec.subnets == spec.subnets && families(&present.spec) == families(&spec);
         if same && spec.encrypted == Some(is_encrypted) {
             let mut changed = present.clone();
             changed.spec = Arc::new(spec);
@@ -287,6 +288,9 @@ fn put(
     let mut subnets = Vec::new();
     for given in &spec.subnets {
         let given = given.trunc();
+        if spec.without_ipv4 && matches!(given, IpNet::V4(_)) {
+            return Err(Rejected::SubnetOfNoFamily { network: name.to_owned(), subnet: given });
+        }
         if capacity(&given) < 2 {
             return Err(Rejected::SubnetTooSmall { network: name.to_owned(), subnet: given });
         }
@@ -305,7 +309,8 @@ fn put(
         Some(present) => present.vni,
         None => free_vni(state, networks),
     };
-    if !subnets.iter().any(|subnet| matches!(subnet, IpNet::V4(_))) {
+    let has = |subnets: &[IpNet], is_ipv6: bool| subnets.iter().any(|subnet| subnet.addr().is_ipv6() == is_ipv6);
+    if !spec.without_ipv4 && !has(&subnets, false) {
         let is_free = |subnet: &Ipv4Net| {
             let subnet = IpNet::V4(*subnet);
             !others().any(|(_, other)| other.subnets.iter().any(|net| meet(net, &subnet)))
@@ -315,7 +320,7 @@ fn put(
         let free = free.ok_or_else(|| Rejected::NoFreeSubnet { network: name.to_owned() })?;
         subnets.insert(0, free.into());
     }
-    if spec.ipv6 && subnets.len() == 1 {
+    if (spec.ipv6 || spec.without_ipv4) && !has(&subnets, true) {
         subnets.push(unique_local(state, vni).into());
     }
     let mut network = Network {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use stack_model::spec::{Protocol, ServiceSpec};
+use stack_model::spec::{Protocol, PublishedPort, ServiceSpec};
 use stack_model::{ServiceKey, StackName};
 
 use crate::rejected::Rejected;
@@ -15,6 +15,11 @@ const DYNAMIC_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 
 type PortKey = (u16, Protocol);
 type TakenPorts = BTreeMap<PortKey, Vec<(ServiceKey, Option<IpAddr>)>>;
+
+/// The numbers of which a port gets one that has none.
+fn candidates(port: &PublishedPort) -> std::ops::RangeInclusive<u16> {
+    port.published_within.map_or(DYNAMIC_PORTS, |(first, last)| first..=last)
+}
 
 /// What the services of other stacks publish.
 fn published_ports(state: &State, except: &StackName) -> TakenPorts {
@@ -66,9 +71,10 @@ pub(crate) fn fill(
                         && old.protocol == port.protocol
                         && old.mode == port.mode
                         && old.host_ip == port.host_ip
+                        && old.published_within == port.published_within
                 })
                 .filter_map(|old| old.published)
-                .filter(|number| DYNAMIC_PORTS.contains(number))
+                .filter(|number| candidates(port).contains(number))
                 .find(|number| !taken.contains_key(&(*number, port.protocol)));
             if let Some(published) = port.published {
                 taken.entry((published, port.protocol)).or_default().push((key.clone(), port.host_ip));
@@ -77,8 +83,11 @@ pub(crate) fn fill(
     }
     for (key, service) in services.iter_mut() {
         for port in service.ports.iter_mut().filter(|port| port.published.is_none()) {
-            let free = DYNAMIC_PORTS.clone().find(|number| !taken.contains_key(&(*number, port.protocol)));
-            let published = free.ok_or_else(|| Rejected::NoFreePort { service: key.clone(), target: port.target })?;
+            let range = candidates(port);
+            let (first, last) = (*range.start(), *range.end());
+            let free = range.into_iter().find(|number| !taken.contains_key(&(*number, port.protocol)));
+            let published =
+                free.ok_or_else(|| Rejected::NoFreePort { service: key.clone(), target: port.target, first, last })?;
             port.published = Some(published);
             taken.entry((published, port.protocol)).or_default().push((key.clone(), port.host_ip));
         }

@@ -46,13 +46,17 @@ pub enum Rejected {
         /// Who has it.
         other: ServiceKey,
     },
-    /// All dynamic ports are given out.
-    #[error("service `{service}`: no free port from 30000 to 32767 is left to publish {target}")]
+    /// All ports of the range are given out.
+    #[error("service `{service}`: no free port from {first} to {last} is left to publish {target}")]
     NoFreePort {
         /// Which service.
         service: ServiceKey,
         /// The port in the container.
         target: u16,
+        /// The first port of the range.
+        first: u16,
+        /// The last one.
+        last: u16,
     },
     /// A mount names a volume that the stack does not declare.
     #[error("service `{service}`: volume `{volume}` is not declared by the stack")]
@@ -113,6 +117,14 @@ pub enum Rejected {
         subnet: IpNet,
         /// What it meets.
         whose: String,
+    },
+    /// A subnet of the family that the network is without.
+    #[error("network `{network}`: subnet {subnet} is of IPv4, which the network is without: leave one of the two out")]
+    SubnetOfNoFamily {
+        /// The network's full name.
+        network: String,
+        /// What was given.
+        subnet: IpNet,
     },
     /// Nobody could be on it.
     #[error("network `{network}`: subnet {subnet} has no address for a host and a task: choose a larger one")]

@@ -187,6 +187,33 @@ fn a_network_has_ipv6_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_network_without_ipv4_has_ipv6_alone() {
+    let app = |given: &str| {
+        let spec = stack("app", [("web", on(service("web"), &["net"]))]);
+        with_network(spec, "net", |net| {
+            net.without_ipv4 = true;
+            net.subnets.extend(given.parse::<ipnet::IpNet>());
+        })
+    };
+    let mut cluster = running(2, app(""));
+    let subnets: Vec<String> = cluster.state.networks["app_net"].subnets.iter().map(ToString::to_string).collect();
+    assert!(subnets.len() == 1 && subnets[0].starts_with("fd") && subnets[0].ends_with("::/64"), "{subnets:?}");
+    let addresses = addresses(&cluster.active("app/web")[0], "app_net");
+    assert!(addresses.len() == 1 && addresses[0].starts_with("fd"), "{addresses:?}");
+    assert_eq!(
+        refused(&mut cluster, with_name(app("10.9.0.0/24"), "other")),
+        "network `other_net`: subnet 10.9.0.0/24 is of IPv4, which the network is without: leave one of the two out"
+    );
+    let given = running(1, app("fd00:77::/64"));
+    assert_eq!(given.state.networks["app_net"].subnets, ["fd00:77::/64".parse().expect("a subnet")]);
+}
+
+fn with_name(mut spec: StackSpec, name: &str) -> StackSpec {
+    spec.name = stack_name(name);
+    spec
+}
+
+#[test]
 fn a_given_subnet_is_taken_unless_it_meets_another() {
     let given = |name: &str, subnet: &str| {
         let spec = stack(name, [("web", on(service("web"), &["net"]))]);

@@ -184,6 +184,18 @@ fn a_drawn_port_stays_over_deploys_whatever_else_the_stack_gets() {
 }
 
 #[test]
+fn one_port_of_a_range_is_drawn_and_kept() {
+    let within = |name: &str| service(name).publish_within(80, 8000, 8001);
+    let mut cluster = Cluster::of_nodes(1);
+    cluster.deploy(stack("app", [("a", within("a")), ("b", service("b").publish(80, Some(8000)))]));
+    assert_eq!(drawn(&cluster, "app/a"), [8001]);
+    cluster.deploy(stack("app", [("a", within("a").replicas(2)), ("b", service("b").publish(80, Some(8000)))]));
+    assert_eq!(drawn(&cluster, "app/a"), [8001], "it is kept");
+    let refusal = cluster.refused(stack("third", [("a", within("a"))])).to_string();
+    assert_eq!(refusal, "service `third/a`: no free port from 8000 to 8001 is left to publish 80");
+}
+
+#[test]
 fn a_number_that_the_user_wrote_is_not_drawn_for_another_service() {
     let mut cluster = Cluster::of_nodes(1);
     let drawn_first = service("a").publish(80, None);

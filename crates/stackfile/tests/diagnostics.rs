@@ -70,7 +70,7 @@ const CASES: &[(&str, &str)] = &[
         "bad_long_ports",
         "services: {web: {image: 'nginx:1', ports: [{published: 80}, {target: 0}, {target: 80, published: x}, {target: 80, mode: hots}, {target: 80, host_ip: me}, {target: 80, protocol: ip}]}}\n",
     ),
-    ("port_range_for_one", "services: {web: {image: 'nginx:1', ports: ['8000-8010:80']}}\n"),
+    ("port_range_backwards", "services: {web: {image: 'nginx:1', ports: ['8010-8000:80']}}\n"),
     ("port_taken_twice", "services: {web: {image: 'nginx:1', ports: ['80:80', '80:81']}}\n"),
     (
         "port_of_two_services",
@@ -253,6 +253,14 @@ const CASES: &[(&str, &str)] = &[
     (
         "network_drivers",
         "services: {a: {image: 'a:1'}}\nnetworks: {a: {driver: macvlan}, b: {driver: host}, c: {driver: overlayy}}\n",
+    ),
+    (
+        "network_families",
+        "services: {a: {image: 'a:1'}}\nnetworks: {a: {enable_ipv4: false}, b: {enable_ipv4: false, enable_ipv6: true, ipam: {config: [{subnet: 10.5.0.0/16}]}}, c: {ipam: {config: [{subnet: 10.5.0.0/16}, {subnet: 10.6.0.0/16}]}}}\n",
+    ),
+    (
+        "network_options",
+        "services: {a: {image: 'a:1'}}\nnetworks: {a: {driver_opts: {com.docker.network.bridge.name: br7, com.docker.network.bridge.enable_icc: 'false', com.docker.network.bridge.enable_ip_masquerade: 'true', com.docker.network.bridge.host_binding_ipv4: 0.0.0.0, parent: eth0, com.docker.network.driver.mtuu: 1400}}}\n",
     ),
     (
         "volume_drivers",

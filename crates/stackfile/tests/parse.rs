@@ -259,6 +259,30 @@ fn no_diagnostic_quotes_what_a_variable_holds() {
 }
 
 #[test]
+fn a_port_is_one_of_a_range_of_the_hosts() {
+    let spec = project("services: {a: {image: 'a:1', ports: ['8000-8010:80', '81:81']}}\nname: x\n").spec();
+    let port = &spec["services"]["a"]["ports"][0];
+    assert_eq!(
+        (&port["published_within"], &port["published"]),
+        (&serde_json::json!([8000, 8010]), &serde_json::Value::Null)
+    );
+    assert_eq!(spec["services"]["a"]["ports"][1].get("published_within"), None);
+}
+
+#[test]
+fn a_network_has_the_families_that_the_file_says() {
+    let spec = project(
+        "services: {a: {image: 'a:1', networks: [six, both, four]}}\nname: x\nnetworks: {six: {enable_ipv4: false, enable_ipv6: true}, both: {enable_ipv4: true, enable_ipv6: true}, four: }\n",
+    )
+    .spec();
+    let families = |name: &str| {
+        let network = &spec["networks"][name];
+        (network["without_ipv4"] != true, network["ipv6"] == true)
+    };
+    assert_eq!([families("six"), families("both"), families("four")], [(false, true), (true, true), (true, false)]);
+}
+
+#[test]
 fn a_network_is_encrypted_by_our_key_or_by_dockers_option() {
     let spec = project(
         "services: {a: {image: 'a:1', networks: [one, two, three, four, five, six]}}\nname: x\nnetworks:\n  one: {x-stack-encrypted: true}\n  two: {x-stack-encrypted: false}\n  three: {driver_opts: {encrypted: ''}}\n  four: {driver_opts: {encrypted: 1}}\n  five: {driver: overlay, driver_opts: {encrypted: 'true'}}\n  six: {}\n",

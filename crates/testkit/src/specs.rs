@@ -155,6 +155,16 @@ impl Service {
         self.with(|spec| spec.placement.max_replicas_per_node = Some(limit))
     }
 
+    /// Publishes a port at one of a range of the hosts' ports.
+    #[must_use]
+    pub fn publish_within(self, target: u16, first: u16, last: u16) -> Self {
+        self.publish(target, None).with(|spec| {
+            if let Some(port) = spec.ports.last_mut() {
+                port.published_within = Some((first, last));
+            }
+        })
+    }
+
     /// Publishes a port of the container for all hosts; `None`: a number that the cluster draws.
     #[must_use]
     pub fn publish(self, target: u16, published: Option<u16>) -> Self {
@@ -168,8 +178,15 @@ impl Service {
     }
 
     fn port(self, target: u16, published: Option<u16>, mode: PublishMode) -> Self {
-        let port =
-            PublishedPort { target, published, protocol: Protocol::Tcp, mode, host_ip: None, proxy_protocol: false };
+        let port = PublishedPort {
+            target,
+            published,
+            published_within: None,
+            protocol: Protocol::Tcp,
+            mode,
+            host_ip: None,
+            proxy_protocol: false,
+        };
         self.with(|spec| spec.ports.push(port))
     }
 

@@ -65,6 +65,7 @@ const fn code_of(rejected: &Rejected) -> ErrorCode {
         | Rejected::UnknownFile { .. }
         | Rejected::SubnetTaken { .. }
         | Rejected::SubnetTooSmall { .. }
+        | Rejected::SubnetOfNoFamily { .. }
         | Rejected::NoFreeSubnet { .. }
         | Rejected::AddressRefused { .. }
         | Rejected::NotReplicated { .. } => ErrorCode::Unprocessable,

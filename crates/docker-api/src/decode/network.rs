@@ -1,11 +1,12 @@
 //! Pure. The body of `POST /networks/create` as the engine's settings: every field is applied, or refused with its name.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bollard_stubs::models::{IpamConfig, NetworkCreateRequest};
 use ipnet::IpNet;
 use stack_engine::network::{
-    Driver, GatewayMode, IpvlanMode, IpvlanReach, MacvlanMode, NetworkSettings, USUAL_NETWORK,
+    Driver, FurtherSubnet, GatewayMode, IpvlanMode, IpvlanReach, MacvlanMode, NetworkSettings, USUAL_NETWORK,
 };
 
 use super::create::{CreationError, invalid, without};
@@ -84,7 +85,8 @@ fn made_from(
         || addresses.options.is_some_and(|options| !options.is_empty())
         || request.options.as_ref().is_some_and(|options| !options.is_empty())
         || request.labels.as_ref().is_some_and(|labels| !labels.is_empty())
-        || request.enable_ipv6 == Some(true);
+        || request.enable_ipv6 == Some(true)
+        || request.enable_ipv4 == Some(false);
     if says_more {
         return Err(CreationError::Rule(
             "user specified configurations are not supported if the network depends on a configuration network",
@@ -193,14 +195,20 @@ fn apply_driver(driver: &str, settings: &mut NetworkSettings) -> Result<(), Crea
 
 /// What is said of a network, but for its name and what the options mean to its driver.
 fn common(request: NetworkCreateRequest) -> Result<NetworkSettings, ApiError> {
-    without(request.enable_ipv4 == Some(false), "a network without IPv4")?;
-    let driver = request.driver.unwrap_or_default();
+    let options: BTreeMap<String, String> = request.options.unwrap_or_default().into_iter().collect();
+    // Each family may be said by an option, too.
+    let family = |said: Option<bool>, option: &str, usual: bool| match (said, options.get(option)) {
+        (Some(said), _) => Ok(said),
+        (None, Some(value)) => flag(value),
+        (None, None) => Ok(usual),
+    };
     let mut settings = NetworkSettings {
         internal: request.internal.unwrap_or(false),
         attachable: request.attachable.unwrap_or(false),
-        ipv6: request.enable_ipv6.unwrap_or(false),
+        without_ipv4: !family(request.enable_ipv4, "com.docker.network.enable_ipv4", true)?,
+        ipv6: family(request.enable_ipv6, "com.docker.network.enable_ipv6", false)?,
         labels: request.labels.unwrap_or_default().into_iter().collect(),
-        options: request.options.unwrap_or_default().into_iter().collect(),
+        options,
         ..NetworkSettings::default()
     };
     let addresses = request.ipam.unwrap_or_default();
@@ -209,56 +217,54 @@ fn common(request: NetworkCreateRequest) -> Result<NetworkSettings, ApiError> {
     }
     without(addresses.options.is_some_and(|options| !options.is_empty()), "IPAM.Options")?;
     for pool in addresses.config.unwrap_or_default() {
-        apply_pool(&driver, &mut settings, pool)?;
+        apply_pool(&mut settings, pool)?;
     }
     Ok(settings)
 }
 
-/// One subnet of a network, which has one for each family at most, as Docker's bridges.
-fn apply_pool(driver: &str, settings: &mut NetworkSettings, pool: IpamConfig) -> Result<(), ApiError> {
+/// One subnet of a network. Those after the first of a family are for drivers that give out addresses of several.
+fn apply_pool(settings: &mut NetworkSettings, pool: IpamConfig) -> Result<(), ApiError> {
     let subnet = net("subnet", pool.subnet.as_deref())?;
     let range = net("ip-range", pool.ip_range.as_deref())?;
     let gateway = address("gateway", pool.gateway.as_deref())?;
-    let twice = || match driver {
-        "macvlan" | "ipvlan" => {
-            not_yet(format!("more than one subnet of a family of a network of the driver {driver}"))
-        }
-        _ => ApiError::from(CreationError::Rule("bridge driver doesn't support multiple subnets")),
+    let is_ipv6 = match (subnet, gateway) {
+        (Some(net), _) => net.addr().is_ipv6(),
+        (None, Some(gateway)) => gateway.is_ipv6(),
+        (None, None) => false,
     };
-    let mixed = || {
-        invalid(
+    let families = [subnet.map(|net| net.addr()), range.map(|net| net.addr()), gateway];
+    if families.into_iter().flatten().any(|address| address.is_ipv6() != is_ipv6) {
+        return Err(invalid(
             "ip-range or gateway",
             subnet.map(|net| net.to_string()).unwrap_or_default(),
             "expected one of the family of its subnet",
         )
-    };
-    let is_ipv6 = match (subnet, gateway) {
-        (Some(net), _) => matches!(net, IpNet::V6(_)),
-        (None, Some(gateway)) => gateway.is_ipv6(),
-        (None, None) => false,
-    };
-    if is_ipv6 {
-        if settings.subnet6.is_some() {
-            return Err(twice());
+        .into());
+    }
+    let has_first = if is_ipv6 { settings.subnet6.is_some() } else { settings.subnet.is_some() };
+    match (subnet, range, gateway) {
+        (Some(subnet), range, gateway) if has_first => {
+            settings.further.push(FurtherSubnet { subnet, range, gateway });
         }
-        match (subnet, range, gateway) {
-            (None | Some(IpNet::V6(_)), None | Some(IpNet::V6(_)), None | Some(IpAddr::V6(_))) => {}
-            _ => return Err(mixed().into()),
+        (subnet, range, gateway) => {
+            // Of one family each, as was looked at; a pool without any says nothing but addresses to leave out.
+            if let Some(IpNet::V4(net)) = subnet {
+                settings.subnet = Some(net);
+            }
+            if let Some(IpNet::V6(net)) = subnet {
+                settings.subnet6 = Some(net);
+            }
+            match range {
+                Some(IpNet::V4(net)) => settings.range = Some(net),
+                Some(IpNet::V6(net)) => settings.range6 = Some(net),
+                None => {}
+            }
+            match gateway {
+                Some(IpAddr::V4(at)) => settings.gateway = Some(at),
+                Some(IpAddr::V6(at)) => settings.gateway6 = Some(at),
+                None => {}
+            }
         }
-        settings.subnet6 = subnet.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None });
-        settings.range6 = range.and_then(|net| if let IpNet::V6(net) = net { Some(net) } else { None });
-        settings.gateway6 = gateway.and_then(|at| if let IpAddr::V6(at) = at { Some(at) } else { None });
-    } else {
-        if settings.subnet.is_some() {
-            return Err(twice());
-        }
-        match (subnet, range, gateway) {
-            (None | Some(IpNet::V4(_)), None | Some(IpNet::V4(_)), None | Some(IpAddr::V4(_))) => {}
-            _ => return Err(mixed().into()),
-        }
-        settings.subnet = subnet.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None });
-        settings.range = range.and_then(|net| if let IpNet::V4(net) = net { Some(net) } else { None });
-        settings.gateway = gateway.and_then(|at| if let IpAddr::V4(at) = at { Some(at) } else { None });
     }
     for (name, text) in pool.auxiliary_addresses.unwrap_or_default() {
         if let Some(found) = address("auxiliary address", Some(&text))? {
@@ -297,6 +303,9 @@ fn mode(value: &str) -> Result<GatewayMode, CreationError> {
 
 /// The driver's options that mean something to it; the others are passed over, as Docker does.
 fn apply_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
+    if !settings.further.is_empty() {
+        return Err(CreationError::Rule("bridge driver doesn't support multiple subnets"));
+    }
     for (key, value) in settings.options.clone() {
         match key.as_str() {
             "com.docker.network.bridge.name" => settings.bridge = Some(value).filter(|name| !name.is_empty()),
@@ -312,8 +321,10 @@ fn apply_options(settings: &mut NetworkSettings) -> Result<(), CreationError> {
                 };
             }
             MTU => settings.mtu = mtu(&value)?,
-            "com.docker.network.bridge.gateway_mode_ipv4" => settings.gateway_mode4 = mode(&value)?,
-            // Without IPv6 there is nothing that it could say something of.
+            // Without the family there is nothing that it could say something of.
+            "com.docker.network.bridge.gateway_mode_ipv4" if !settings.without_ipv4 => {
+                settings.gateway_mode4 = mode(&value)?;
+            }
             "com.docker.network.bridge.gateway_mode_ipv6" if settings.ipv6 => settings.gateway_mode6 = mode(&value)?,
             _ => {}
         }
@@ -488,6 +499,46 @@ mod tests {
     }
 
     #[test]
+    fn a_network_has_the_families_that_it_is_told() {
+        let families = |document: serde_json::Value| {
+            let made = bridge(document).unwrap().1;
+            (!made.without_ipv4, made.ipv6)
+        };
+        assert_eq!(families(serde_json::json!({"Name": "a"})), (true, false));
+        assert_eq!(families(serde_json::json!({"Name": "a", "EnableIPv4": false, "EnableIPv6": true})), (false, true));
+        let options =
+            serde_json::json!({"com.docker.network.enable_ipv4": "false", "com.docker.network.enable_ipv6": "1"});
+        assert_eq!(families(serde_json::json!({"Name": "a", "Options": options})), (false, true));
+        assert_eq!(families(serde_json::json!({"Name": "a", "EnableIPv4": true, "Options": options})), (true, true));
+    }
+
+    #[test]
+    fn a_network_on_a_link_of_the_host_has_several_subnets() {
+        let config = serde_json::json!([
+            {"Subnet": "10.1.0.0/24", "Gateway": "10.1.0.254"}, {"Subnet": "fd00:1::/64"},
+            {"Subnet": "10.2.0.0/24", "IPRange": "10.2.0.128/25", "Gateway": "10.2.0.254"}, {"Subnet": "fd00:2::/64"}
+        ]);
+        let document =
+            |driver| serde_json::json!({"Name": "a", "Driver": driver, "EnableIPv6": true, "IPAM": {"Config": config}});
+        let made = bridge(document("macvlan")).unwrap().1;
+        assert_eq!(
+            (made.subnet.unwrap().to_string(), made.subnet6.unwrap().to_string()),
+            ("10.1.0.0/24".into(), "fd00:1::/64".into())
+        );
+        let further = FurtherSubnet {
+            subnet: "10.2.0.0/24".parse().unwrap(),
+            range: "10.2.0.128/25".parse().ok(),
+            gateway: "10.2.0.254".parse().ok(),
+        };
+        assert_eq!((made.further.len(), &made.further[0]), (2, &further));
+        let refusal = bridge(document("bridge")).unwrap_err();
+        assert_eq!(
+            (refusal.status().as_u16(), refusal.to_string().as_str()),
+            (400, "bridge driver doesn't support multiple subnets")
+        );
+    }
+
+    #[test]
     fn every_field_is_applied_or_refused() {
         let (name, found) = bridge(serde_json::json!({
             "Name": "front", "Driver": "bridge", "Internal": true, "Attachable": true, "Labels": {"a": "b"},
@@ -543,9 +594,9 @@ mod tests {
             ),
             (serde_json::json!({"Name": "a", "Driver": "ipvlan", "Options": {"ipvlan_flag": "x"}}), 400, "ipvlan_flag"),
             (
-                serde_json::json!({"Name": "a", "Driver": "macvlan", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}}),
-                501,
-                "more than one subnet of a family",
+                serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24", "IPRange": "fd00::/80"}]}}),
+                400,
+                "family of its subnet",
             ),
             (
                 serde_json::json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.1.0.0/24"}, {"Subnet": "10.2.0.0/24"}]}}),

@@ -19,6 +19,7 @@ use stack_engine::container::{
 use stack_engine::network::{Attachment, Endpoint, NetworkEndpoint, Protocol};
 use stack_engine::overlay::OverlayEndpoint;
 
+use super::network::between_id;
 use super::text::{NEVER, identifier, milliseconds, nanoseconds, seconds, signed, span};
 
 /// A container and what its documents need beside it.
@@ -96,6 +97,11 @@ impl Subject {
         self.network_ids.get(name).cloned().unwrap_or_else(|| identifier("network", name))
     }
 
+    /// Of a network as a container asked for it: one of this host may have the name of one between hosts.
+    fn asked_id(&self, asked: &NetworkEndpoint) -> String {
+        if asked.between_hosts { between_id(&asked.name) } else { self.network_id(&asked.name) }
+    }
+
     fn networks(&self) -> HashMap<String, EndpointSettings> {
         let config = &self.container.config;
         let name = match config.network_mode {
@@ -121,13 +127,13 @@ impl Subject {
                     })
                     .collect();
                 for found in &self.attachment.between {
-                    let settings = endpoint_between(found, self.network_id(&found.network), aliases(&found.network));
+                    let settings = endpoint_between(found, between_id(&found.network), aliases(&found.network));
                     all.insert(found.network.clone(), settings);
                 }
                 // It has them though it does not run.
                 for network in &config.networks {
                     all.entry(network.name.clone()).or_insert_with(|| EndpointSettings {
-                        network_id: Some(self.network_id(&network.name)),
+                        network_id: Some(self.asked_id(network)),
                         aliases: Some(network.aliases.clone()),
                         ..unattached()
                     });
@@ -220,7 +226,8 @@ fn unattached() -> EndpointSettings {
 /// The identifier of an interface: of its link-layer address, or of its own where that is the host's.
 pub(super) fn endpoint_id(endpoint: &Endpoint) -> String {
     if endpoint.mac.is_empty() {
-        identifier("endpoint", &endpoint.address.to_string())
+        let addresses: Vec<String> = endpoint.addresses().map(|address| address.to_string()).collect();
+        identifier("endpoint", &addresses.join(" "))
     } else {
         identifier("endpoint", &endpoint.mac)
     }
@@ -231,9 +238,11 @@ fn endpoint(found: &Endpoint, network_id: String, aliases: Option<Vec<String>>) 
         network_id: Some(network_id),
         endpoint_id: Some(endpoint_id(found)),
         mac_address: Some(found.mac.clone()),
-        gateway: Some(if found.routes_by_interface { String::new() } else { found.gateway.to_string() }),
-        ip_address: Some(found.address.addr().to_string()),
-        ip_prefix_len: Some(i64::from(found.address.prefix_len())),
+        gateway: Some(
+            found.gateway.filter(|_| !found.routes_by_interface).map_or_else(String::new, |at| at.to_string()),
+        ),
+        ip_address: Some(found.address.map_or_else(String::new, |net| net.addr().to_string())),
+        ip_prefix_len: Some(found.address.map_or(0, |net| i64::from(net.prefix_len()))),
         ipv6_gateway: found.ipv6.filter(|_| !found.routes_by_interface).map(|part| part.gateway.to_string()),
         global_ipv6_address: found.ipv6.map(|part| part.net.addr().to_string()),
         global_ipv6_prefix_len: found.ipv6.map(|part| i64::from(part.net.prefix_len())),

@@ -34,7 +34,8 @@ pub fn networks(made: &[NetworkStatus], containers: &[Container]) -> Vec<Network
             };
             (container.id.to_string(), user)
         });
-        all.push(NetworkInspect { containers: Some(users.collect()), ..network(name, driver) });
+        let containers = Some(users.collect());
+        all.push(NetworkInspect { containers, enable_ipv4: Some(false), ..network(name, driver) });
     }
     all
 }
@@ -118,10 +119,10 @@ fn network(name: &str, driver: &str) -> NetworkInspect {
     }
 }
 
-/// The addresses of a family that no container gets.
-fn auxiliary(settings: &NetworkSettings, is_ipv6: bool) -> Option<HashMap<String, String>> {
-    let of_family = settings.auxiliary.iter().filter(|(_, address)| address.is_ipv6() == is_ipv6);
-    let all: HashMap<String, String> = of_family.map(|(name, address)| (name.clone(), address.to_string())).collect();
+/// The addresses of a subnet that no container gets.
+fn auxiliary(settings: &NetworkSettings, subnet: IpNet) -> Option<HashMap<String, String>> {
+    let of_subnet = settings.auxiliary.iter().filter(|(_, address)| subnet.contains(*address));
+    let all: HashMap<String, String> = of_subnet.map(|(name, address)| (name.clone(), address.to_string())).collect();
     Some(all).filter(|all| !all.is_empty())
 }
 
@@ -132,21 +133,28 @@ pub fn template(template: &NetworkTemplate) -> NetworkInspect {
         subnet: Some(subnet.to_string()),
         ip_range: settings.range.map(|range| range.to_string()),
         gateway: settings.gateway.map(|gateway| gateway.to_string()),
-        auxiliary_addresses: auxiliary(settings, false),
+        auxiliary_addresses: auxiliary(settings, subnet.into()),
     });
     let ipv6 = settings.subnet6.map(|subnet| IpamConfig {
         subnet: Some(subnet.to_string()),
         ip_range: settings.range6.map(|range| range.to_string()),
         gateway: settings.gateway6.map(|gateway| gateway.to_string()),
-        auxiliary_addresses: auxiliary(settings, true),
+        auxiliary_addresses: auxiliary(settings, subnet.into()),
+    });
+    let further = settings.further.iter().map(|further| IpamConfig {
+        subnet: Some(further.subnet.to_string()),
+        ip_range: further.range.map(|range| range.to_string()),
+        gateway: further.gateway.map(|gateway| gateway.to_string()),
+        auxiliary_addresses: auxiliary(settings, further.subnet),
     });
     NetworkInspect {
         id: Some(template.id.clone()),
         created: Some(milliseconds(template.created_at)),
+        enable_ipv4: Some(!settings.without_ipv4),
         enable_ipv6: Some(settings.ipv6),
         ipam: Some(Ipam {
             driver: Some("default".to_owned()),
-            config: Some(ipv4.into_iter().chain(ipv6).collect()),
+            config: Some(ipv4.into_iter().chain(ipv6).chain(further).collect()),
             options: Some(HashMap::new()),
         }),
         config_only: Some(true),
@@ -159,17 +167,11 @@ pub fn template(template: &NetworkTemplate) -> NetworkInspect {
 fn of_host(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
     let record = &status.network;
     let settings = &record.settings;
-    let ipv4 = IpamConfig {
-        subnet: Some(record.subnet.to_string()),
-        ip_range: settings.range.map(|range| range.to_string()),
-        gateway: Some(record.gateway.to_string()),
-        auxiliary_addresses: auxiliary(settings, false),
-    };
-    let ipv6 = record.ipv6.map(|part| IpamConfig {
-        subnet: Some(part.net.to_string()),
-        ip_range: settings.range6.map(|range| range.to_string()),
-        gateway: Some(part.gateway.to_string()),
-        auxiliary_addresses: auxiliary(settings, true),
+    let pools = record.pools().map(|pool| IpamConfig {
+        subnet: Some(pool.subnet.to_string()),
+        ip_range: Some(pool.range).filter(|range| *range != pool.subnet).map(|range| range.to_string()),
+        gateway: Some(pool.gateway.to_string()),
+        auxiliary_addresses: auxiliary(settings, pool.subnet),
     });
     let users = status.containers.iter().filter_map(|user| {
         let endpoint = user.attachment.endpoints.iter().find(|endpoint| endpoint.network == record.name)?;
@@ -178,7 +180,7 @@ fn of_host(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
             name: Some(name.unwrap_or_else(|| user.name.clone())),
             endpoint_id: Some(endpoint_id(endpoint)),
             mac_address: Some(endpoint.mac.clone()),
-            ipv4_address: Some(endpoint.address.to_string()),
+            ipv4_address: Some(endpoint.address.map(|net| net.to_string()).unwrap_or_default()),
             ipv6_address: Some(endpoint.ipv6.map(|part| part.net.to_string()).unwrap_or_default()),
         };
         Some((user.id.clone(), resource))
@@ -193,9 +195,10 @@ fn of_host(status: &NetworkStatus, containers: &[Container]) -> NetworkInspect {
         created: Some(if record.created_at == 0 { NEVER.to_owned() } else { milliseconds(record.created_at) }),
         ipam: Some(Ipam {
             driver: Some("default".to_owned()),
-            config: Some([ipv4].into_iter().chain(ipv6).collect()),
+            config: Some(pools.collect()),
             options: Some(HashMap::new()).filter(|_| record.name != USUAL_NETWORK),
         }),
+        enable_ipv4: Some(record.subnet.is_some()),
         enable_ipv6: Some(record.ipv6.is_some()),
         internal: Some(settings.internal),
         attachable: Some(settings.attachable),

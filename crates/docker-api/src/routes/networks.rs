@@ -9,7 +9,7 @@ use bollard_stubs::models::{
 };
 use serde::de::DeserializeOwned;
 use stack_engine::events::Pruned;
-use stack_engine::network::{NetworkError, NetworkSettings, NetworkStatus};
+use stack_engine::network::{NetworkEndpoint, NetworkError, NetworkSettings, NetworkStatus};
 
 use super::Name;
 use super::exec::bytes;
@@ -87,9 +87,11 @@ impl Daemon {
             .collect()
     }
 
-    /// By id, then by name, then by how its id begins.
-    async fn network(&self, wanted: &str, with_containers: bool) -> Result<Found, ApiError> {
+    /// By id, then by name, then by how its id begins; only of this scope where there is one. Of two networks of one name that of
+    /// this host comes first: what a stack makes takes no name away from who works on the host.
+    async fn network(&self, wanted: &str, with_containers: bool, scope: Option<&str>) -> Result<Found, ApiError> {
         let mut all = self.networks(with_containers).await;
+        all.retain(|found| scope.is_none_or(|scope| found.document.scope.as_deref() == Some(scope)));
         let id = |found: &Found| found.document.id.clone().unwrap_or_default();
         let position = |matches: &dyn Fn(&Found) -> bool| all.iter().position(matches);
         let exact = position(&|found| id(found) == wanted)
@@ -153,11 +155,8 @@ pub async fn inspect(
     Name(name): Name,
     parameters: Parameters,
 ) -> Result<Json<NetworkInspect>, ApiError> {
-    let found = daemon.network(&name, true).await?;
-    if parameters.text("scope").is_some_and(|scope| found.document.scope.as_deref() != Some(scope)) {
-        return Err(ApiError::NoSuchNetwork { name });
-    }
-    Ok(Json(found.document))
+    let scope = parameters.text("scope").filter(|scope| !scope.is_empty());
+    Ok(Json(daemon.network(&name, true, scope).await?.document))
 }
 
 /// `POST /networks/create`.
@@ -207,7 +206,7 @@ pub async fn create(
 
 /// `DELETE /networks/{id}`.
 pub async fn remove(State(daemon): State<Daemon>, Name(name): Name) -> Result<StatusCode, ApiError> {
-    let found = daemon.network(&name, true).await?;
+    let found = daemon.network(&name, true, None).await?;
     let name = found.document.name.unwrap_or_default();
     if PREDEFINED.contains(&name.as_str()) {
         return Err(ApiError::NetworkStays { name });
@@ -290,7 +289,7 @@ pub async fn connect(
     mut request: Request,
 ) -> Result<StatusCode, ApiError> {
     let asked: NetworkConnectRequest = body(&mut request).await?;
-    let found = daemon.network(&name, false).await?;
+    let found = daemon.network(&name, false, None).await?;
     let container = select::container(daemon.engine.list(), &asked.container)?;
     let network = found.document.name.unwrap_or_default();
     if found.is_template {
@@ -316,13 +315,21 @@ pub async fn disconnect(
     mut request: Request,
 ) -> Result<StatusCode, ApiError> {
     let asked: NetworkDisconnectRequest = body(&mut request).await?;
-    let network = daemon.network(&name, false).await?.document.name.unwrap_or_default();
+    let found = daemon.network(&name, false, None).await?;
     let container = match select::container(daemon.engine.list(), &asked.container) {
         Ok(container) => container,
         // What is not there is not on the network, which is all that force asks for.
         Err(ApiError::NoSuchContainer { .. }) if asked.force.unwrap_or(false) => return Ok(StatusCode::OK),
         Err(error) => return Err(error),
     };
+    let network = found.document.name.unwrap_or_default();
+    // It may be on the other network of this name.
+    let is_on =
+        |endpoint: &NetworkEndpoint| endpoint.name == network && endpoint.between_hosts == found.between.is_some();
+    let on_other = container.config.networks.iter().any(|endpoint| endpoint.name == network && !is_on(endpoint));
+    if on_other {
+        return Err(stack_engine::ConnectError::NotConnected { id: container.id, network }.into());
+    }
     daemon.engine.disconnect(&container.id, &network).await?;
     Ok(StatusCode::OK)
 }

@@ -101,13 +101,22 @@ fn what_no_link_of_the_host_can_be_is_refused() {
             ),
             (vec!["-d", "ipvlan", "-o", "parent=par0", "-o", "ipvlan_mode=l9"], "expected l2, l3 or l3s"),
             (
-                vec!["-d", "macvlan", "-o", "parent=par0", "--subnet", "10.1.0.0/24", "--subnet", "10.2.0.0/24"],
-                "more than one subnet",
+                vec!["-d", "ipvlan", "-o", "parent=par0", "-o", "ipvlan_mode=l3", "--ipv4=false"],
+                "IPv4 or IPv6 must be enabled",
             ),
         ] {
             let refusal = fails(&served, &[&["network", "create"], options.as_slice(), &["no"]].concat()).await;
             assert!(refusal.contains(text), "{refusal}");
         }
+        let subnets = ["--subnet", "10.215.0.0/24", "--subnet", "10.216.0.0/24", "--gateway", "10.216.0.9"];
+        run(&served, &[&["network", "create", "-d", "macvlan", "-o", "parent=par0"], &subnets[..], &["wide"]].concat())
+            .await;
+        let format = "{{range .IPAM.Config}}{{.Subnet}} {{.Gateway}};{{end}}";
+        let pools = run(&served, &["network", "inspect", "--format", format, "wide"]).await;
+        assert_eq!(pools.trim(), "10.215.0.0/24 10.215.0.1;10.216.0.0/24 10.216.0.9;");
+        let asked = ["run", "--rm", "--network", "wide", "--ip", "10.216.0.7", "made:1", "ip", "route"];
+        assert!(run(&served, &asked).await.contains("default via 10.216.0.9"));
+        run(&served, &["network", "rm", "wide"]).await;
         run(&served, &["network", "create", "-d", "macvlan", "-o", "parent=par0", "lan"]).await;
         let second = ["network", "create", "-d", "macvlan", "-o", "parent=par0", "-o", "macvlan_mode=passthru", "two"];
         let refusal = fails(&served, &second).await;

@@ -267,3 +267,30 @@ fn networks_with_ipv6_ranges_of_ports_and_a_network_that_is_gone() {
         run(&served, &["network", "rm", "six", "routed"]).await;
     });
 }
+
+#[test]
+fn a_network_without_ipv4_is_made_and_used() {
+    served("docker-api-networks-without-ipv4", async |served| {
+        run(&served, &["network", "create", "--ipv6", "--ipv4=false", "--subnet", "fd00:217::/64", "six"]).await;
+        let document = inspect(&served, "six").await;
+        assert_eq!((&document["EnableIPv4"], &document["EnableIPv6"]), (&false.into(), &true.into()));
+        assert_eq!(document["IPAM"]["Config"].as_array().map(Vec::len), Some(1));
+        let ports = ["-p", "18010:80"];
+        run(
+            &served,
+            &[&["run", "-d", "--name", "web", "--network", "six"], &ports[..], &["made:1", "sleep", "300"]].concat(),
+        )
+        .await;
+        let exec = async |line: &str| run(&served, &["exec", "web", "sh", "-c", line]).await;
+        let seen = exec("ip -o addr show eth0; ip -6 route; cat /etc/hosts").await;
+        assert!(seen.contains("fd00:217::2/64") && seen.contains("default via fd00:217::1"), "{seen}");
+        assert!(!seen.contains("inet ") && seen.contains("fd00:217::2\t"), "{seen}");
+        assert!(exec("nslookup -type=aaaa web").await.contains("fd00:217::2"));
+        let ports = run(&served, &["port", "web"]).await;
+        assert_eq!(ports.lines().collect::<Vec<_>>(), ["80/tcp -> 127.0.0.1:18010", "80/tcp -> [::]:18010"]);
+        let refusal = fails(&served, &["network", "create", "--ipv4=false", "none-of-both"]).await;
+        assert!(refusal.contains("IPv4 or IPv6 must be enabled"), "{refusal}");
+        run(&served, &["rm", "-f", "web"]).await;
+        run(&served, &["network", "rm", "six"]).await;
+    });
+}

@@ -33,7 +33,7 @@ use crate::cdi::{self, HostNode, Injection};
 use crate::cgroup::{self, Hierarchies};
 use crate::crash_point::crash_point;
 use crate::dns::{
-    Client, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
+    Client, Layer, NAME_SERVER, NameServers, ResolverFile, ResolverOverrides, ServeError, Sockets, Upstream,
     container_resolver_file,
 };
 use crate::network::{
@@ -407,9 +407,11 @@ impl Launcher {
             name_servers.push(NAME_SERVER.into());
         }
         // The host is no neighbour of a container whose link is on one of its own.
-        let by_bridges = attachment.leading().into_iter().chain(&attachment.endpoints);
+        let leading =
+            [attachment.leading4().map(|(leading, _)| leading), attachment.leading6().map(|(leading, _)| leading)];
+        let by_bridges = leading.into_iter().flatten().chain(&attachment.endpoints);
         let by_bridges = by_bridges.filter(|endpoint| self.networks.is_bridge(&endpoint.network));
-        let gateways = by_bridges.map(|endpoint| endpoint.gateway);
+        let gateways = by_bridges.flat_map(Endpoint::gateways);
         let own = attachment.endpoints.iter().flat_map(Endpoint::addresses);
         Ok(Surroundings {
             addresses: own.chain(overlays.iter().flat_map(|endpoint| endpoint.own_addresses())).collect(),
@@ -419,7 +421,7 @@ impl Launcher {
     }
 
     /// The interfaces of a container on networks between hosts, beside those that it has on networks of this host. One of
-    /// these has the default route where it can; else the network between hosts that comes first.
+    /// these has the default route of each family where it can; else the network between hosts that comes first.
     async fn guests(
         &self,
         record: &Record,
@@ -430,12 +432,15 @@ impl Launcher {
             return Ok(Vec::new());
         }
         let places = self.places(record, between).await?;
-        let leads_outside = beside.iter().any(|endpoint| !self.networks.is_internal(&endpoint.name));
-        let leading = leading_place(&places, between).filter(|_| !leads_outside).map(|place| place.network.clone());
+        let led = [false, true]
+            .map(|is_ipv6| beside.iter().any(|endpoint| self.networks.leads_outside(&endpoint.name, is_ipv6)));
+        let leading = leading_place(&places, between).map(|place| place.network.clone());
         let numbered = places.into_iter().zip(beside.len()..);
         let made = numbered.map(|(place, number)| {
             let leads = leading.as_deref() == Some(place.network.as_str());
-            overlay_endpoint(place, format!("eth{number}"), leads)
+            overlay_endpoint(place, format!("eth{number}"), |gateway| {
+                leads && !(if gateway.is_ipv6() { led[1] } else { led[0] })
+            })
         });
         Ok(made.collect())
     }
@@ -464,11 +469,18 @@ impl Launcher {
                 || attached.between.iter().any(|endpoint| endpoint.interface == *name)
         };
         let interface = (0_u32..).map(|number| format!("eth{number}")).find(|name| !used(name));
-        let leads = attached.leading().is_none() && attached.between.iter().all(|other| other.gateways.is_empty());
+        let led_by_other = |is_ipv6: bool| {
+            let mut gateways = attached.between.iter().flat_map(|other| &other.gateways);
+            gateways.any(|gateway| gateway.is_ipv6() == is_ipv6)
+        };
+        let led =
+            [attached.leading4().is_some() || led_by_other(false), attached.leading6().is_some() || led_by_other(true)];
         let place = self.places(record, std::slice::from_ref(endpoint)).await?.into_iter().next();
         let place = place.ok_or_else(|| PlaceError::new(format!("network {} has no address", endpoint.name)))?;
-        let leads = leads && !place.internal;
-        let made = overlay_endpoint(place, interface.unwrap_or_else(|| "eth0".to_owned()), leads);
+        let is_internal = place.internal;
+        let made = overlay_endpoint(place, interface.unwrap_or_else(|| "eth0".to_owned()), |gateway| {
+            !is_internal && !(if gateway.is_ipv6() { led[1] } else { led[0] })
+        });
         self.networks.note_between(id, |between| between.push(made.clone())).map_err(|error| failed(&error))?;
         self.overlay.attach(id, netns, &made).await.map_err(|error| failed(&error))?;
         Ok(made.own_addresses().collect())
@@ -641,6 +653,11 @@ pub(crate) fn name_client(config: &ContainerConfig) -> Option<Client> {
     };
     Some(Client {
         networks: config.overlays.iter().map(|endpoint| &endpoint.network).chain(named()).cloned().collect(),
+        layers: (config.overlays.iter().map(|endpoint| (endpoint.network.clone(), Layer::Cluster)))
+            .chain(config.networks.iter().map(|network| {
+                (network.name.clone(), if network.between_hosts { Layer::Cluster } else { Layer::Host })
+            }))
+            .collect(),
         stack: config.name_scope.clone(),
         upstream,
     })
@@ -655,13 +672,14 @@ pub(crate) fn guest_names(record: &Record) -> Vec<String> {
     vec![record.config.name.clone().unwrap_or_else(|| record.id.to_string()), short]
 }
 
-fn overlay_endpoint(place: Place, interface: String, leads: bool) -> OverlayEndpoint {
+/// An interface on a network between hosts; `leads` says of which of its gateways there is a default route.
+fn overlay_endpoint(place: Place, interface: String, leads: impl Fn(&IpAddr) -> bool) -> OverlayEndpoint {
     OverlayEndpoint {
         mac: link_address(place.addresses.iter().map(ipnet::IpNet::addr)),
         network: place.network,
         interface,
         addresses: place.addresses,
-        gateways: if leads { place.gateways } else { Vec::new() },
+        gateways: place.gateways.into_iter().filter(leads).collect(),
     }
 }
 

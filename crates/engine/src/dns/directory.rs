@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+use super::client::Client;
 use super::zone::{NetworkNames, Published, Zone};
 
 /// Whose knowledge it is. Both are looked up, and what they say of a name is taken together.
@@ -84,14 +85,11 @@ impl Directory {
         self.changed.send_replace(());
     }
 
-    /// Waits until something is published about each of these networks.
-    pub(crate) async fn wait_until_known(&self, networks: &[String]) {
+    /// Waits until something is published about each of this container's networks.
+    pub(crate) async fn wait_until_known(&self, client: &Client) {
         let mut changed = self.changed.subscribe();
-        let is_known = |network: &String| {
-            let published = self.snapshot();
-            published.layers.iter().any(|zones| zones.contains_key(network))
-        };
-        while !networks.iter().all(is_known) {
+        let is_known = |network: &String| self.snapshot().zones(client, network).next().is_some();
+        while !client.networks.iter().all(is_known) {
             // The sender is ours.
             if changed.changed().await.is_err() {
                 return;

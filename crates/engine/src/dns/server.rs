@@ -197,7 +197,7 @@ impl NameServers {
         sockets: Sockets,
         patience: Duration,
     ) -> Result<(), ServeError> {
-        let networks = client.networks.clone();
+        let asking = Arc::new(client.clone());
         let register = |source| ServeError::Register { id: id.to_owned(), source };
         let netns = Arc::new(netns.try_clone().map_err(register)?);
         sockets::lead(&netns, &sockets)
@@ -218,8 +218,7 @@ impl NameServers {
         });
         let most = self.config.connections_per_container;
         let [by_udp, by_tcp] = [Arc::clone(&container), Arc::clone(&container)];
-        let networks = Arc::new(networks);
-        let [first, second] = [Arc::clone(&networks), networks];
+        let [first, second] = [Arc::clone(&asking), asking];
         let tasks = [
             tokio::spawn(async move {
                 by_udp.wait_for_names(&first, patience).await;
@@ -263,10 +262,10 @@ impl NameServers {
 }
 
 impl Container {
-    async fn wait_for_names(&self, networks: &[String], patience: Duration) {
+    async fn wait_for_names(&self, client: &Client, patience: Duration) {
         if !patience.is_zero() {
             // What nobody publishes in that time nobody knows any more.
-            let _ = tokio::time::timeout(patience, self.directory.wait_until_known(networks)).await;
+            let _ = tokio::time::timeout(patience, self.directory.wait_until_known(client)).await;
         }
     }
 

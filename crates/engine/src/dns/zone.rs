@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::client::Client;
+use super::directory::Layer;
 use crate::network::Protocol;
 
 /// The names on one network, as whoever decides them publishes them.
@@ -288,8 +289,12 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    fn zones<'a>(&'a self, network: &'a str) -> impl Iterator<Item = &'a Zone> {
-        self.layers.iter().filter_map(move |zones| zones.get(network).map(AsRef::as_ref))
+    /// What is published about a network of this container's.
+    pub fn zones<'a>(&'a self, client: &Client, network: &'a str) -> impl Iterator<Item = &'a Zone> + use<'a> {
+        let only = client.layers.get(network).copied();
+        let layers =
+            [Layer::Host, Layer::Cluster].into_iter().filter(move |layer| only.is_none_or(|only| only == *layer));
+        layers.filter_map(move |layer| self.layers.get(layer as usize)?.get(network).map(AsRef::as_ref))
     }
 
     /// What a container is told about a name, which is in lower case and has no final dot. `turn` says with which of several
@@ -312,7 +317,7 @@ impl Published {
         let mut exists = false;
         for network in &client.networks {
             let mut names: Vec<Data> = Vec::new();
-            for zone in self.zones(network) {
+            for zone in self.zones(client, network) {
                 exists |= zone.source.subnets.iter().any(|subnet| subnet.contains(&address));
                 for name in zone.pointers.get(&address).into_iter().flatten() {
                     let data = Data::Pointer(name.clone());
@@ -331,7 +336,7 @@ impl Published {
     fn find_name(&self, client: &Client, name: &str, kind: Kind, turn: usize) -> Finding {
         let mut known = false;
         for network in &client.networks {
-            if let Some(records) = self.find_on(network, name, kind, turn) {
+            if let Some(records) = self.find_on(client, network, name, kind, turn) {
                 if !records.is_empty() {
                     return Finding::Records(records);
                 }
@@ -343,18 +348,18 @@ impl Published {
         }
         // Below a name of ours only what we know of exists; a name of the world's cannot look like that.
         let below = parent_service(name);
-        if below.is_some_and(|parent| client.networks.iter().any(|network| self.knows(network, parent))) {
+        if below.is_some_and(|parent| client.networks.iter().any(|network| self.knows(client, network, parent))) {
             return Finding::NoSuchName;
         }
         Finding::Elsewhere
     }
 
-    fn knows(&self, network: &str, name: &str) -> bool {
-        self.find_on(network, name, Kind::Other, 0).is_some()
+    fn knows(&self, client: &Client, network: &str, name: &str) -> bool {
+        self.find_on(client, network, name, Kind::Other, 0).is_some()
     }
 
     /// `None`: the network has no such name.
-    fn find_on(&self, network: &str, name: &str, kind: Kind, turn: usize) -> Option<Vec<Data>> {
+    fn find_on(&self, client: &Client, network: &str, name: &str, kind: Kind, turn: usize) -> Option<Vec<Data>> {
         let short = name.len().checked_sub(network.len() + 1).filter(|&length| {
             // A network's name need not be ASCII in lower case, nor begin at a character of this name.
             name.is_char_boundary(length)
@@ -364,14 +369,14 @@ impl Published {
         [Some(name), short.map(|length| &name[..length])]
             .into_iter()
             .flatten()
-            .find_map(|name| self.find_exactly(network, name, kind, turn))
+            .find_map(|name| self.find_exactly(client, network, name, kind, turn))
     }
 
-    fn find_exactly(&self, network: &str, name: &str, kind: Kind, turn: usize) -> Option<Vec<Data>> {
+    fn find_exactly(&self, client: &Client, network: &str, name: &str, kind: Kind, turn: usize) -> Option<Vec<Data>> {
         let mut entry: Option<Entry> = None;
         let mut targets: Option<Vec<Target>> = None;
         let mut between = false;
-        for zone in self.zones(network) {
+        for zone in self.zones(client, network) {
             if let Some(more) = zone.names.get(name) {
                 let entry = entry.get_or_insert_default();
                 if more.is_virtual && !entry.is_virtual {

@@ -86,6 +86,25 @@ fn describe(finding: &Finding) -> String {
 }
 
 #[test]
+fn two_networks_of_one_name_are_told_apart_by_whose_they_are() {
+    let names = |address: &str| NetworkNames {
+        network: "app_default".to_owned(),
+        endpoints: vec![container(&["db"], &[address])],
+        ..NetworkNames::default()
+    };
+    let mut published = Published::default();
+    for (layer, names) in [(Layer::Host, names("172.30.0.2")), (Layer::Cluster, names("10.72.0.3"))] {
+        published.layers[layer as usize].insert(names.network.clone(), Arc::new(Zone::new(names)));
+    }
+    let found = |layer: Layer| {
+        let layers = [("app_default".to_owned(), layer)].into();
+        describe(&published.find(&Client { layers, ..on(&["app_default"], None) }, "db", Kind::Address4, 0))
+    };
+    assert_eq!(found(Layer::Host), "172.30.0.2");
+    assert_eq!(found(Layer::Cluster), "10.72.0.3");
+}
+
+#[test]
 fn what_is_found_by_whom() {
     let published = shop();
     let mut text = String::new();

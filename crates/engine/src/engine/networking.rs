@@ -127,7 +127,7 @@ impl Engine {
                 return Err(error);
             }
             crash_point!("connect.joined");
-            self.tell_network(&endpoint.name, id, true);
+            self.tell_network(&endpoint.name, endpoint.between_hosts, id, true);
         }
         locked(&slot.data).record = Arc::new(record);
         Ok(())
@@ -210,7 +210,7 @@ impl Engine {
         // One that is on no network with names any more keeps its server, which then knows none.
         launcher.names.update(id.as_str(), name_client(&record.config).unwrap_or_default());
         let Some(gone) = gone else { return Ok(()) };
-        self.tell_network(network, id, false);
+        self.tell_network(network, between, id, false);
         launcher.forget_addresses(id, &gone).map_err(|source| ConnectError::System {
             id: id.clone(),
             what: "write its network files",

@@ -37,13 +37,18 @@ impl Engine {
             self.inner.events.tell(Happening::Volume { name: volume.name, kind });
         }
         for endpoint in self.networks().attachment(id.as_str()).unwrap_or_default().endpoints {
-            self.tell_network(&endpoint.network, id, begins);
+            self.tell_network(&endpoint.network, false, id, begins);
         }
     }
 
-    /// Tells that a container is on a network, or no more.
-    pub(super) fn tell_network(&self, name: &str, container: &ContainerId, begins: bool) {
-        let (id, driver) = self.networks().id_and_driver(name).unwrap_or_else(|| (String::new(), "bridge"));
+    /// Tells that a container is on a network, or no more; `between` where it is one between hosts, as one of this host may have
+    /// the same name.
+    pub(super) fn tell_network(&self, name: &str, between: bool, container: &ContainerId, begins: bool) {
+        let (id, driver) = if between {
+            (String::new(), "overlay")
+        } else {
+            self.networks().id_and_driver(name).unwrap_or_else(|| (String::new(), "bridge"))
+        };
         let container = container.clone();
         let kind =
             if begins { NetworkEvent::Connected { container } } else { NetworkEvent::Disconnected { container } };

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use sha2::{Digest as _, Sha256};
 
 /// The first subnet of the pools that meets neither another network nor a route of the host.
 #[must_use]
@@ -60,24 +61,30 @@ pub fn gateway6(subnet: Ipv6Net) -> Ipv6Addr {
     Ipv6Addr::from_bits(subnet.network().to_bits().saturating_add(1))
 }
 
-/// A free IPv6 address of `range`, a part of the subnet. It has the place in its subnet that the IPv4 address has in its
-/// own, so that the link-layer address, which follows from that one, is the same whenever somebody has it; where that is
-/// not possible, it is the first free one.
+/// A free IPv6 address of `range`, a part of the subnet. Beside an IPv4 address it has the place in its subnet that this one has
+/// in its own, so that the link-layer address, which follows from the latter, is the same whenever somebody has it. Where that
+/// is not possible, it is the next free one after `last`, starting again at the front.
 #[must_use]
 pub fn choose_address6(
     subnet: Ipv6Net,
     range: Ipv6Net,
     taken: &BTreeSet<Ipv6Addr>,
-    beside: (Ipv4Net, Ipv4Addr),
+    beside: Option<(Ipv4Net, Ipv4Addr)>,
+    last: Option<Ipv6Addr>,
 ) -> Option<Ipv6Addr> {
-    let place = u32::from(beside.1).saturating_sub(u32::from(beside.0.network()));
-    let alike = Ipv6Addr::from_bits(subnet.network().to_bits().saturating_add(u128::from(place)));
+    let alike = beside.map(|(net, address)| {
+        let place = u32::from(address).saturating_sub(u32::from(net.network()));
+        Ipv6Addr::from_bits(subnet.network().to_bits().saturating_add(u128::from(place)))
+    });
     let is_free =
         |address: &Ipv6Addr| is_host6(subnet, *address) && range.contains(address) && !taken.contains(address);
-    let first = range.network().to_bits();
+    let (first, end) = (range.network().to_bits(), range.broadcast().to_bits());
+    // Among so many there is a free one, unless the range ends before.
     let most = u128::try_from(taken.len()).unwrap_or(u128::MAX).saturating_add(2);
-    let end = first.saturating_add(most).min(range.broadcast().to_bits());
-    Some(alike).filter(is_free).or_else(|| (first..=end).map(Ipv6Addr::from_bits).find(is_free))
+    let from = |start: u128| start..=start.saturating_add(most).min(end);
+    let after = last.filter(|last| range.contains(last)).map(|last| from(last.to_bits().saturating_add(1)));
+    let in_order = after.into_iter().flatten().chain(from(first)).map(Ipv6Addr::from_bits);
+    alike.into_iter().chain(in_order).find(is_free)
 }
 
 /// Whether an interface in the subnet can have this IPv6 address: the very first is that of all its routers.
@@ -93,6 +100,15 @@ pub fn can_have(subnet: IpNet, address: IpAddr) -> bool {
         (IpNet::V4(subnet), IpAddr::V4(address)) => is_host(subnet, address),
         (IpNet::V6(subnet), IpAddr::V6(address)) => is_host6(subnet, address),
         (IpNet::V4(_), IpAddr::V6(_)) | (IpNet::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+/// The first address of a subnet of either family that an interface can have.
+#[must_use]
+pub fn first(subnet: IpNet) -> IpAddr {
+    match subnet {
+        IpNet::V4(subnet) => IpAddr::V4(gateway(subnet)),
+        IpNet::V6(subnet) => IpAddr::V6(gateway6(subnet)),
     }
 }
 
@@ -132,10 +148,31 @@ pub const fn link_address(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x53, first, second, third, fourth]
 }
 
+/// The same for an interface without IPv4, of what tells it from others: its IPv6 address. The second byte is none that an
+/// interface with IPv4 has.
+#[must_use]
+pub fn link_address_of(what: &[u8]) -> [u8; 6] {
+    let digest = Sha256::digest(what);
+    let [first, second, third, fourth, fifth, ..] = <[u8; 32]>::from(digest);
+    [0x02, first | 0x80, second, third, fourth, fifth]
+}
+
 /// The name of the host's end of the link to the interface with this address: unique as the address is.
 #[must_use]
 pub fn link_name(prefix: &str, address: Ipv4Addr) -> String {
     format!("{prefix}{:08x}", u32::from(address))
+}
+
+/// The same for an interface without IPv4, which none of `taken` has. It is the name of no IPv4 address that an interface can
+/// have, as those of 0.0.0.0/8 are none.
+#[must_use]
+pub fn link_name6(prefix: &str, address: Ipv6Addr, taken: impl Fn(&str) -> bool) -> Option<String> {
+    (0..1024_u16).find_map(|attempt| {
+        let digest = Sha256::new().chain_update(address.octets()).chain_update(attempt.to_be_bytes()).finalize();
+        let [first, second, third, ..] = <[u8; 32]>::from(digest);
+        let name = link_name(prefix, Ipv4Addr::new(0, first, second, third));
+        (!taken(&name)).then_some(name)
+    })
 }
 
 #[cfg(test)]
@@ -179,20 +216,38 @@ mod tests {
     #[test]
     fn an_ipv6_address_has_the_place_of_the_ipv4_address_where_it_can() {
         let subnet: Ipv6Net = "fd00:1::/64".parse().unwrap();
-        let beside = (net("10.1.0.0/23"), Ipv4Addr::new(10, 1, 1, 2));
+        let beside = Some((net("10.1.0.0/23"), Ipv4Addr::new(10, 1, 1, 2)));
         let at = |text: &str| text.parse::<Ipv6Addr>().unwrap();
         let mut taken = BTreeSet::from([gateway6(subnet)]);
-        assert_eq!(choose_address6(subnet, subnet, &taken, beside), Some(at("fd00:1::102")));
+        assert_eq!(choose_address6(subnet, subnet, &taken, beside, None), Some(at("fd00:1::102")));
         taken.insert(at("fd00:1::102"));
-        assert_eq!(choose_address6(subnet, subnet, &taken, beside), Some(at("fd00:1::2")));
+        assert_eq!(choose_address6(subnet, subnet, &taken, beside, None), Some(at("fd00:1::2")));
         let range: Ipv6Net = "fd00:1::8/126".parse().unwrap();
         for last in ["8", "9", "a", "b"] {
             let address = at(&format!("fd00:1::{last}"));
-            assert_eq!(choose_address6(subnet, range, &taken, beside), Some(address));
+            assert_eq!(choose_address6(subnet, range, &taken, beside, None), Some(address));
             taken.insert(address);
         }
-        assert_eq!(choose_address6(subnet, range, &taken, beside), None);
+        assert_eq!(choose_address6(subnet, range, &taken, beside, None), None);
+        // Without IPv4 the next one after the last, so that one that was given back comes last again.
+        let taken = BTreeSet::from([gateway6(subnet), at("fd00:1::3")]);
+        assert_eq!(choose_address6(subnet, subnet, &taken, None, None), Some(at("fd00:1::2")));
+        assert_eq!(choose_address6(subnet, subnet, &taken, None, Some(at("fd00:1::2"))), Some(at("fd00:1::4")));
+        let end = Some(at("fd00:1::ffff:ffff:ffff:ffff"));
+        assert_eq!(choose_address6(subnet, subnet, &taken, None, end), Some(at("fd00:1::2")));
         assert!(!is_host6(subnet, at("fd00:1::")) && is_host6(subnet, at("fd00:1::1")));
+    }
+
+    #[test]
+    fn an_interface_without_ipv4_has_names_that_no_other_has() {
+        let address: Ipv6Addr = "fd00:1::2".parse().unwrap();
+        let first = link_name6("stk", address, |_| false).unwrap();
+        assert!(first.len() == 11 && first.starts_with("stk00"), "{first}");
+        let second = link_name6("stk", address, |name| name == first).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(link_name6("stk", address, |_| true), None);
+        let mac = link_address_of(&address.octets());
+        assert!(mac[0] == 2 && mac[1] >= 0x80 && mac == link_address_of(&address.octets()), "{mac:x?}");
     }
 
     #[test]

@@ -4,15 +4,16 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::addressing;
 use super::driver::Driver;
 use super::errors::{AttachError, NetworkError};
 use super::networks::State;
-use super::ports::{self, Family, Wanted};
+use super::ports::{self, Families, Family, Wanted};
 use super::request::{
-    ContainerRecord, Endpoint, Ipv6Part, MacAddress, NetworkEndpoint, NetworkRecord, NetworkRequest, PortBinding,
+    ContainerRecord, Endpoint, Ipv4Part, Ipv6Part, MacAddress, NetworkEndpoint, NetworkRecord, NetworkRequest,
+    PortBinding,
 };
 use super::reservation::ReservationError;
 
@@ -21,17 +22,37 @@ impl State {
         self.networks.get(network).is_none_or(|network| network.settings.driver.is_bridge())
     }
 
-    /// The name of the host's end of a link to an interface with this address; empty where the host has no end.
-    pub(super) fn host_link(&self, network: &str, prefix: &str, address: Ipv4Addr) -> String {
-        if self.is_bridge(network) { addressing::link_name(prefix, address) } else { String::new() }
+    /// The name of the host's end of a link to this interface; empty where the host has no end. `beside` are those of other
+    /// interfaces that are not in the state yet.
+    pub(super) fn host_link(
+        &self,
+        prefix: &str,
+        endpoint: &Endpoint,
+        beside: &[String],
+    ) -> Result<String, AttachError> {
+        if !self.is_bridge(&endpoint.network) {
+            return Ok(String::new());
+        }
+        if let Some(net) = endpoint.address {
+            return Ok(addressing::link_name(prefix, net.addr()));
+        }
+        let is_taken = |name: &str| {
+            let mut links = self.containers.values().flat_map(|entry| entry.record.host_links()).chain(beside);
+            links.any(|link| link == name)
+        };
+        // A bridge has one of the families.
+        let address = endpoint.ipv6.map_or(Ipv6Addr::UNSPECIFIED, |part| part.net.addr());
+        addressing::link_name6(prefix, address, is_taken)
+            .ok_or_else(|| AttachError::NoLinkName { network: endpoint.network.clone() })
     }
 
-    /// The interface of a container on a network, and its IPv4 address there.
+    /// The interface of a container on a network.
     pub(super) fn choose_endpoint(
         &self,
+        id: &str,
         wanted: &NetworkEndpoint,
         interface: String,
-    ) -> Result<(Endpoint, Ipv4Addr), AttachError> {
+    ) -> Result<Endpoint, AttachError> {
         let Some(record) = self.networks.get(&wanted.name) else {
             return Err(NetworkError::Missing { name: wanted.name.clone() }.into());
         };
@@ -44,55 +65,139 @@ impl State {
         if wanted.mac.is_some() && !has_own_mac {
             return Err(AttachError::NoMac { network: network.to_owned() });
         }
-        let (mut taken, mut taken6) = (BTreeSet::from([record.gateway]), BTreeSet::new());
-        taken6.extend(record.ipv6.map(|part| part.gateway));
+        let (mut taken, mut taken6) = (BTreeSet::new(), BTreeSet::new());
         let endpoints = self.on_network(network).flat_map(|container| &container.attachment.endpoints);
         let addresses = endpoints.filter(|endpoint| endpoint.network == network).flat_map(Endpoint::addresses);
-        for address in addresses.chain(record.settings.auxiliary.values().copied()) {
+        let kept = record.settings.auxiliary.values().copied().chain(record.pools().map(|pool| pool.gateway));
+        for address in addresses.chain(kept) {
             match address {
                 IpAddr::V4(address) => drop(taken.insert(address)),
                 IpAddr::V6(address) => drop(taken6.insert(address)),
             }
         }
-        let address = self.choose_address(record, wanted, &taken)?;
-        let ipv6 = choose_address6(record, wanted, &taken6, address)?;
-        let mac = wanted.mac.unwrap_or(MacAddress(addressing::link_address(address)));
-        // The chosen address is within the subnet, whose length is therefore a valid one.
-        let with_length = Ipv4Net::new_assert(address, record.subnet.prefix_len());
-        let endpoint = Endpoint {
+        let ipv4 = self.choose_ipv4(record, wanted.address, &taken)?;
+        let ipv6 = self.choose_ipv6(record, wanted.address6, &taken6, ipv4)?;
+        let own = match (ipv4, ipv6) {
+            (Some(part), _) => addressing::link_address(part.net.addr()),
+            (None, Some(part)) => addressing::link_address_of(&part.net.addr().octets()),
+            // Without addresses what tells it from others is whose it is.
+            (None, None) => addressing::link_address_of(format!("{id} {network}").as_bytes()),
+        };
+        let mac = wanted.mac.unwrap_or(MacAddress(own));
+        Ok(Endpoint {
             network: network.to_owned(),
             interface,
-            address: IpNet::V4(with_length),
-            gateway: IpAddr::V4(record.gateway),
+            address: ipv4.map(|part| part.net),
+            gateway: ipv4.map(|part| part.gateway),
             ipv6,
             link_local: wanted.link_local.clone(),
             mac: Some(mac).filter(|_| has_own_mac).map(|mac| mac.to_string()).unwrap_or_default(),
             priority: wanted.priority,
             internal: record.is_internal(),
             routes_by_interface: driver.routes_by_interface(),
-        };
-        Ok((endpoint, address))
+        })
     }
 
-    fn choose_address(
+    fn choose_ipv4(
         &self,
         record: &NetworkRecord,
-        wanted: &NetworkEndpoint,
+        wanted: Option<Ipv4Addr>,
         taken: &BTreeSet<Ipv4Addr>,
-    ) -> Result<Ipv4Addr, AttachError> {
+    ) -> Result<Option<Ipv4Part>, AttachError> {
         let network = || record.name.clone();
-        match wanted.address {
-            Some(address) => {
-                check_address(record, record.subnet.into(), address.into(), taken.contains(&address))?;
-                Ok(address)
+        let mut all = Vec::new();
+        for pool in record.pools() {
+            let (IpNet::V4(subnet), IpNet::V4(range), IpAddr::V4(gateway)) = (pool.subnet, pool.range, pool.gateway)
+            else {
+                continue;
+            };
+            let chosen = match wanted {
+                Some(address) => Some(address).filter(|address| addressing::is_host(subnet, *address)),
+                None => {
+                    let last = match self.last.get(&pool.subnet) {
+                        Some(IpAddr::V4(last)) => Some(*last),
+                        _ => None,
+                    };
+                    addressing::choose_address(subnet, range, taken, last)
+                }
+            };
+            if let Some(address) = chosen {
+                if wanted.is_some() && taken.contains(&address) {
+                    return Err(AttachError::AddressTaken { network: network(), address: address.into() });
+                }
+                // It is within the subnet, whose length is therefore a valid one.
+                let net = Ipv4Net::new_assert(address, subnet.prefix_len());
+                return Ok(Some(Ipv4Part { net, gateway }));
             }
-            None => {
-                let last = self.last.get(&record.name).copied();
-                let range = record.settings.range.unwrap_or(record.subnet);
-                let free = addressing::choose_address(record.subnet, range, taken, last);
+            all.push(if wanted.is_some() { subnet.to_string() } else { range.to_string() });
+        }
+        match (wanted, all.is_empty()) {
+            (None, true) => Ok(None),
+            (Some(address), true) => Err(AttachError::NoIpv4 { network: network(), address }),
+            (Some(address), false) => {
+                Err(AttachError::OutsideSubnet { network: network(), subnets: all.join(", "), address: address.into() })
+            }
+            (None, false) => {
                 let count = self.on_network(&record.name).count();
-                free.ok_or_else(|| AttachError::NoAddress { network: network(), subnet: range.into(), count })
+                Err(AttachError::NoAddress { network: network(), subnets: all.join(", "), count })
             }
+        }
+    }
+
+    fn choose_ipv6(
+        &self,
+        record: &NetworkRecord,
+        wanted: Option<Ipv6Addr>,
+        taken: &BTreeSet<Ipv6Addr>,
+        ipv4: Option<Ipv4Part>,
+    ) -> Result<Option<Ipv6Part>, AttachError> {
+        let network = || record.name.clone();
+        let beside = ipv4.map(|part| (part.net.trunc(), part.net.addr()));
+        let mut all = Vec::new();
+        for pool in record.pools() {
+            let (IpNet::V6(subnet), IpNet::V6(range), IpAddr::V6(gateway)) = (pool.subnet, pool.range, pool.gateway)
+            else {
+                continue;
+            };
+            let chosen = match wanted {
+                Some(address) => Some(address).filter(|address| addressing::is_host6(subnet, *address)),
+                None => {
+                    let last = match self.last.get(&pool.subnet) {
+                        Some(IpAddr::V6(last)) => Some(*last),
+                        _ => None,
+                    };
+                    addressing::choose_address6(subnet, range, taken, beside, last)
+                }
+            };
+            if let Some(address) = chosen {
+                if wanted.is_some() && taken.contains(&address) {
+                    return Err(AttachError::AddressTaken { network: network(), address: address.into() });
+                }
+                let net = Ipv6Net::new_assert(address, subnet.prefix_len());
+                return Ok(Some(Ipv6Part { net, gateway }));
+            }
+            all.push(if wanted.is_some() { subnet.to_string() } else { range.to_string() });
+        }
+        match (wanted, all.is_empty()) {
+            (None, true) => Ok(None),
+            (Some(address), true) => Err(AttachError::NoIpv6 { network: network(), address }),
+            (Some(address), false) => {
+                Err(AttachError::OutsideSubnet { network: network(), subnets: all.join(", "), address: address.into() })
+            }
+            (None, false) => {
+                let count = self.on_network(&record.name).count();
+                Err(AttachError::NoAddress { network: network(), subnets: all.join(", "), count })
+            }
+        }
+    }
+
+    /// These addresses were given out last.
+    pub(super) fn note_given(&mut self, endpoint: &Endpoint) {
+        if let Some(net) = endpoint.address {
+            self.last.insert(IpNet::V4(net.trunc()), IpAddr::V4(net.addr()));
+        } else if let Some(part) = endpoint.ipv6 {
+            // Beside IPv4 its place follows from the other address.
+            self.last.insert(IpNet::V6(part.net.trunc()), IpAddr::V6(part.net.addr()));
         }
     }
 
@@ -102,27 +207,34 @@ impl State {
         record: &ContainerRecord,
         wanted: &[PortBinding],
     ) -> Result<Vec<Wanted>, ports::PortError> {
-        let family = |endpoint: &Endpoint, is_ipv6: bool| {
-            let network = self.networks.get(&endpoint.network);
-            Family {
-                translates: network.is_none_or(|network| network.gateway_mode(is_ipv6).translates()),
-                usual: network.and_then(|network| network.settings.published_at).map(IpAddr::V4).filter(|_| !is_ipv6),
-            }
-        };
         // Where its own addresses are reached, nothing leads from the host's ports to it.
         if !record.serving().all(|(endpoint, _)| self.is_bridge(&endpoint.network)) {
             return Ok(Vec::new());
         }
-        // Without a network of its own a container's ports are only held.
-        let plain = Family { translates: true, usual: None };
-        let ipv4 = record.leading().map_or(plain, |leading| family(leading, false));
-        let ipv6 = match record.attachment.leading6() {
-            Some((leading, _)) => Some(family(leading, true)),
-            None => Some(plain).filter(|_| {
-                record.attachment.endpoints.is_empty() && wanted.iter().all(|binding| binding.host_ip.is_some())
-            }),
+        let (ipv4, ipv6) = (record.attachment.leading4(), record.attachment.leading6());
+        let network = |endpoint: &Endpoint| self.networks.get(&endpoint.network);
+        let family = |endpoint: &Endpoint, is_ipv6: bool| Family {
+            translates: network(endpoint).is_none_or(|network| network.gateway_mode(is_ipv6).translates()),
         };
-        ports::resolve(wanted, ipv4, ipv6)
+        let plain = Family { translates: true };
+        let leads = ipv4.map(|(leading, _)| leading).or(ipv6.map(|(leading, _)| leading));
+        let families = match (ipv4, ipv6) {
+            // Without a network that leads outside a container's ports are only held.
+            (None, None) => Families {
+                ipv4: Some(plain),
+                ipv6: Some(plain).filter(|_| {
+                    record.attachment.endpoints.is_empty() && wanted.iter().all(|binding| binding.host_ip.is_some())
+                }),
+                ..Families::default()
+            },
+            (ipv4, ipv6) => Families {
+                ipv4: ipv4.map(|(leading, _)| family(leading, false)),
+                ipv6: ipv6.map(|(leading, _)| family(leading, true)),
+                usual: leads.and_then(network).and_then(|network| network.settings.published_at),
+                relayed: true,
+            },
+        };
+        ports::resolve(wanted, families)
     }
 
     /// Holds a port of the host for each of them.
@@ -164,47 +276,6 @@ impl State {
         let held = ports::held(self.containers.values().map(|entry| &entry.record));
         self.reservations.keep_only(&held);
     }
-}
-
-fn check_address(record: &NetworkRecord, subnet: IpNet, address: IpAddr, is_taken: bool) -> Result<(), AttachError> {
-    let network = || record.name.clone();
-    if !addressing::can_have(subnet, address) {
-        return Err(AttachError::OutsideSubnet { network: network(), subnet, address });
-    }
-    if is_taken {
-        return Err(AttachError::AddressTaken { network: network(), address });
-    }
-    Ok(())
-}
-
-fn choose_address6(
-    record: &NetworkRecord,
-    wanted: &NetworkEndpoint,
-    taken: &BTreeSet<Ipv6Addr>,
-    beside: Ipv4Addr,
-) -> Result<Option<Ipv6Part>, AttachError> {
-    let network = || record.name.clone();
-    let Some(part) = record.ipv6 else {
-        return match wanted.address6 {
-            Some(address) => Err(AttachError::NoIpv6 { network: network(), address }),
-            None => Ok(None),
-        };
-    };
-    let subnet = part.net;
-    let address = match wanted.address6 {
-        Some(address) => {
-            check_address(record, subnet.into(), address.into(), taken.contains(&address))?;
-            address
-        }
-        None => {
-            let range = record.settings.range6.unwrap_or(subnet);
-            let free = addressing::choose_address6(subnet, range, taken, (record.subnet, beside));
-            let count = taken.len();
-            free.ok_or_else(|| AttachError::NoAddress { network: network(), subnet: range.into(), count })?
-        }
-    };
-    let net = ipnet::Ipv6Net::new_assert(address, subnet.prefix_len());
-    Ok(Some(Ipv6Part { net, gateway: part.gateway }))
 }
 
 pub(super) fn check_request(id: &str, request: &NetworkRequest) -> Result<(), AttachError> {

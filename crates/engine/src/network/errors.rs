@@ -1,6 +1,6 @@
 //! Why something of the networks could not be done: one type for each operation.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -183,12 +183,12 @@ pub enum AttachError {
         id: String,
     },
     /// Every address of a network is in use.
-    #[error("the network `{network}` ({subnet}) has no free address; {count} are in use")]
+    #[error("the network `{network}` ({subnets}) has no free address; {count} are in use")]
     NoAddress {
         /// The network.
         network: String,
-        /// Its subnet.
-        subnet: IpNet,
+        /// What it draws from.
+        subnets: String,
         /// How many addresses it gave out.
         count: usize,
     },
@@ -202,13 +202,13 @@ pub enum AttachError {
     },
     /// The address is none of the network's.
     #[error(
-        "invalid endpoint settings: no configured subnet contains IP address {address}: the network `{network}` has {subnet}"
+        "invalid endpoint settings: no configured subnet contains IP address {address}: the network `{network}` has {subnets}"
     )]
     OutsideSubnet {
         /// The network.
         network: String,
-        /// Its subnet.
-        subnet: IpNet,
+        /// Its subnets of the family.
+        subnets: String,
         /// What was asked for.
         address: IpAddr,
     },
@@ -237,6 +237,22 @@ pub enum AttachError {
         network: String,
         /// What was asked for.
         address: Ipv6Addr,
+    },
+    /// The network has no IPv4.
+    #[error(
+        "invalid endpoint settings: no configured subnet contains IP address {address}: the network `{network}` has no IPv4; leave the address out, or make a network without `--ipv4=false`"
+    )]
+    NoIpv4 {
+        /// The network.
+        network: String,
+        /// What was asked for.
+        address: Ipv4Addr,
+    },
+    /// No name is left for a link.
+    #[error("no name for the host's end of the container's link on the network `{network}` is free")]
+    NoLinkName {
+        /// The network.
+        network: String,
     },
     /// It has no networks at all yet.
     #[error("container {id} is not attached: start it first")]

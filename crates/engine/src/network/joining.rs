@@ -60,16 +60,16 @@ impl Networks {
         }
         let is_free = |name: &String| record.attachment.endpoints.iter().all(|endpoint| endpoint.interface != *name);
         let interface = (0..=record.attachment.endpoints.len()).map(|number| format!("eth{number}")).find(is_free);
-        let (endpoint, address) = state.choose_endpoint(wanted, interface.unwrap_or_else(|| "eth0".to_owned()))?;
+        let endpoint = state.choose_endpoint(id, wanted, interface.unwrap_or_else(|| "eth0".to_owned()))?;
         // Records of older engines have no settings, and those of any may lack aliases.
         record.sysctls.resize(record.attachment.endpoints.len(), Vec::new());
         record.aliases.resize(record.attachment.endpoints.len(), Vec::new());
+        record.links.push(state.host_link(&self.config.prefix, &endpoint, &record.links)?);
+        state.note_given(&endpoint);
         record.attachment.endpoints.push(endpoint);
-        record.links.push(state.host_link(&wanted.name, &self.config.prefix, address));
         record.sysctls.push(wanted.sysctls.clone());
         record.aliases.push(wanted.aliases.clone());
         self.records.put_container(&record).map_err(|source| AttachError::Record { id: id.to_owned(), source })?;
-        state.last.insert(wanted.name.clone(), address);
         state.containers.insert(id.to_owned(), Entry { record: record.clone(), linked: true });
         Ok(record)
     }
@@ -198,7 +198,8 @@ impl Networks {
             let way = ways.find(|(_, gateway)| gateway.is_ipv6() == is_ipv6);
             way.map(|(interface, gateway)| (interface, DefaultRoute::By(gateway)))
         };
-        let ipv4 = record.leading().map(|leading| (leading.interface.as_str(), leading.default_route(leading.gateway)));
+        let ipv4 = record.attachment.leading4();
+        let ipv4 = ipv4.map(|(leading, part)| (leading.interface.as_str(), leading.default_route(part.gateway.into())));
         let ipv6 = record.attachment.leading6();
         let ipv6 = ipv6.map(|(leading, part)| (leading.interface.as_str(), leading.default_route(part.gateway.into())));
         let (ipv4, ipv6) = (ipv4.or_else(|| by_between(false)), ipv6.or_else(|| by_between(true)));

@@ -76,34 +76,36 @@ impl Networks {
             taken.extend(routes);
         }
         let met = if settings.driver.is_bridge() { taken.len() } else { of_networks };
-        for subnet in [settings.subnet.map(IpNet::V4), settings.subnet6.map(IpNet::V6)].into_iter().flatten() {
+        let asked = [settings.subnet.map(IpNet::V4), settings.subnet6.map(IpNet::V6)].into_iter().flatten();
+        for subnet in asked.chain(settings.further.iter().map(|further| further.subnet)) {
             if let Some(&other) = taken.iter().take(met).find(|other| addressing::meet(**other, subnet)) {
                 return Err(NetworkError::Overlap { name: name.to_owned(), subnet, other });
             }
         }
         let ipv4 = |net: &IpNet| if let IpNet::V4(net) = net { Some(*net) } else { None };
-        let subnet = settings.subnet.or_else(|| {
-            let taken: Vec<Ipv4Net> = taken.iter().filter_map(ipv4).collect();
-            addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken)
-        });
+        let no_subnet = || NetworkError::NoSubnet {
+            name: name.to_owned(),
+            subnet_length: self.config.subnet_length,
+            pools: self.config.pools.iter().map(Ipv4Net::to_string).collect::<Vec<_>>().join(", "),
+        };
+        let subnet = if settings.without_ipv4 {
+            None
+        } else {
+            let free = || {
+                let taken: Vec<Ipv4Net> = taken.iter().filter_map(ipv4).collect();
+                addressing::choose_subnet(&self.config.pools, self.config.subnet_length, &taken)
+            };
+            Some(settings.subnet.or_else(free).ok_or_else(no_subnet)?)
+        };
         let free = || {
             (0..=MOST_NETWORKS)
                 .map(|number| format!("{}{number}", self.config.prefix))
                 .find(|candidate| !bridges.contains(candidate))
         };
         let (link, made_parent) = if settings.driver.is_bridge() {
-            (settings.bridge.clone().or_else(free), false)
+            (settings.bridge.clone().or_else(free).ok_or_else(no_subnet)?, false)
         } else {
-            let (parent, made) = self.choose_parent(name, &id, settings).await?;
-            (Some(parent), made)
-        };
-        let (Some(subnet), Some(link)) = (subnet, link) else {
-            let pools: Vec<String> = self.config.pools.iter().map(Ipv4Net::to_string).collect();
-            return Err(NetworkError::NoSubnet {
-                name: name.to_owned(),
-                subnet_length: self.config.subnet_length,
-                pools: pools.join(", "),
-            });
+            self.choose_parent(name, &id, settings).await?
         };
         let ipv6 = if settings.ipv6 {
             let subnet = settings.subnet6.or_else(|| addressing::choose_subnet6(rand::random(), &taken));
@@ -116,11 +118,14 @@ impl Networks {
         let network = NetworkRecord {
             id,
             created_at: now(),
-            ipv6,
-            found_bridge,
-            made_parent,
             settings: settings.clone(),
-            ..NetworkRecord::new(name, &link, subnet, settings.gateway.unwrap_or_else(|| addressing::gateway(subnet)))
+            found_bridge,
+            name: name.to_owned(),
+            link,
+            made_parent,
+            subnet,
+            gateway: subnet.map(|subnet| settings.gateway.unwrap_or_else(|| addressing::gateway(subnet))),
+            ipv6,
         };
         self.records.put_network(&network).map_err(|source| NetworkError::Record { name: name.to_owned(), source })?;
         crash_point!("network.recorded");
@@ -155,28 +160,72 @@ pub(super) fn check(settings: &NetworkSettings) -> Result<(), String> {
             return Err(format!("the gateway mode `isolated` of {family} is for internal networks: add `--internal`"));
         }
     }
-    let has_ipv6 = settings.ipv6;
+    let (has_ipv4, has_ipv6) = (!settings.without_ipv4, settings.ipv6);
     if !has_ipv6 && (settings.subnet6.is_some() || settings.gateway_mode6 != GatewayMode::Nat) {
         return Err("an IPv6 subnet or gateway mode needs a network with IPv6: add `--ipv6`".to_owned());
     }
+    if !has_ipv4 && (settings.subnet.is_some() || settings.gateway_mode4 != GatewayMode::Nat) {
+        return Err("an IPv4 subnet or gateway mode needs a network with IPv4: leave `--ipv4=false` out".to_owned());
+    }
+    // Frames need no addresses; a bridge of the host and the third layer do.
+    if !has_ipv4 && !has_ipv6 && (settings.driver.is_bridge() || settings.driver.routes_by_interface()) {
+        return Err("IPv4 or IPv6 must be enabled".to_owned());
+    }
+    check_further(settings)?;
     let auxiliary = |is_ipv6| settings.auxiliary.values().copied().filter(move |address| address.is_ipv6() == is_ipv6);
     let ipv4 = Pool {
         subnet: settings.subnet.map(IpNet::V4),
         range: settings.range.map(IpNet::V4),
         gateway: settings.gateway.map(IpAddr::V4),
         auxiliary: auxiliary(false).collect(),
-        longest: 30,
+        longest: LONGEST,
     };
     let ipv6 = Pool {
         subnet: settings.subnet6.map(IpNet::V6),
         range: settings.range6.map(IpNet::V6),
         gateway: settings.gateway6.map(IpAddr::V6),
         auxiliary: auxiliary(true).collect(),
-        longest: 126,
+        longest: LONGEST6,
     };
-    check_pool(&ipv4)?;
-    check_pool(&ipv6)
+    check_pool(&ipv4, settings)?;
+    check_pool(&ipv6, settings)
 }
+
+/// The subnets after the first of their family.
+fn check_further(settings: &NetworkSettings) -> Result<(), String> {
+    if settings.driver.is_bridge() && !settings.further.is_empty() {
+        return Err("bridge driver doesn't support multiple subnets".to_owned());
+    }
+    let firsts = [settings.subnet.map(IpNet::V4), settings.subnet6.map(IpNet::V6)];
+    let mut seen: Vec<IpNet> = firsts.into_iter().flatten().collect();
+    for further in &settings.further {
+        let subnet = further.subnet;
+        if !seen.iter().any(|other| other.addr().is_ipv6() == subnet.addr().is_ipv6()) {
+            return Err(format!("the subnet {subnet} is a further one of a family that has no first one"));
+        }
+        if let Some(other) = seen.iter().find(|other| addressing::meet(**other, subnet)) {
+            return Err(format!("the subnets {other} and {subnet} of one network overlap"));
+        }
+        seen.push(subnet);
+        check_pool(
+            &Pool {
+                subnet: Some(subnet),
+                range: further.range,
+                gateway: further.gateway,
+                // They are looked at with the first subnet.
+                auxiliary: Vec::new(),
+                longest: if subnet.addr().is_ipv6() { LONGEST6 } else { LONGEST },
+            },
+            settings,
+        )?;
+    }
+    Ok(())
+}
+
+/// The longest prefix of a subnet that leaves room for a gateway and a container.
+const LONGEST: u8 = 30;
+/// The same of IPv6.
+const LONGEST6: u8 = 126;
 
 /// What is said of one family.
 struct Pool {
@@ -188,7 +237,7 @@ struct Pool {
     longest: u8,
 }
 
-fn check_pool(pool: &Pool) -> Result<(), String> {
+fn check_pool(pool: &Pool, settings: &NetworkSettings) -> Result<(), String> {
     let Some(subnet) = pool.subnet else {
         if pool.range.is_some() || pool.gateway.is_some() || !pool.auxiliary.is_empty() {
             return Err("an ip-range, a gateway or an auxiliary address needs a subnet that it is part of".to_owned());
@@ -217,7 +266,9 @@ fn check_pool(pool: &Pool) -> Result<(), String> {
     if let Some(gateway) = pool.gateway {
         inside("gateway", gateway)?;
     }
-    for address in &pool.auxiliary {
+    let in_further =
+        |address: &IpAddr| settings.further.iter().any(|further| addressing::can_have(further.subnet, *address));
+    for address in pool.auxiliary.iter().filter(|address| !in_further(address)) {
         inside("auxiliary address", *address)?;
     }
     Ok(())
@@ -239,6 +290,8 @@ fn check_range(subnet: IpNet, range: IpNet) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::driver::{Driver, MacvlanMode};
+    use crate::network::request::FurtherSubnet;
 
     #[test]
     fn settings_that_make_no_sense() {
@@ -254,7 +307,19 @@ mod tests {
             gateway6: gateway.parse().ok(),
             ..NetworkSettings::default()
         };
+        let macvlan = || Driver::Macvlan { parent: None, mode: MacvlanMode::Bridge };
+        let with_further = |first: &str, further: &[&str], driver| NetworkSettings {
+            driver,
+            further: further
+                .iter()
+                .map(|text| FurtherSubnet { subnet: text.parse().unwrap(), range: None, gateway: None })
+                .collect(),
+            ..settings(first, "", "")
+        };
         check(&settings("", "", "")).unwrap();
+        check(&NetworkSettings { without_ipv4: true, ..with_ipv6("", "") }).unwrap();
+        check(&NetworkSettings { without_ipv4: true, driver: macvlan(), ..NetworkSettings::default() }).unwrap();
+        check(&with_further("10.9.0.0/24", &["10.9.1.0/24", "10.9.2.0/24"], macvlan())).unwrap();
         check(&with_ipv6("", "")).unwrap();
         check(&with_ipv6("fd00::/64", "fd00::ffff")).unwrap();
         check(&settings("10.9.0.0/16", "10.9.4.0/24", "10.9.255.254")).unwrap();
@@ -271,6 +336,15 @@ mod tests {
             (with_ipv6("fd00::/64", "fd00::"), "invalid gateway fd00::"),
             (with_ipv6("", "fd00::1"), "needs a subnet"),
             (NetworkSettings { ipv6: false, ..with_ipv6("fd00::/64", "") }, "add `--ipv6`"),
+            (NetworkSettings { without_ipv4: true, ..settings("10.9.0.0/24", "", "") }, "leave `--ipv4=false` out"),
+            (NetworkSettings { without_ipv4: true, ..settings("", "", "") }, "IPv4 or IPv6 must be enabled"),
+            (with_further("", &["10.9.1.0/24"], Driver::Bridge), "doesn't support multiple subnets"),
+            (with_further("", &["10.9.1.0/24"], macvlan()), "has no first one"),
+            (
+                with_further("10.9.0.0/16", &["10.9.1.0/24"], macvlan()),
+                "10.9.0.0/16 and 10.9.1.0/24 of one network overlap",
+            ),
+            (with_further("10.9.0.0/24", &["10.9.1.1/24"], macvlan()), "it should be 10.9.1.0/24"),
             (NetworkSettings { gateway_mode4: GatewayMode::Isolated, ..settings("", "", "") }, "add `--internal`"),
             (NetworkSettings { bridge: Some("a/b".to_owned()), ..settings("", "", "") }, "bridge name `a/b`"),
             (NetworkSettings { mtu: Some(1), ..settings("", "", "") }, "MTU of 1 bytes"),

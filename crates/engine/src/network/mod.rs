@@ -3,7 +3,7 @@
 //!
 //! [`Networks`] holds what was decided for each container, on disk and in memory, and makes the kernel match it:
 //! `request` has the nouns, `addressing`, `ports` and `ruleset` decide (pure), `kernel` does, `records` and `reservation`
-//! keep. The networks `none` and `host` need nothing from here: a request without networks gives a namespace its loopback
+//! keep, `loopback` relays. The networks `none` and `host` need nothing from here: a request without networks gives a namespace its loopback
 //! interface, and a container in the host's namespace is not attached at all.
 
 mod addressing;
@@ -14,6 +14,7 @@ mod errors;
 mod forwarding;
 mod joining;
 pub(crate) mod kernel;
+mod loopback;
 mod making;
 mod names;
 mod networks;
@@ -36,8 +37,8 @@ pub use networks::{Adopted, Networks};
 pub use ports::PortError;
 pub use records::RecordError;
 pub use request::{
-    Attachment, ContainerRecord, Endpoint, GatewayMode, Ipv6Part, MacAddress, MacAddressError, NetworkConfig,
-    NetworkConfigError, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus,
-    NetworkTemplate, PortBinding, Protocol,
+    Attachment, ContainerRecord, Endpoint, FurtherSubnet, GatewayMode, Ipv4Part, Ipv6Part, MacAddress, MacAddressError,
+    NetworkConfig, NetworkConfigError, NetworkEndpoint, NetworkRecord, NetworkRequest, NetworkSettings, NetworkStatus,
+    NetworkTemplate, Pool, PortBinding, Protocol,
 };
 pub use reservation::ReservationError;

@@ -56,8 +56,8 @@ mod tests {
         let endpoint = |network: &str, address: &str, interface: &str| Endpoint {
             network: network.to_owned(),
             interface: interface.to_owned(),
-            address: address.parse().unwrap(),
-            gateway: "10.0.0.1".parse().unwrap(),
+            address: address.parse().ok(),
+            gateway: "10.0.0.1".parse().ok(),
             ipv6: (network == "front")
                 .then(|| Ipv6Part { net: "fd00::2/64".parse().unwrap(), gateway: "fd00::1".parse().unwrap() }),
             link_local: Vec::new(),

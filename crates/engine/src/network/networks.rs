@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,12 +19,13 @@ use super::choosing::{check_network_name, check_request};
 use super::errors::{AttachError, Failure, Failures, NetworkError, OpenError, all_or};
 use super::forwarding;
 use super::kernel::{self, KernelError, LinkPlan};
+use super::loopback::{self, LoopbackRelays};
 use super::names;
 use super::ports;
 use super::records::Records;
 use super::request::{
-    Attachment, ContainerRecord, GatewayMode, NetworkConfig, NetworkRecord, NetworkRequest, NetworkSettings,
-    NetworkStatus, NetworkTemplate,
+    Attachment, ContainerRecord, Endpoint, GatewayMode, NetworkConfig, NetworkRecord, NetworkRequest, NetworkSettings,
+    NetworkStatus, NetworkTemplate, Protocol,
 };
 use super::reservation::Reservations;
 use super::ruleset::{Ruleset, ruleset};
@@ -42,6 +43,8 @@ pub struct Networks {
     pub(super) shaping: tokio::sync::Mutex<()>,
     /// The ruleset that the kernel has.
     applied: tokio::sync::Mutex<Option<Ruleset>>,
+    /// Published ports at the host's loopback, where rules do not lead to containers.
+    relays: LoopbackRelays,
     /// Where the names of containers are published, once somebody asks for that.
     directory: OnceLock<Arc<Directory>>,
     pub(super) teller: Teller,
@@ -52,8 +55,8 @@ pub(super) struct State {
     pub(super) networks: BTreeMap<String, NetworkRecord>,
     pub(super) containers: BTreeMap<String, Entry>,
     pub(super) templates: BTreeMap<String, NetworkTemplate>,
-    /// The address given out last, by network.
-    pub(super) last: BTreeMap<String, Ipv4Addr>,
+    /// The address given out last, by subnet.
+    pub(super) last: BTreeMap<IpNet, IpAddr>,
     pub(super) reservations: Reservations,
     warnings: Vec<String>,
 }
@@ -105,6 +108,7 @@ impl Networks {
             state: Mutex::new(state),
             shaping: tokio::sync::Mutex::default(),
             applied: tokio::sync::Mutex::default(),
+            relays: LoopbackRelays::default(),
             directory: OnceLock::new(),
             teller: Teller::default(),
         })
@@ -227,11 +231,11 @@ impl Networks {
             ready: true,
         };
         for (index, network) in request.networks.iter().enumerate() {
-            let (endpoint, address) = state.choose_endpoint(network, format!("eth{index}"))?;
-            record.links.push(state.host_link(&network.name, &self.config.prefix, address));
+            let endpoint = state.choose_endpoint(id, network, format!("eth{index}"))?;
+            record.links.push(state.host_link(&self.config.prefix, &endpoint, &record.links)?);
+            state.note_given(&endpoint);
             record.attachment.endpoints.push(endpoint);
             record.sysctls.push(network.sysctls.clone());
-            state.last.insert(network.name.clone(), address);
         }
         let wanted = state.ports_wanted(&record, &request.ports)?;
         ports::check(&wanted, state.containers.values().map(|entry| &entry.record))?;
@@ -283,14 +287,12 @@ impl Networks {
         let endpoint = record.attachment.endpoints.get(index)?;
         let settings = self.lock().networks.get(&endpoint.network).map(|network| network.settings.clone());
         let NetworkSettings { driver, mtu, .. } = settings.unwrap_or_default();
-        let (IpNet::V4(address), std::net::IpAddr::V4(gateway)) = (endpoint.address, endpoint.gateway) else {
-            return None;
-        };
-        let leads = record.leading().is_some_and(|leading| leading.network == endpoint.network);
-        let leads6 = record.attachment.leading6().is_some_and(|(leading, _)| leading.network == endpoint.network);
+        let leads = |leading: Option<&Endpoint>| leading.is_some_and(|leading| leading.network == endpoint.network);
+        let leads4 = leads(record.attachment.leading4().map(|(leading, _)| leading));
+        let leads6 = leads(record.attachment.leading6().map(|(leading, _)| leading));
         let file = |name: &str| format!("net/{}", name.replace('.', "/").replace("IFNAME", &endpoint.interface));
         let sysctls = record.sysctls.get(index).into_iter().flatten();
-        let route4 = leads.then(|| endpoint.default_route(gateway.into()));
+        let route4 = endpoint.gateway.filter(|_| leads4).map(|gateway| endpoint.default_route(gateway.into()));
         let route6 = endpoint.ipv6.filter(|_| leads6).map(|part| endpoint.default_route(part.gateway.into()));
         // A parent gives its own to the links on it.
         let usual = Some(self.config.mtu).filter(|_| driver.is_bridge());
@@ -298,8 +300,7 @@ impl Networks {
             driver,
             host: record.links.get(index)?.clone(),
             interface: endpoint.interface.clone(),
-            address: address.addr(),
-            subnet: address,
+            ipv4: endpoint.address,
             mac: endpoint.mac.parse().ok(),
             sysctls: sysctls.map(|(name, value)| (file(name), value.clone())).collect(),
             ipv6: endpoint.ipv6.map(|part| part.net),
@@ -309,9 +310,12 @@ impl Networks {
         })
     }
 
-    /// Whether a network leads nowhere; one that is not there yet will not be such.
-    pub(crate) fn is_internal(&self, name: &str) -> bool {
-        self.lock().networks.get(name).is_some_and(NetworkRecord::is_internal)
+    /// Whether a network leads outside in this family; one that is not there yet will have IPv4 and do so.
+    pub(crate) fn leads_outside(&self, name: &str, is_ipv6: bool) -> bool {
+        let state = self.lock();
+        let Some(network) = state.networks.get(name) else { return !is_ipv6 };
+        let has_family = if is_ipv6 { network.ipv6.is_some() } else { network.subnet.is_some() };
+        has_family && !network.is_internal()
     }
 
     /// Takes a container off its networks: first its published ports, then its links, then its record. One that is not
@@ -425,12 +429,16 @@ impl Networks {
         let name = &network.name;
         let setting = |source| NetworkError::Setting { name: name.clone(), source };
         let kernel_refused = |source| NetworkError::Kernel { name: name.clone(), source };
-        forwarding::enable_forwarding().map_err(setting)?;
+        if network.subnet.is_some() {
+            forwarding::enable_forwarding().map_err(setting)?;
+        }
         let index = kernel::ensure_bridge(network, network.settings.mtu.unwrap_or(self.config.mtu))
             .await
             .map_err(kernel_refused)?;
         crash_point!("network.link");
-        forwarding::route_loopback(&network.link).map_err(setting)?;
+        if network.subnet.is_some() {
+            forwarding::route_loopback(&network.link).map_err(setting)?;
+        }
         if let Some(part) = network.ipv6 {
             forwarding::enable_ipv6(&network.link).map_err(setting)?;
             if network.gateway_mode(true) != GatewayMode::Isolated {
@@ -448,8 +456,9 @@ impl Networks {
         let (bridges, bridges6): (Vec<String>, Vec<String>) = {
             let state = self.lock();
             let named = |network: &NetworkRecord| network.link.clone();
+            let with_ipv4 = state.bridges().filter(|network| network.subnet.is_some());
             let with_ipv6 = state.bridges().filter(|network| network.ipv6.is_some());
-            (state.bridges().map(named).collect(), with_ipv6.map(named).collect())
+            (with_ipv4.map(named).collect(), with_ipv6.map(named).collect())
         };
         for warning in kernel::open_firewalls(&self.config.table, &bridges, &bridges6).await? {
             self.warn(warning);
@@ -519,7 +528,8 @@ impl Networks {
     /// The ruleset as it should be now, in the language of `nft`: for people who look into a host.
     #[must_use]
     pub fn ruleset_text(&self) -> String {
-        self.wanted().to_string()
+        let (networks, containers) = self.served();
+        ruleset(&self.config.table, &networks, &containers, &self.relays.ports()).to_string()
     }
 
     /// What a container got, if it is attached.
@@ -561,6 +571,15 @@ impl Networks {
             self.warn(format!("a published port could not be held again: {reason}"));
         }
         failures.extend(self.remove_strangers().await);
+        let (networks, containers) = self.served();
+        let relayed: BTreeSet<u16> = loopback::wanted(&networks, &containers)
+            .into_keys()
+            .filter(|at| at.protocol == Protocol::Udp)
+            .map(|at| at.port)
+            .collect();
+        if !relayed.is_empty() {
+            failures.extend(kernel::forget_relayed(&relayed).await.err().map(Failure::from));
+        }
         failures.extend(self.reconcile().await.err().into_iter().flat_map(|error| error.failures));
         all_or(|| "could not take over all networks".to_owned(), failures)?;
         Ok(adopted)
@@ -610,12 +629,25 @@ impl Networks {
         all_or(|| "could not repair all networks".to_owned(), failures)
     }
 
-    fn wanted(&self) -> Ruleset {
+    /// The bridges, and the containers whose links are made.
+    fn served(&self) -> (Vec<NetworkRecord>, Vec<ContainerRecord>) {
         let state = self.lock();
-        let networks: Vec<NetworkRecord> = state.bridges().cloned().collect();
-        let containers: Vec<ContainerRecord> =
-            state.containers.values().filter(|entry| entry.linked).map(|entry| entry.record.clone()).collect();
-        ruleset(&self.config.table, &networks, &containers)
+        let linked = state.containers.values().filter(|entry| entry.linked);
+        (state.bridges().cloned().collect(), linked.map(|entry| entry.record.clone()).collect())
+    }
+
+    /// The ruleset as it should be, with the relays that it sends something to. The caller holds `applied`.
+    fn wanted(&self) -> Ruleset {
+        let (networks, containers) = self.served();
+        let (relays, failures) = self.relays.arrange(loopback::wanted(&networks, &containers));
+        for (at, error) in failures {
+            self.warn(format!(
+                "the published port {}/{} does not answer this host itself: no relay could be started: {error}",
+                ports::at(at.address, at.port),
+                at.protocol
+            ));
+        }
+        ruleset(&self.config.table, &networks, &containers, &relays)
     }
 
     /// Replaces the ruleset unless the kernel has it. Callers that come while one works find theirs done.
@@ -653,6 +685,7 @@ impl Networks {
         let mut applied = self.applied.lock().await;
         let mut failures: Vec<Failure> = Vec::new();
         *applied = None;
+        self.relays.end();
         failures.extend(kernel::remove_table(&self.config.table).await.err().map(Failure::from));
         failures.extend(kernel::close_firewalls(&self.config.table).await.err().map(Failure::from));
         match kernel::own_links(&self.config.prefix).await {

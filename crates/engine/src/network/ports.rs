@@ -43,6 +43,14 @@ pub enum PortError {
         /// As asked for.
         binding: PortBinding,
     },
+    /// The container has no IPv4 address.
+    #[error(
+        "`{binding}`: of the host's IPv4 addresses only those of the loopback lead to a container without IPv4, and for tcp and udp alone: leave the address out, or name an IPv6 address of the host"
+    )]
+    NoIpv4 {
+        /// As asked for.
+        binding: PortBinding,
+    },
     /// The IPv6 loopback.
     #[error("`{binding}`: the kernel leads nothing from the host's IPv6 loopback to a container: publish at 127.0.0.1")]
     Loopback {
@@ -118,8 +126,19 @@ pub fn meet(one: HostPort, other: HostPort) -> bool {
 pub struct Family {
     /// Whether the host's ports are translated to the container's; otherwise its own address is what others reach.
     pub translates: bool,
+}
+
+/// How a container's ports are published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Families {
+    /// Where it has IPv4.
+    pub ipv4: Option<Family>,
+    /// Where it has IPv6.
+    pub ipv6: Option<Family>,
     /// Where ports go that name no address.
-    pub usual: Option<IpAddr>,
+    pub usual: Option<Ipv4Addr>,
+    /// What rules cannot lead from the host's loopback to it is relayed.
+    pub relayed: bool,
 }
 
 /// One binding of a request, as what it holds in each family: all of these have the same port of the host.
@@ -149,11 +168,22 @@ impl Wanted {
 ///
 /// # Errors
 /// The first that makes no sense.
-pub fn resolve(bindings: &[PortBinding], ipv4: Family, ipv6: Option<Family>) -> Result<Vec<Wanted>, PortError> {
-    bindings.iter().map(|binding| resolve_one(binding, ipv4, ipv6)).collect()
+pub fn resolve(bindings: &[PortBinding], families: Families) -> Result<Vec<Wanted>, PortError> {
+    bindings.iter().map(|binding| resolve_one(binding, families)).collect()
 }
 
-fn resolve_one(binding: &PortBinding, ipv4: Family, ipv6: Option<Family>) -> Result<Wanted, PortError> {
+/// Whether a relay can carry what is sent to this port.
+#[must_use]
+pub const fn is_relayable(protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Tcp | Protocol::Udp => true,
+        Protocol::Sctp => false,
+    }
+}
+
+fn resolve_one(binding: &PortBinding, families: Families) -> Result<Wanted, PortError> {
+    const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     if binding.container_port == 0 {
         return Err(PortError::NoContainerPort { binding: binding.clone() });
     }
@@ -162,19 +192,31 @@ fn resolve_one(binding: &PortBinding, ipv4: Family, ipv6: Option<Family>) -> Res
         (first, Some(last)) if last < first => return Err(PortError::Backwards { binding: binding.clone() }),
         (first, last) => Some((first, last.unwrap_or(first))),
     };
-    let families = match (binding.host_ip, ipv6) {
-        (None, ipv6) => {
-            let all = |family: Family| (family, Some(family.usual.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))));
-            let also = ipv6.filter(|_| ipv4.usual.is_none()).map(all);
-            std::iter::once((ipv4, ipv4.usual)).chain(also).collect()
+    let Families { ipv4, ipv6, usual, relayed } = families;
+    // A relay leads from the host's own loopback to a container that rules cannot reach from there.
+    let relays = |family: &Family| relayed && family.translates && is_relayable(binding.protocol);
+    let published: Vec<(Family, Option<IpAddr>)> = match binding.host_ip.or(usual.map(IpAddr::V4)) {
+        None => {
+            let at_all = ipv4.map(|family| (family, None));
+            let by_relay =
+                ipv6.filter(|family| ipv4.is_none() && relays(family)).map(|family| (family, Some(LOOPBACK)));
+            at_all.into_iter().chain(by_relay).chain(ipv6.map(|family| (family, Some(ANY6)))).collect()
         }
-        (Some(address @ IpAddr::V4(_)), _) => vec![(ipv4, Some(address))],
-        (Some(IpAddr::V6(Ipv6Addr::LOCALHOST)), _) => return Err(PortError::Loopback { binding: binding.clone() }),
-        (Some(address @ IpAddr::V6(_)), Some(family)) => vec![(family, Some(address))],
-        (Some(IpAddr::V6(_)), None) => return Err(PortError::NoIpv6 { binding: binding.clone() }),
+        Some(address @ IpAddr::V4(_)) => match ipv4.or(ipv6.filter(|family| address.is_loopback() && relays(family))) {
+            Some(family) => vec![(family, Some(address))],
+            None => return Err(PortError::NoIpv4 { binding: binding.clone() }),
+        },
+        Some(address @ IpAddr::V6(Ipv6Addr::LOCALHOST)) => match ipv6.or(ipv4).filter(relays) {
+            Some(family) => vec![(family, Some(address))],
+            None => return Err(PortError::Loopback { binding: binding.clone() }),
+        },
+        Some(address @ IpAddr::V6(_)) => match ipv6 {
+            Some(family) => vec![(family, Some(address))],
+            None => return Err(PortError::NoIpv6 { binding: binding.clone() }),
+        },
     };
     let mut wanted = Wanted { bindings: Vec::new(), routed: Vec::new(), range };
-    for (family, host_ip) in families {
+    for (family, host_ip) in published {
         if family.translates {
             wanted.bindings.push(PortBinding { host_ip, ..binding.clone() });
         } else {
@@ -278,7 +320,10 @@ mod tests {
     use super::*;
     use crate::network::request::Attachment;
 
-    const IPV4: Family = Family { translates: true, usual: None };
+    const NAT: Family = Family { translates: true };
+    const IPV4: Families = Families { ipv4: Some(NAT), ipv6: None, usual: None, relayed: true };
+    const BOTH: Families = Families { ipv6: Some(NAT), ..IPV4 };
+    const IPV6: Families = Families { ipv4: None, ..BOTH };
 
     fn binding(address: Option<&str>, port: u16, shared: bool) -> PortBinding {
         PortBinding {
@@ -307,7 +352,7 @@ mod tests {
         wanted: &[PortBinding],
         others: impl Iterator<Item = &'a ContainerRecord> + Clone,
     ) -> Result<(), PortError> {
-        check(&resolve(wanted, IPV4, Some(IPV4))?, others)
+        check(&resolve(wanted, BOTH)?, others)
     }
 
     #[test]
@@ -344,10 +389,17 @@ mod tests {
         let twice = [binding(None, 80, true), binding(None, 80, true)];
         assert_eq!(try_beside(&twice, none()), Err(PortError::Twice { port: 80, protocol: Protocol::Tcp }));
         try_beside(&[binding(None, 0, false), binding(None, 0, false)], none()).unwrap();
-        let six = resolve(&[binding(Some("fd00::1"), 80, false)], IPV4, None).unwrap_err();
+        let six = resolve(&[binding(Some("fd00::1"), 80, false)], IPV4).unwrap_err();
         assert!(six.to_string().contains("`[fd00::1]:80:80/tcp`: an IPv6 address"), "{six}");
-        let loopback = resolve(&[binding(Some("::1"), 80, false)], IPV4, Some(IPV4)).unwrap_err();
+        let unrelayed = Families { relayed: false, ..BOTH };
+        let loopback = resolve(&[binding(Some("::1"), 80, false)], unrelayed).unwrap_err();
         assert!(loopback.to_string().contains("publish at 127.0.0.1"), "{loopback}");
+        let over_sctp = PortBinding { protocol: Protocol::Sctp, ..binding(Some("::1"), 80, false) };
+        assert!(matches!(resolve(&[over_sctp], BOTH), Err(PortError::Loopback { .. })));
+        for address in ["0.0.0.0", "192.0.2.7"] {
+            let four = resolve(&[binding(Some(address), 80, false)], IPV6).unwrap_err();
+            assert!(four.to_string().contains("a container without IPv4"), "{four}");
+        }
         let zero = PortBinding { container_port: 0, ..binding(None, 80, false) };
         assert!(matches!(try_beside(&[zero], none()), Err(PortError::NoContainerPort { .. })));
         let backwards = PortBinding { host_port_last: Some(70), ..binding(None, 80, false) };
@@ -356,26 +408,37 @@ mod tests {
 
     #[test]
     fn a_binding_without_an_address_is_for_every_family() {
-        let plain = [binding(None, 80, false)];
-        let addresses = |ipv4, ipv6| -> Vec<(Option<IpAddr>, u16)> {
-            let wanted = resolve(&plain, ipv4, ipv6).unwrap().remove(0);
-            wanted.with(7).map(|binding| (binding.host_ip, binding.host_port)).collect()
+        let at = |address: Option<&str>, protocol, families| -> Vec<String> {
+            let wanted = PortBinding { protocol, ..binding(address, 80, false) };
+            let wanted = resolve(&[wanted], families).unwrap().remove(0);
+            let shown = |binding: PortBinding| {
+                let address = binding.host_ip.map_or("any".to_owned(), |address| address.to_string());
+                format!("{address} {}", binding.host_port)
+            };
+            wanted.with(7).map(shown).collect()
         };
-        let any6 = Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        let routed = Family { translates: false, usual: None };
-        assert_eq!(addresses(IPV4, None), [(None, 7)]);
-        assert_eq!(addresses(IPV4, Some(IPV4)), [(None, 7), (any6, 7)]);
-        assert_eq!(addresses(IPV4, Some(routed)), [(None, 7), (any6, 0)]);
+        let (tcp, routed) = (Protocol::Tcp, Some(Family { translates: false }));
+        assert_eq!(at(None, tcp, IPV4), ["any 7"]);
+        assert_eq!(at(None, tcp, BOTH), ["any 7", ":: 7"]);
+        assert_eq!(at(None, tcp, Families { ipv6: routed, ..BOTH }), ["any 7", ":: 0"]);
         // Where the network names one IPv4 address, IPv6 is not meant.
-        let local = Family { usual: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), ..IPV4 };
-        assert_eq!(addresses(local, Some(IPV4)), [(local.usual, 7)]);
+        let local = Some(Ipv4Addr::LOCALHOST);
+        assert_eq!(at(None, tcp, Families { usual: local, ..BOTH }), ["127.0.0.1 7"]);
+        // The host's own loopback reaches a container without IPv4, by a relay.
+        assert_eq!(at(None, tcp, IPV6), ["127.0.0.1 7", ":: 7"]);
+        assert_eq!(at(Some("127.0.0.1"), tcp, IPV6), ["127.0.0.1 7"]);
+        assert_eq!(at(None, tcp, Families { usual: local, ..IPV6 }), ["127.0.0.1 7"]);
+        assert_eq!(at(None, Protocol::Sctp, IPV6), [":: 7"]);
+        assert_eq!(at(None, tcp, Families { ipv6: routed, ..IPV6 }), [":: 0"]);
+        assert_eq!(at(Some("::1"), tcp, IPV4), ["::1 7"]);
+        assert_eq!(at(Some("::1"), tcp, BOTH), ["::1 7"]);
     }
 
     #[test]
     fn whoever_has_the_ports_of_a_range_is_named() {
         let others = [container("one", vec![binding(None, 8000, false)])];
         let range = PortBinding { host_port_last: Some(8005), ..binding(None, 8000, false) };
-        let wanted = resolve(&[range], IPV4, None).unwrap();
+        let wanted = resolve(&[range], IPV4).unwrap();
         check(&wanted, others.iter()).unwrap();
         let refusal = range_taken(&wanted[0], (8000, 8005), others.iter()).to_string();
         let process = "by another process of this host, or by this container";

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::addressing;
 use super::driver::Driver;
 use crate::overlay::OverlayEndpoint;
 
@@ -158,8 +159,8 @@ impl fmt::Display for Protocol {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PortBinding {
-    /// Only on this address of the host; `None` in a request: on all of its addresses of the families that the container has;
-    /// in what it got: on all of its IPv4 addresses.
+    /// Only on this address of the host; `None` in a request: on all of its addresses of the families that the container has,
+    /// and on 127.0.0.1 whatever those are; in what it got: on all of its IPv4 addresses.
     #[serde(default)]
     pub host_ip: Option<IpAddr>,
     /// On the host; 0 in a request: a free one from 32768 to 60999. In what it got it is 0 where the network is routed: the
@@ -305,6 +306,15 @@ pub struct NetworkRequest {
     pub name: String,
 }
 
+/// The IPv4 of a network, or of a container's interface on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv4Part {
+    /// Of a network its subnet; of an interface its address with the subnet's length.
+    pub net: Ipv4Net,
+    /// Where the default route leads.
+    pub gateway: Ipv4Addr,
+}
+
 /// What IPv6 adds to a network, or to a container's interface on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -323,10 +333,12 @@ pub struct Endpoint {
     pub network: String,
     /// In the container: `eth0`, `eth1`, …
     pub interface: String,
-    /// Its address with the network's prefix length.
-    pub address: IpNet,
-    /// The host's address on the network.
-    pub gateway: IpAddr,
+    /// Its IPv4 address with the network's prefix length, where the network has IPv4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Net>,
+    /// The host's IPv4 address on the network: there whenever `address` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
     /// Its IPv6 address, where the network has IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Part>,
@@ -347,9 +359,21 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Its IPv4, where the network has it.
+    #[must_use]
+    pub fn ipv4(&self) -> Option<Ipv4Part> {
+        self.address.zip(self.gateway).map(|(net, gateway)| Ipv4Part { net, gateway })
+    }
+
     /// Its addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        [Some(self.address.addr()), self.ipv6.map(|part| IpAddr::V6(part.net.addr()))].into_iter().flatten()
+        let ipv4 = self.address.map(|net| IpAddr::V4(net.addr()));
+        ipv4.into_iter().chain(self.ipv6.map(|part| IpAddr::V6(part.net.addr())))
+    }
+
+    /// The host's addresses on its network, or its routers', IPv4 first.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.gateway.map(IpAddr::V4).into_iter().chain(self.ipv6.map(|part| IpAddr::V6(part.gateway)))
     }
 
     /// Where the default route by it leads whose gateway this is.
@@ -388,13 +412,15 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// The interface that has the default route: of the highest priority, among equals the first by its network's name.
+    /// The interface that has the default route of IPv4: among those that have it the one of the highest priority, among equals
+    /// the first by its network's name.
     #[must_use]
-    pub fn leading(&self) -> Option<&Endpoint> {
-        first(self.endpoints.iter().filter(|endpoint| !endpoint.internal))
+    pub fn leading4(&self) -> Option<(&Endpoint, Ipv4Part)> {
+        let leads = first(self.endpoints.iter().filter(|endpoint| !endpoint.internal && endpoint.ipv4().is_some()))?;
+        leads.ipv4().map(|part| (leads, part))
     }
 
-    /// The same for IPv6, among the interfaces that have it.
+    /// The same for IPv6.
     #[must_use]
     pub fn leading6(&self) -> Option<(&Endpoint, Ipv6Part)> {
         let leads = first(self.endpoints.iter().filter(|endpoint| !endpoint.internal && endpoint.ipv6.is_some()))?;
@@ -459,7 +485,9 @@ pub struct NetworkSettings {
     /// Addresses that no container gets, of both families, and what has them.
     #[serde(alias = "reserved")]
     pub auxiliary: BTreeMap<String, IpAddr>,
-    /// It has IPv6 too.
+    /// It has no IPv4.
+    pub without_ipv4: bool,
+    /// It has IPv6.
     pub ipv6: bool,
     /// Of IPv6; `None`: a free one of unique local addresses.
     pub subnet6: Option<Ipv6Net>,
@@ -467,6 +495,9 @@ pub struct NetworkSettings {
     pub range6: Option<Ipv6Net>,
     /// `None`: the first address of the IPv6 subnet.
     pub gateway6: Option<Ipv6Addr>,
+    /// Subnets of either family after the first one, for networks on a link of the host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<FurtherSubnet>,
     /// How IPv4 leads in and out.
     pub gateway_mode4: GatewayMode,
     /// How IPv6 leads in and out.
@@ -493,6 +524,31 @@ pub struct NetworkSettings {
     pub options: BTreeMap<String, String>,
 }
 
+/// One more subnet of a network on a link of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FurtherSubnet {
+    /// Its addresses.
+    pub subnet: IpNet,
+    /// The part of it that addresses are drawn from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<IpNet>,
+    /// `None`: the first address of the subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
+
+/// A subnet that a network gives out addresses of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// All of it.
+    pub subnet: IpNet,
+    /// The part that addresses are drawn from.
+    pub range: IpNet,
+    /// Where the default route of who has an address of it leads.
+    pub gateway: IpAddr,
+}
+
 /// One network of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRecord {
@@ -516,17 +572,19 @@ pub struct NetworkRecord {
     /// The parent was made for a network, and goes with the last one that has it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made_parent: bool,
-    /// Of the containers and of the bridge itself.
-    pub subnet: Ipv4Net,
-    /// Where its default route leads: the bridge's own address, or a router's beyond the parent.
-    pub gateway: Ipv4Addr,
+    /// Of the containers and of the bridge itself, where it has IPv4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<Ipv4Net>,
+    /// Where its default route leads: the bridge's own address, or a router's beyond the parent. There whenever `subnet` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
     /// Where it has IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<Ipv6Part>,
 }
 
 impl NetworkRecord {
-    /// A network that nobody asked anything of.
+    /// A network that nobody asked anything of, with IPv4 alone.
     #[must_use]
     pub fn new(name: &str, link: &str, subnet: Ipv4Net, gateway: Ipv4Addr) -> Self {
         Self {
@@ -537,15 +595,43 @@ impl NetworkRecord {
             name: name.to_owned(),
             link: link.to_owned(),
             made_parent: false,
-            subnet,
-            gateway,
+            subnet: Some(subnet),
+            gateway: Some(gateway),
             ipv6: None,
         }
     }
 
+    /// Its IPv4, where it has it.
+    #[must_use]
+    pub fn ipv4(&self) -> Option<Ipv4Part> {
+        self.subnet.zip(self.gateway).map(|(net, gateway)| Ipv4Part { net, gateway })
+    }
+
+    /// What addresses are given out of, IPv4 first; of a family the subnets in the order in which they are drawn from.
+    pub fn pools(&self) -> impl Iterator<Item = Pool> + '_ {
+        let settings = &self.settings;
+        let ipv4 = self.ipv4().map(|part| Pool {
+            subnet: IpNet::V4(part.net),
+            range: IpNet::V4(settings.range.unwrap_or(part.net)),
+            gateway: IpAddr::V4(part.gateway),
+        });
+        let ipv6 = self.ipv6.map(|part| Pool {
+            subnet: IpNet::V6(part.net),
+            range: IpNet::V6(settings.range6.unwrap_or(part.net)),
+            gateway: IpAddr::V6(part.gateway),
+        });
+        let further = settings.further.iter().map(|further| Pool {
+            subnet: further.subnet,
+            range: further.range.unwrap_or(further.subnet),
+            gateway: further.gateway.unwrap_or_else(|| addressing::first(further.subnet)),
+        });
+        let (further4, further6): (Vec<Pool>, Vec<Pool>) = further.partition(|pool| pool.gateway.is_ipv4());
+        ipv4.into_iter().chain(further4).chain(ipv6).chain(further6)
+    }
+
     /// Its subnets, IPv4 first.
     pub fn subnets(&self) -> impl Iterator<Item = IpNet> + '_ {
-        [Some(IpNet::V4(self.subnet)), self.ipv6.map(|part| IpNet::V6(part.net))].into_iter().flatten()
+        self.pools().map(|pool| pool.subnet)
     }
 
     /// The name of its record: several networks may have one parent.
@@ -599,15 +685,9 @@ impl ContainerRecord {
         self.links.iter().filter(|link| !link.is_empty())
     }
 
-    /// The interface that has the default route.
-    #[must_use]
-    pub fn leading(&self) -> Option<&Endpoint> {
-        self.attachment.leading()
-    }
-
     /// The interfaces that serve its published ports, each with its address there: one for each family.
     pub fn serving(&self) -> impl Iterator<Item = (&Endpoint, IpAddr)> {
-        let ipv4 = self.leading().map(|leading| (leading, leading.address.addr()));
+        let ipv4 = self.attachment.leading4().map(|(leading, part)| (leading, IpAddr::V4(part.net.addr())));
         let ipv6 = self.attachment.leading6().map(|(leading, part)| (leading, IpAddr::V6(part.net.addr())));
         ipv4.into_iter().chain(ipv6)
     }

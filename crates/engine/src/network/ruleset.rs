@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::loopback::At;
 use super::request::{ContainerRecord, GatewayMode, NetworkRecord, Protocol};
 
 /// One table of the `inet` family.
@@ -140,20 +141,35 @@ const PUBLISHED_CHAIN: &str = "published-ports";
 type Backends = BTreeMap<(Family, Option<IpAddr>), Vec<(IpAddr, u16)>>;
 
 /// The ruleset for these networks, which are bridges, and containers. Only containers that are ready serve published ports.
+/// `relays` are the ports at which relays listen on the loopback.
 #[must_use]
-pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerRecord]) -> Ruleset {
+pub fn ruleset(
+    table: &str,
+    networks: &[NetworkRecord],
+    containers: &[ContainerRecord],
+    relays: &BTreeMap<At, u16>,
+) -> Ruleset {
     let bridges: BTreeSet<&str> = networks.iter().map(|network| network.name.as_str()).collect();
     let mut published: BTreeMap<(Protocol, u16), Backends> = BTreeMap::new();
     for container in containers.iter().filter(|container| container.ready) {
         for port in container.attachment.ports.iter().filter(|port| port.host_port != 0) {
             let family = port.host_ip.map_or(Family::Ipv4, Family::of);
             let host = port.host_ip.filter(|host| !host.is_unspecified());
+            // Only a relay leads from there.
+            if host == Some(IpAddr::V6(Ipv6Addr::LOCALHOST)) {
+                continue;
+            }
             let mut serving = container.serving().filter(|(endpoint, _)| bridges.contains(endpoint.network.as_str()));
             let found = serving.find(|(_, address)| Family::of(*address) == family);
             let Some((_, address)) = found else { continue };
             let by_address = published.entry((port.protocol, port.host_port)).or_default();
             by_address.entry((family, host)).or_default().push((address, port.container_port));
         }
+    }
+    for (at, &port) in relays {
+        let by_address = published.entry((at.protocol, at.port)).or_default();
+        // In place of a container, which no rule leads to from there.
+        by_address.insert((Family::of(at.address), Some(at.address)), vec![(at.address, port)]);
     }
     let mut chains = Vec::new();
     let mut elements = Vec::new();
@@ -173,10 +189,7 @@ pub fn ruleset(table: &str, networks: &[NetworkRecord], containers: &[ContainerR
     let base = |name: &str, hook, rules| Chain { name: name.to_owned(), hook: Some(hook), rules };
     chains.push(base("loopback-guard", Hook::RawPrerouting, guard_rules(networks)));
     chains.push(base("prerouting", Hook::TranslatePrerouting, to_published()));
-    // What cannot be translated is refused at once and not lost: a program then tries 127.0.0.1.
-    let stays = Rule { conditions: vec![Condition::Destination(LOOPBACK6)], action: Action::Accept };
-    let stays = Some(stays).filter(|_| networks.iter().any(|network| network.ipv6.is_some()));
-    chains.push(base("output", Hook::TranslateOutput, stays.into_iter().chain(to_published()).collect()));
+    chains.push(base("output", Hook::TranslateOutput, to_published()));
     chains.push(base("postrouting", Hook::TranslatePostrouting, networks.iter().flat_map(masquerade_rules).collect()));
     chains.push(base("forward", Hook::FilterForward, forward_rules(networks, containers)));
     Ruleset { table: table.to_owned(), chains, published: elements }
@@ -190,6 +203,12 @@ const LOOPBACK6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)
 
 fn port_rules(protocol: Protocol, by_address: Backends) -> Vec<Rule> {
     let mut rules = Vec::new();
+    let own6 = (Family::Ipv6, Some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+    if by_address.contains_key(&(Family::Ipv6, None)) && !by_address.contains_key(&own6) {
+        // What nothing leads to from there is refused at once and not lost: a program then tries 127.0.0.1.
+        let conditions = vec![Condition::Family(Family::Ipv6), Condition::Destination(LOOPBACK6)];
+        rules.push(Rule { conditions, action: Action::Accept });
+    }
     // Rules for one address of the host come before those for all of them.
     for ((family, host), backends) in by_address.into_iter().rev() {
         let count = u32::try_from(backends.len()).unwrap_or(u32::MAX);
@@ -423,8 +442,8 @@ mod tests {
                 endpoints: vec![Endpoint {
                     network: "default".to_owned(),
                     interface: "eth0".to_owned(),
-                    address: address.parse().unwrap(),
-                    gateway: "172.30.0.1".parse().unwrap(),
+                    address: address.parse().ok(),
+                    gateway: "172.30.0.1".parse().ok(),
                     ipv6: None,
                     link_local: Vec::new(),
                     mac: String::new(),
@@ -452,7 +471,7 @@ mod tests {
             container("local", "172.30.0.6/23", true, &[(Some("127.0.0.1"), 9000, 90, Protocol::Tcp)]),
             container("any", "172.30.0.7/23", true, &[(Some("0.0.0.0"), 9000, 91, Protocol::Tcp)]),
         ];
-        insta::assert_snapshot!(ruleset("stack", &networks, &containers));
+        insta::assert_snapshot!(ruleset("stack", &networks, &containers, &BTreeMap::new()));
     }
 
     #[test]
@@ -462,7 +481,7 @@ mod tests {
         let mut isolated = network("each-alone", "stack1", "172.30.2.0/23");
         isolated.settings.isolated = true;
         isolated.settings.keeps_source = true;
-        insta::assert_snapshot!(ruleset("stack", &[internal, isolated], &[]));
+        insta::assert_snapshot!(ruleset("stack", &[internal, isolated], &[], &BTreeMap::new()));
     }
 
     #[test]
@@ -488,16 +507,23 @@ mod tests {
             container
         };
         let tcp = Protocol::Tcp;
-        let both = [(None, 8080, 80, tcp), (Some("::"), 8080, 80, tcp), (Some("2001:db8::7"), 9000, 90, tcp)];
+        let both = [
+            (None, 8080, 80, tcp),
+            (Some("::"), 8080, 80, tcp),
+            (Some("2001:db8::7"), 9000, 90, tcp),
+            (Some("::"), 9001, 91, Protocol::Sctp),
+        ];
         let one = container("one", "172.30.0.2/24", true, &both);
         let two = container("two", "172.30.1.2/24", true, &[(None, 8081, 80, tcp), (Some("::"), 0, 80, tcp)]);
         let containers = [on("default", one, "fd00::2/64", "fd00::1"), on("routed", two, "fd00:1::2/64", "fd00:1::1")];
-        insta::assert_snapshot!(ruleset("stack", &networks, &containers));
+        // Of the two ports at all addresses one is relayed; SCTP would not be.
+        let relayed = At { protocol: tcp, address: IpAddr::V6(Ipv6Addr::LOCALHOST), port: 8080 };
+        insta::assert_snapshot!(ruleset("stack", &networks, &containers, &BTreeMap::from([(relayed, 40_001)])));
     }
 
     #[test]
     fn no_network_at_all() {
-        insta::assert_snapshot!(ruleset("stack", &[], &[]));
+        insta::assert_snapshot!(ruleset("stack", &[], &[], &BTreeMap::new()));
     }
 
     proptest! {
@@ -511,7 +537,7 @@ mod tests {
                     container(&index.to_string(), &format!("172.30.0.{}/23", index + 2), ready, &[(None, 80, 80, Protocol::Tcp)])
                 })
                 .collect();
-            let built = ruleset("stack", &[network("default", "stack0", "172.30.0.0/23")], &containers);
+            let built = ruleset("stack", &[network("default", "stack0", "172.30.0.0/23")], &containers, &BTreeMap::new());
             let count = ready.iter().filter(|ready| **ready).count();
             let Some(chain) = built.chains.iter().find(|chain| chain.name == "tcp-80") else {
                 prop_assert_eq!(count, 0);

@@ -28,7 +28,7 @@ fn network(name: &str, endpoints: Vec<EndpointNames>) -> NetworkNames {
 
 fn client(networks: &[&str]) -> Client {
     let networks = networks.iter().map(|&name| name.to_owned()).collect();
-    Client { networks, stack: None, upstream: Upstream::Nobody }
+    Client { networks, upstream: Upstream::Nobody, ..Client::default() }
 }
 
 fn parsed(texts: &[&str]) -> Vec<IpAddr> {

@@ -22,7 +22,7 @@ fn names() -> NetworkNames {
 }
 
 fn client() -> Client {
-    Client { networks: vec!["front".to_owned()], stack: None, upstream: Upstream::Nobody }
+    Client { networks: vec!["front".to_owned()], stack: None, upstream: Upstream::Nobody, ..Client::default() }
 }
 
 #[test]

@@ -28,7 +28,10 @@ fn the_published_port_and_the_default_route_follow_the_network_that_leads() {
         let (web, _) = container(&all, "web", &["b"], &[port(8080, false)]).await;
         assert_eq!(outside.ask(HOST.into(), 8080).unwrap().0, "web");
         let joined = all.connect("web", &web.netns, &endpoint("a")).await.unwrap();
-        assert_eq!((joined.interface.as_str(), joined.address.to_string()), ("eth1", "10.51.0.2/24".to_owned()));
+        assert_eq!(
+            (joined.interface.as_str(), joined.address.unwrap().to_string()),
+            ("eth1", "10.51.0.2/24".to_owned())
+        );
         assert_eq!(outside.ask(HOST.into(), 8080).unwrap(), ("web".to_owned(), "192.0.2.2".to_owned()));
         assert!(all.ruleset_text().contains("dnat ip to 10.51.0.2:80"), "{}", all.ruleset_text());
         outside.serve("world", 8001);

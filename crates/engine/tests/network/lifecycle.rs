@@ -208,8 +208,11 @@ fn many_containers_at_once_get_addresses_of_their_own() {
             )
             .await
             .unwrap();
-        let mut addresses: Vec<String> =
-            attached.iter().flat_map(|got| &got.endpoints).map(|endpoint| endpoint.address.to_string()).collect();
+        let mut addresses: Vec<String> = attached
+            .iter()
+            .flat_map(|got| &got.endpoints)
+            .map(|endpoint| endpoint.address.unwrap().to_string())
+            .collect();
         addresses.sort();
         addresses.dedup();
         assert_eq!(addresses.len(), 40);
@@ -235,7 +238,7 @@ fn subnets_keep_off_the_hosts_routes() {
         routes.add_route(route).await.unwrap();
         let networks = networks(root.path()).await;
         let made = networks.create_network("default").await.unwrap();
-        assert_eq!(made.subnet.to_string(), "172.30.4.0/23");
+        assert_eq!(made.subnet.unwrap().to_string(), "172.30.4.0/23");
         assert_eq!(networks.create_network("default").await.unwrap(), made);
         let (_one, _) = container(&networks, "one", &["default"], &[]).await;
         let refusal = networks.remove_network("default").await.unwrap_err();

@@ -68,12 +68,20 @@ impl Machine {
 
     /// The same over UDP: an answer for each datagram.
     pub fn serve_udp(&self, name: &str, port: u16) {
-        let socket = self.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+        self.answer_datagrams(self.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap(), name);
+    }
+
+    /// The same over IPv6.
+    pub fn serve_udp6(&self, name: &str, port: u16) {
+        self.answer_datagrams(self.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))).unwrap(), name);
+    }
+
+    fn answer_datagrams(&self, socket: UdpSocket, name: &str) {
         let name = name.to_owned();
         std::thread::spawn(move || {
             let mut buffer = [0; 64];
             while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-                if socket.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer).is_err() {
+                if socket.send_to(format!("{name} {}", peer.ip().to_canonical()).as_bytes(), peer).is_err() {
                     return;
                 }
             }
@@ -152,7 +160,14 @@ pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Machine, Machine) -> 
     std::thread::scope(|scope| {
         let runner = scope.spawn(|| {
             setns(host.netns.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            // Relays work while a test waits for an answer: on threads that are on the host, too.
+            let inside = host.netns.try_clone().unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .on_thread_start(move || setns(inside.as_fd(), CloneFlags::CLONE_NEWNET).unwrap())
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 link(&host, &outside).await;
                 test(host, outside).await;
@@ -243,7 +258,7 @@ pub async fn container(networks: &Networks, id: &str, names: &[&str], ports: &[P
 
 /// The address of its first interface.
 pub fn address(attachment: &Attachment) -> IpAddr {
-    attachment.endpoints[0].address.addr()
+    attachment.endpoints[0].addresses().next().unwrap()
 }
 
 /// Runs the `nft` program on a machine; what it reads is given.

@@ -9,8 +9,8 @@ use nlink::netlink::link::{DummyLink, IpvlanLink, VlanLink};
 use nlink::netlink::route::Ipv4Route;
 use nlink::netlink::{Connection, Route};
 use stack_engine::network::{
-    AttachError, Driver, IpvlanMode, IpvlanReach, MacAddress, MacvlanMode, NetworkEndpoint, NetworkError,
-    NetworkSettings,
+    AttachError, Driver, FurtherSubnet, IpvlanMode, IpvlanReach, MacAddress, MacvlanMode, NetworkEndpoint,
+    NetworkError, NetworkSettings,
 };
 
 use crate::machines::{
@@ -206,6 +206,92 @@ fn on(subnet: &str, mode: MacvlanMode) -> NetworkSettings {
         subnet: Some(subnet.parse().unwrap()),
         ..NetworkSettings::default()
     }
+}
+
+#[test]
+fn several_subnets_of_a_family_are_used_one_after_the_other() {
+    on_a_host(async |host, outside| {
+        let root = tempfile::tempdir().unwrap();
+        let all = networks(root.path()).await;
+        let further = |subnet: &str, gateway: &str| FurtherSubnet {
+            subnet: subnet.parse().unwrap(),
+            range: None,
+            gateway: gateway.parse().ok(),
+        };
+        let settings = NetworkSettings {
+            // With room for two.
+            range: Some("192.0.2.16/31".parse().unwrap()),
+            ipv6: true,
+            subnet6: Some("fd00:2::/64".parse().unwrap()),
+            further: vec![further("198.51.100.0/24", "198.51.100.1"), further("fd00:3::/64", "")],
+            ..macvlan(Some("up0"), MacvlanMode::Bridge)
+        };
+        let made = all.make_network("lan", &settings).await.unwrap();
+        assert_eq!(made.subnets().count(), 4);
+        // The machine outside is the router of both.
+        let connection = connection(&outside);
+        let index = connection.get_link_by_name("up0").await.unwrap().unwrap().ifindex();
+        connection.add_address(Ipv4Address::with_index(index, FAR, 24)).await.unwrap();
+        let mut given = Vec::new();
+        let mut machines = Vec::new();
+        for id in ["one", "two", "three"] {
+            let machine = Machine::new();
+            let got = all.attach(id, &machine.netns, &request(&["lan"], &[])).await.unwrap();
+            let endpoint = &got.endpoints[0];
+            given.push((endpoint.address.unwrap().to_string(), endpoint.gateway.unwrap().to_string()));
+            assert!(endpoint.ipv6.unwrap().net.to_string().starts_with("fd00:2::"), "{endpoint:?}");
+            machines.push(machine);
+        }
+        let expected = [("192.0.2.16/24", OUTSIDE.to_string()), ("192.0.2.17/24", OUTSIDE.to_string())];
+        assert_eq!(given[..2], expected.map(|(address, gateway)| (address.to_owned(), gateway)));
+        assert_eq!(given[2], ("198.51.100.2/24".to_owned(), FAR.to_string()));
+        outside.serve("router", 8001);
+        assert_eq!(machines[2].ask(FAR.into(), 8001).unwrap(), ("router".to_owned(), "198.51.100.2".to_owned()));
+        // An address that is asked for may be of any of them.
+        let mut asked = request(&["lan"], &[]);
+        asked.networks[0].address = Some("198.51.100.77".parse().unwrap());
+        asked.networks[0].address6 = Some("fd00:3::77".parse().unwrap());
+        let machine = Machine::new();
+        let got = all.attach("four", &machine.netns, &asked).await.unwrap();
+        assert_eq!(got.endpoints[0].ipv6.unwrap().gateway.to_string(), "fd00:3::1");
+        asked.networks[0].address = Some("203.0.113.7".parse().unwrap());
+        let refusal = all.attach("five", &Machine::new().netns, &asked).await.unwrap_err();
+        assert!(refusal.to_string().ends_with("`lan` has 192.0.2.0/24, 198.51.100.0/24"), "{refusal}");
+        for id in ["one", "two", "three", "four"] {
+            all.detach(id).await.unwrap();
+        }
+        all.remove_all().await.unwrap();
+        drop(host);
+    });
+}
+
+#[test]
+fn a_macvlan_without_addresses_joins_by_frames_alone() {
+    on_a_host(async |_host, _outside| {
+        let root = tempfile::tempdir().unwrap();
+        let all = networks(root.path()).await;
+        let settings = NetworkSettings {
+            driver: Driver::Macvlan { parent: Some("up0".to_owned()), mode: MacvlanMode::Bridge },
+            without_ipv4: true,
+            ..NetworkSettings::default()
+        };
+        all.make_network("frames", &settings).await.unwrap();
+        let machine = Machine::new();
+        let got = all.attach("one", &machine.netns, &request(&["frames"], &[])).await.unwrap();
+        assert_eq!(got.endpoints[0].addresses().count(), 0);
+        assert_eq!(links(&machine).await, ["eth0"]);
+        let other = Machine::new();
+        let beside = all.attach("two", &other.netns, &request(&["frames"], &[])).await.unwrap();
+        assert_ne!(got.endpoints[0].mac, beside.endpoints[0].mac);
+        let third = ipvlan(Some("up0"), IpvlanMode::L3);
+        let third = NetworkSettings { subnet: None, range: None, gateway: None, without_ipv4: true, ..third };
+        let third = NetworkSettings { auxiliary: [].into(), ..third };
+        let refusal = all.make_network("routes", &third).await.unwrap_err();
+        assert_eq!(refusal.to_string(), "invalid network config: IPv4 or IPv6 must be enabled");
+        all.detach("one").await.unwrap();
+        all.detach("two").await.unwrap();
+        all.remove_all().await.unwrap();
+    });
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn containers_reach_each_other_on_their_network_the_host_and_the_world() {
             let service = if filtered { 8001 } else { 8002 };
             host.serve("host", service);
             outside.serve("world", service);
-            assert_eq!(one.ask(at_one.endpoints[0].gateway, service).unwrap().0, "host");
+            assert_eq!(one.ask(at_one.endpoints[0].gateway.unwrap().into(), service).unwrap().0, "host");
             // The world sees the host, not the container.
             assert_eq!(one.ask(OUTSIDE.into(), service).unwrap(), ("world".into(), HOST.to_string()));
             networks.remove_all().await.unwrap();
@@ -47,7 +47,7 @@ fn networks_are_apart_and_nobody_comes_in_past_the_published_ports() {
             assert!(back.is_refused(address(&at_front), 80));
             assert_eq!(both.ask(address(&at_front), 80).unwrap().0, "front");
             assert_eq!(both.ask(address(&at_back), 80).unwrap().0, "back");
-            assert_eq!(back.ask(at_both.endpoints[1].address.addr(), 80).unwrap().0, "both");
+            assert_eq!(back.ask(at_both.endpoints[1].addresses().next().unwrap(), 80).unwrap().0, "both");
             if filtered {
                 route_past_published_ports(&outside).await;
             }
@@ -67,7 +67,7 @@ fn a_published_port_answers_from_everywhere() {
             let (web, at_web) = container(&networks, "web", &["default"], &[port(8080, false)]).await;
             let (near, _) = container(&networks, "near", &["default"], &[]).await;
             let (far, _) = container(&networks, "far", &["other"], &[]).await;
-            let gateway = at_web.endpoints[0].gateway;
+            let gateway = IpAddr::V4(at_web.endpoints[0].gateway.unwrap());
             // From outside, seen as who it is.
             assert_eq!(outside.ask(HOST.into(), 8080).unwrap(), ("web".into(), OUTSIDE.to_string()));
             let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);

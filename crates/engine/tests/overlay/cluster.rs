@@ -38,6 +38,7 @@ pub struct Decided {
     pub number: u8,
     pub internal: bool,
     pub ipv6: bool,
+    pub without_ipv4: bool,
     /// Number of a task to its host.
     pub tasks: BTreeMap<u8, u8>,
     /// Number of a service to its tasks.
@@ -60,11 +61,8 @@ impl Decided {
     }
 
     pub fn addresses(&self, last: u8) -> Vec<IpAddr> {
-        let mut addresses = vec![self.ipv4(last)];
-        if self.ipv6 {
-            addresses.push(self.ipv6(last));
-        }
-        addresses
+        let ipv4 = (!self.without_ipv4).then(|| self.ipv4(last));
+        ipv4.into_iter().chain(self.ipv6.then(|| self.ipv6(last))).collect()
     }
 
     fn with_length(address: IpAddr) -> IpNet {

@@ -94,3 +94,24 @@ fn a_port_that_is_published_on_one_address_is_on_no_other() {
     assert_eq!(outside.ask(one, 8080).unwrap().0, "task1", "the other port is everywhere");
     cluster.remove();
 }
+
+#[test]
+fn a_network_without_ipv4_joins_hosts_balances_and_publishes_over_ipv6() {
+    let mut cluster = Cluster::new(2);
+    let net = cluster.network("six", 1, true);
+    net.without_ipv4 = true;
+    net.tasks = [(1, 1), (2, 2)].into();
+    net.published = [((Protocol::Tcp, 8080), SERVICE)].into();
+    cluster.serve("six", SERVICE, &[1]);
+    cluster.tell();
+    let tasks = [1, 2].map(|task| cluster.start(&["six"], task));
+    let outside = cluster.outside();
+    let net = &cluster.networks["six"];
+    assert_eq!(tasks[1].ask(net.ipv6(1), 80).unwrap(), ("task1".into(), net.ipv6(2).to_string()));
+    assert_eq!(tasks[1].ask(net.ipv6(SERVICE), 80).unwrap(), ("task1".into(), net.ipv6(2).to_string()));
+    for host in [1, 2] {
+        assert_eq!(outside.ask(underlay_ipv6(host).into(), 8080).unwrap().0, "task1");
+        assert!(outside.ask(underlay_ipv4(host).into(), 8080).is_err(), "nothing leads there from IPv4");
+    }
+    cluster.remove();
+}

@@ -76,8 +76,12 @@ impl Names {
 
     /// A task of this network is served by its host.
     pub fn serve(&self, host: u8, id: &str, machine: &Machine, network: &str) {
-        let client =
-            Client { networks: vec![network.to_owned()], stack: Some(network.to_owned()), upstream: Upstream::Nobody };
+        let client = Client {
+            networks: vec![network.to_owned()],
+            stack: Some(network.to_owned()),
+            upstream: Upstream::Nobody,
+            ..Client::default()
+        };
         self.runtime.block_on(self.hosts[&host].serve(id, &machine.netns, client)).unwrap();
     }
 

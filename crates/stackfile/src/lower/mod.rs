@@ -141,17 +141,8 @@ fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {
             unknown_driver(fields, "network", hint, journal);
         }
     }
-    if fields.boolean("enable_ipv4", journal) == Some(false) {
-        journal.push(
-            Problem::new(
-                Code::NotSupportedYet,
-                fields.key_place("enable_ipv4"),
-                &fields.path.key("enable_ipv4"),
-                "a network without IPv4 is not supported yet",
-            )
-            .hint("leave it out: `enable_ipv6: true` adds IPv6 beside IPv4"),
-        );
-    }
+    let subnets = subnets(fields, journal);
+    let (without_ipv4, ipv6) = families(fields, &subnets, journal);
     let external = fields.boolean("external", journal).unwrap_or(false);
     let name = match (fields.text("name", journal), &fields.path) {
         (None, Path::Key(_, key)) if external => Some((*key).to_owned()),
@@ -164,10 +155,34 @@ fn network(fields: &Fields<'_>, journal: &mut Journal) -> NetworkSpec {
         internal: fields.boolean("internal", journal).unwrap_or(false),
         attachable: fields.boolean("attachable", journal).unwrap_or(false),
         encrypted: encryption(fields, journal),
-        ipv6: fields.boolean("enable_ipv6", journal).unwrap_or(false),
+        without_ipv4,
+        ipv6,
         mtu: network_options(fields, journal),
-        subnets: subnets(fields, journal),
+        subnets,
     }
+}
+
+/// Whether it is without IPv4, and whether it has IPv6.
+fn families(fields: &Fields<'_>, subnets: &[IpNet], journal: &mut Journal) -> (bool, bool) {
+    let without_ipv4 = fields.boolean("enable_ipv4", journal) == Some(false);
+    let ipv6 = fields.boolean("enable_ipv6", journal).unwrap_or(false);
+    let mut conflict = |problem: String, hint: &'static str| {
+        let path = fields.path.key("enable_ipv4");
+        journal.push(Problem::new(Code::Conflict, fields.key_place("enable_ipv4"), &path, problem).hint(hint));
+    };
+    if without_ipv4 && !ipv6 {
+        conflict(
+            "a network without IPv4 needs IPv6: `enable_ipv4: false` stands without `enable_ipv6: true`".to_owned(),
+            "add `enable_ipv6: true`, or leave `enable_ipv4` out",
+        );
+    }
+    if let Some(subnet) = subnets.iter().find(|subnet| without_ipv4 && subnet.addr().is_ipv4()) {
+        conflict(
+            format!("`enable_ipv4: false` and the subnet {subnet} contradict each other"),
+            "leave one of the two out",
+        );
+    }
+    (without_ipv4, ipv6)
 }
 
 /// Whether what is sent between hosts is encrypted: by our own key, or by the option of Docker's overlay networks, for which
@@ -197,21 +212,60 @@ fn encryption(fields: &Fields<'_>, journal: &mut Journal) -> Option<bool> {
     own.or(option)
 }
 
-/// The size of its packets: beside encryption the only option that means something to a network between hosts.
+/// Options of Docker's drivers that say what holds for every network of a stack, each with what it may say.
+const HOLDING_OPTIONS: [(&str, &[&str]); 6] = [
+    ("com.docker.network.bridge.enable_icc", &["true", "1"]),
+    ("com.docker.network.bridge.enable_ip_masquerade", &["true", "1"]),
+    ("com.docker.network.bridge.host_binding_ipv4", &["0.0.0.0", ""]),
+    ("com.docker.network.bridge.gateway_mode_ipv4", &["nat", ""]),
+    ("com.docker.network.bridge.gateway_mode_ipv6", &["nat", ""]),
+    ("com.docker.network.bridge.default_bridge", &["false", "0"]),
+];
+
+/// Options that have no meaning between hosts, and why.
+const MEANINGLESS_OPTIONS: [(&str, &str); 4] = [
+    (
+        "com.docker.network.bridge.name",
+        "leave it out: each host names its bridges itself, so that networks of different stacks never meet",
+    ),
+    ("parent", "leave it out: it is of macvlan and ipvlan, which are made on one host with `docker network create`"),
+    ("macvlan_mode", "leave it out: it is of macvlan, which is made on one host with `docker network create`"),
+    ("ipvlan_mode", "leave it out: it is of ipvlan, which is made on one host with `docker network create`"),
+];
+
+/// An option that is none of ours: it holds anyway, or is refused.
+fn other_option(key: &str, entry: &Entry, path: &Path<'_>, journal: &mut Journal) {
+    let holding = HOLDING_OPTIONS.iter().find(|(name, _)| *name == key);
+    let text = entry.node.scalar_text().unwrap_or_default();
+    if holding.is_some_and(|(_, values)| values.contains(&&*text)) {
+        return;
+    }
+    let refuse = |code, problem| Problem::new(code, entry.key_place, path, problem);
+    let refused = || format!("the network option `{key}` has no meaning on a network that joins hosts");
+    journal.push(if let Some((_, reason)) = MEANINGLESS_OPTIONS.iter().find(|(name, _)| *name == key) {
+        refuse(Code::Refused, refused()).hint(*reason)
+    } else if let Some((_, values)) = holding {
+        let value = values.first().copied().unwrap_or_default();
+        refuse(
+            Code::NotSupportedYet,
+            format!("the network option `{key}` with {} is not supported yet", entry.node.quoted()),
+        )
+        .hint(format!("leave it out, which means `{value}`; or `internal: true` keeps the network from the outside"))
+    } else {
+        let problem = refuse(Code::NotSupportedYet, format!("the network option `{key}` is not supported yet"));
+        match did_you_mean(key, [MTU_OPTION, ENCRYPTED_OPTION]) {
+            Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
+            None => problem.hint(format!("leave it out; there are `{MTU_OPTION}` and `{ENCRYPTED_OPTION}`")),
+        }
+    });
+}
+
+/// The size of its packets: beside encryption the only option that changes something of a network between hosts.
 fn network_options(fields: &Fields<'_>, journal: &mut Journal) -> Option<u32> {
     let options = fields.fields("driver_opts");
     let known = |key: &str| key == MTU_OPTION || key == ENCRYPTED_OPTION;
     for (key, entry) in options.mapping.into_iter().flatten().filter(|(key, _)| !known(key)) {
-        let problem = Problem::new(
-            Code::NotSupportedYet,
-            entry.key_place,
-            &options.path.key(key),
-            format!("the network option `{key}` is not supported yet"),
-        );
-        journal.push(match did_you_mean(key, [MTU_OPTION, ENCRYPTED_OPTION]) {
-            Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
-            None => problem.hint(format!("leave it out; there are `{MTU_OPTION}` and `{ENCRYPTED_OPTION}`")),
-        });
+        other_option(key, entry, &options.path.key(key), journal);
     }
     let mtu: Option<u32> = options.parsed(MTU_OPTION, "a number of bytes such as `1450`", journal);
     let fits = mtu.is_none_or(|mtu| (1280..=65_535).contains(&mtu));
@@ -259,7 +313,7 @@ fn subnets(fields: &Fields<'_>, journal: &mut Journal) -> Vec<IpNet> {
                     &config.path.key("subnet"),
                     "a second subnet of one family is not supported yet",
                 )
-                .hint("give the network one larger subnet"),
+                .hint("give the network one larger subnet: a number of an address stands for one place in each family"),
             );
             continue;
         }

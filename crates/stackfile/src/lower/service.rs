@@ -651,7 +651,15 @@ fn one_port(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Vec<Publ
             .hint("remove one of the two: the header begins a TCP connection"),
         );
     }
-    let make = |published| PublishedPort { target, published, protocol, mode, host_ip, proxy_protocol };
+    let make = |published| PublishedPort {
+        target,
+        published,
+        published_within: None,
+        protocol,
+        mode,
+        host_ip,
+        proxy_protocol,
+    };
     let Some(published) = fields.node("published") else { return vec![make(None)] };
     let text = published.scalar_text().unwrap_or_default();
     if text.is_empty() || text == "0" {
@@ -659,18 +667,8 @@ fn one_port(fields: &Fields<'_>, node: &Node, journal: &mut Journal) -> Vec<Publ
     }
     match port::range(&text) {
         Ok((first, last)) if first == last => vec![make(Some(first))],
-        Ok(_) => {
-            journal.push(
-                Problem::new(
-                    Code::NotSupportedYet,
-                    published.place,
-                    &fields.path.key("published"),
-                    "a range of the hosts' ports for one port of the container is not supported yet",
-                )
-                .hint("name one port, or leave the hosts' port out to have a free one chosen"),
-            );
-            Vec::new()
-        }
+        // One of them, the same on all hosts.
+        Ok((first, last)) => vec![PublishedPort { published_within: Some((first, last)), ..make(None) }],
         Err(error) => {
             let reason = if published.interpolated { String::new() } else { format!(": {error}") };
             journal.push(

@@ -106,7 +106,7 @@ static NETWORK: Object = Object {
             "enable_ipv4",
             Boolean,
             Applied,
-            "Every network has IPv4 addresses: only `true`. Whether it has IPv4 addresses",
+            "Whether it has IPv4 addresses: `false` needs `enable_ipv6: true`, and its services' ports answer over IPv6 alone",
         ),
         field("enable_ipv6", Boolean, Applied, "Whether it has IPv6 addresses"),
         field("attachable", Boolean, Applied, "Containers of no stack may join, as by `docker run --network`"),

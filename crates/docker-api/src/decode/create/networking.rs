@@ -79,7 +79,8 @@ pub(super) fn apply(
         NetworkMode::Networks => {
             let is_beside_host = |endpoint: &NetworkEndpoint| {
                 let mut made = world.bridges.iter();
-                made.any(|network| network.name == endpoint.name && !network.settings.driver.is_bridge())
+                !endpoint.between_hosts
+                    && made.any(|network| network.name == endpoint.name && !network.settings.driver.is_bridge())
             };
             if !ports.is_empty() && config.networks.iter().all(is_beside_host) {
                 creation.warnings.push(
@@ -284,6 +285,11 @@ fn networks(
         }
         let wanted = decoded(&name, reach, settings)?;
         match all.iter_mut().find(|endpoint| endpoint.name == name) {
+            Some(endpoint) if endpoint.between_hosts != wanted.between_hosts => {
+                let rule =
+                    "one of this host and one between hosts have this name, and a container can be on one of the two";
+                return Err(invalid("NetworkingConfig", name, rule).into());
+            }
             Some(endpoint) => *endpoint = wanted,
             None => all.push(wanted),
         }

@@ -22,7 +22,8 @@ fn mark(table: &str, bridge: &str, direction: &str) -> String {
     format!("{table}: {direction} {bridge}")
 }
 
-/// Lets these bridges through, those with IPv6 also in its firewall, and no others of ours, and tells of chains that still stand in the way.
+/// Lets bridges through, in the firewall of each family those that have it, and no others of ours, and tells of chains that
+/// still stand in the way.
 ///
 /// # Errors
 /// What the kernel refused.
@@ -37,9 +38,13 @@ pub async fn open_firewalls(table: &str, bridges: &[String], bridges6: &[String]
     });
     let mut warnings = Vec::new();
     for chain in drops {
-        let concerned = if chain.family == Family::Ip6 { bridges6 } else { bridges };
+        let concerned: Vec<String> = match chain.family {
+            Family::Ip => bridges.to_vec(),
+            Family::Ip6 => bridges6.to_vec(),
+            _ => bridges.iter().chain(bridges6.iter().filter(|bridge| !bridges.contains(bridge))).cloned().collect(),
+        };
         if chain.family != Family::Inet && chain.table == TABLE && chain.name == CHAIN {
-            let_through(&connection, chain.family, table, concerned).await?;
+            let_through(&connection, chain.family, table, &concerned).await?;
         } else if !concerned.is_empty() {
             warnings.push(format!(
                 "the nftables chain `{} {} {}` drops packets that this host passes on; containers reach nothing unless it \

@@ -1,19 +1,20 @@
 //! Links, addresses and routes.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
 use nlink::netlink::link::{BridgeLink, BridgePortConfig, VethLink};
-use nlink::netlink::netfilter::{ConntrackEntry, ConntrackFilter};
+use nlink::netlink::netfilter::{ConntrackEntry, ConntrackFilter, IpProtocol};
 use nlink::netlink::route::{Ipv4Route, Ipv6Route};
 use nlink::netlink::types::route::RouteScope;
 use nlink::netlink::{Connection, Netfilter, Route};
 
 use super::{KernelError, inside, refused, settings};
-use crate::network::addressing::link_address;
+use crate::network::addressing::{link_address, link_address_of};
 use crate::network::driver::Driver;
 use crate::network::request::{DefaultRoute, GatewayMode, Ipv6Part, MacAddress, NetworkRecord};
 
@@ -31,10 +32,8 @@ pub struct LinkPlan {
     pub host: String,
     /// The container's end.
     pub interface: String,
-    /// The container's address.
-    pub address: Ipv4Addr,
-    /// Its subnet.
-    pub subnet: Ipv4Net,
+    /// The container's IPv4 address with its subnet's length.
+    pub ipv4: Option<Ipv4Net>,
     /// The container's link-layer address; `None`: the kernel has it.
     pub mac: Option<MacAddress>,
     /// Files below `/proc/sys` and what is written there in the container's namespace.
@@ -117,7 +116,10 @@ pub async fn own_links(prefix: &str) -> Result<Vec<String>, KernelError> {
 pub async fn ensure_bridge(network: &NetworkRecord, mtu: u32) -> Result<u32, KernelError> {
     let connection = connect()?;
     let name = network.link.as_str();
-    let link = BridgeLink::new(name).stp(false).address(link_address(network.gateway)).mtu(mtu);
+    // One of the families is there.
+    let gateway6 = network.ipv6.map_or([0; 16], |part| part.gateway.octets());
+    let own = network.gateway.map_or_else(|| link_address_of(&gateway6), link_address);
+    let link = BridgeLink::new(name).stp(false).address(own).mtu(mtu);
     match connection.add_link(link).await {
         Ok(()) => {}
         Err(error) if error.is_already_exists() => {}
@@ -126,12 +128,12 @@ pub async fn ensure_bridge(network: &NetworkRecord, mtu: u32) -> Result<u32, Ker
     let index = index_of(&connection, name).await?.ok_or_else(|| {
         refused(|| format!("keep the bridge {name}"))(std::io::Error::from(std::io::ErrorKind::NotFound))
     })?;
-    if network.gateway_mode(false) != GatewayMode::Isolated {
-        let address = Ipv4Address::with_index(index, network.gateway, network.subnet.prefix_len());
+    if let Some(part) = network.ipv4().filter(|_| network.gateway_mode(false) != GatewayMode::Isolated) {
+        let address = Ipv4Address::with_index(index, part.gateway, part.net.prefix_len());
         connection
             .replace_address(address)
             .await
-            .map_err(refused(|| format!("give the bridge {name} the address {}", network.gateway)))?;
+            .map_err(refused(|| format!("give the bridge {name} the address {}", part.gateway)))?;
     }
     connection.set_link_up_by_index(index).await.map_err(refused(|| format!("set the bridge {name} up")))?;
     Ok(index)
@@ -195,10 +197,12 @@ pub(super) async fn configure(
     let has_ipv6 = plan.ipv6.is_some() || plan.link_local.iter().any(IpAddr::is_ipv6);
     settings::prepare_interface(netns, interface, has_ipv6)
         .map_err(refused(|| format!("prepare the container's {interface}")))?;
-    connection
-        .add_address(Ipv4Address::with_index(index, plan.address, plan.subnet.prefix_len()))
-        .await
-        .map_err(refused(|| format!("give the container's {interface} the address {}", plan.address)))?;
+    if let Some(net) = plan.ipv4 {
+        connection
+            .add_address(Ipv4Address::with_index(index, net.addr(), net.prefix_len()))
+            .await
+            .map_err(refused(|| format!("give the container's {interface} the address {}", net.addr())))?;
+    }
     if let Some(net) = plan.ipv6 {
         // Nobody else has it: the addresses are given out here.
         connection
@@ -298,6 +302,34 @@ pub async fn join_bridge(link: &str, bridge_index: u32, isolated: bool) -> Resul
 /// What the kernel refused.
 pub async fn delete_link(name: &str) -> Result<(), KernelError> {
     connect()?.del_link_if_exists(name).await.map(drop).map_err(refused(|| format!("remove the link {name}")))
+}
+
+/// Forgets the datagrams' connections to these ports that the host's loopback was sent to another port of its own for: to relays
+/// of a process that is gone. A client that goes on from the same port would otherwise never reach the next one.
+///
+/// # Errors
+/// What the kernel refused.
+pub async fn forget_relayed(ports: &BTreeSet<u16>) -> Result<(), KernelError> {
+    let connection =
+        Connection::<Netfilter>::new().map_err(refused(|| "open a connection-tracking socket".to_owned()))?;
+    let what = || "forget the connections to relays of the host's loopback".to_owned();
+    let mut entries = connection.get_conntrack().await.map_err(refused(what))?;
+    entries.extend(connection.get_conntrack_v6().await.map_err(refused(what))?);
+    let relayed = |entry: &&ConntrackEntry| {
+        let (asked, served) = (&entry.orig, &entry.reply);
+        entry.proto == IpProtocol::Udp
+            && asked.dst_ip.is_some_and(|address| address.is_loopback())
+            && asked.dst_ip == served.src_ip
+            && asked.dst_port != served.src_port
+            && asked.dst_port.is_some_and(|port| ports.contains(&port))
+    };
+    for entry in entries.iter().filter(relayed) {
+        match connection.del_conntrack_entry(entry).await {
+            Err(error) if !error.is_not_found() => return Err(refused(what)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Forgets the tracked connections that were served by an address, so that a client which goes on from the same port
