@@ -36,8 +36,8 @@ fn versions_and_what_is_not_there() {
         assert_eq!(status, 400, "{text}");
         let (status, text) = served.refused(Method::POST, "/v1.43/build").await;
         assert_eq!((status, text.as_str()), (501, "POST /build is not supported by this daemon yet"));
-        let (status, text) = served.refused(Method::GET, "/images/search").await;
-        assert_eq!((status, text.as_str()), (501, "GET /images/search is not supported by this daemon yet"));
+        let (status, text) = served.refused(Method::GET, "/plugins").await;
+        assert_eq!((status, text.as_str()), (501, "GET /plugins is not supported by this daemon yet"));
         for path in ["/swarm", "/nodes", "/v1.40/services", "/tasks", "/secrets", "/configs/x"] {
             let (status, text) = served.refused(Method::GET, path).await;
             assert!(status == 503 && text.starts_with("This node is not a swarm manager."), "{path}: {text}");
@@ -225,8 +225,13 @@ fn the_docker_cli_can_drive_it() {
         assert!(served.engine.list().is_empty());
         let (fine, _, error) = docker(&served, &["logs", "web"]).await;
         assert!(!fine && error.contains("No such container: web"), "{error}");
-        let (fine, _, error) = docker(&served, &["create", "--gpus", "all", "made:1"]).await;
-        assert!(!fine && error.contains("could not select device driver"), "{error}");
+        let (fine, _, error) = docker(&served, &["run", "--rm", "--gpus", "all", "made:1"]).await;
+        assert!(!fine && error.contains("unresolvable CDI devices nvidia.com/gpu=all"), "{error}");
+        let (fine, _, error) = docker(&served, &["create", "--gpus", "2,capabilities=tpu", "made:1"]).await;
+        assert!(
+            !fine && error.contains("could not select device driver \"\" with capabilities: [[tpu gpu]]"),
+            "{error}"
+        );
         let (fine, _, error) = docker(&served, &["node", "ls"]).await;
         assert!(!fine && error.contains("This node is not a swarm manager"), "{error}");
     });
