@@ -189,7 +189,7 @@ pub fn killed_at_any_moment() {
             let there = until("there is a shim", || !shared.world.shims(&id, "run").is_empty());
             std::thread::sleep(Duration::from_micros(step * 500));
             kill_shims(shared, &id, "run");
-            there.and_then(|()| Ok(act.join().unwrap()))
+            there.map(|()| act.join().unwrap())
         });
         let outcome = settles(&mut host, &id).and_then(|()| {
             let found = inspect(&host).unwrap();

@@ -7,7 +7,7 @@ use super::read::Fields;
 use crate::code::Code;
 use crate::diagnostic::{Journal, Problem};
 use crate::short::device::is_name;
-use crate::tree::Value;
+use crate::tree::{Node, Value};
 
 /// The kind of the devices that NVIDIA's own tool describes on a host.
 const NVIDIA: &str = "nvidia.com/gpu";
@@ -81,87 +81,80 @@ fn requested(fields: &Fields<'_>, key: &str, says_capabilities: bool, journal: &
     let mut names = Vec::new();
     for (index, node) in fields.items(key).iter().enumerate() {
         let request = Fields::new(node, list.index(index));
-        match names_of(&request, says_capabilities, journal) {
-            Ok(found) => names.extend(found),
-            Err((key, what, hint)) => {
-                let path = if key.is_empty() { request.path.clone() } else { request.path.key(key) };
-                let place = request.node(key).map_or(node.place, |node| node.place);
-                journal.push(Problem::new(Code::BadDevice, place, &path, what).hint(hint));
+        let mut wrong = |key: &str, what: &dyn Fn(&str) -> String, hint: &str| {
+            let node = request.node(key).unwrap_or(node);
+            let path = request.path.key(key);
+            let path = if request.node(key).is_some() { &path } else { &request.path };
+            journal.push(Problem::new(Code::BadDevice, node.place, path, what(&node.quoted())).hint(hint));
+        };
+        let driver = request.node("driver").and_then(Node::as_text).unwrap_or_default();
+        match driver {
+            "cdi" if request.items("device_ids").is_empty() => wrong(
+                "device_ids",
+                &|_| "the driver `cdi` is asked for devices by their names".to_owned(),
+                "list the names under `device_ids`: `vendor.com/class=name`",
+            ),
+            "cdi" => names.extend(identified(&request, "", journal)),
+            "" | "nvidia" if says_capabilities && lacks_gpu(&request) => wrong(
+                "capabilities",
+                &|_| "hosts know devices with the capability `gpu` alone, and it is not asked for".to_owned(),
+                "write `capabilities: [gpu]`, or name other devices under the driver `cdi` or the key `devices`",
+            ),
+            "" | "nvidia" if request.node("device_ids").is_some() => {
+                names.extend(identified(&request, NVIDIA, journal))
             }
+            "" | "nvidia" => match request.node("count").map(|node| &node.value) {
+                None | Some(Value::Integer(-1)) => names.push(format!("{NVIDIA}=all")),
+                Some(Value::Integer(count @ 1..=MOST)) => {
+                    names.extend((0..*count).map(|index| format!("{NVIDIA}={index}")));
+                }
+                Some(Value::Integer(_)) => wrong(
+                    "count",
+                    &|count| format!("{count} is not a number of devices that a task can have"),
+                    "write a number from 1 to 1024, or `all`",
+                ),
+                // Refused before, as it is no number.
+                Some(_) => {}
+            },
+            _ => wrong(
+                "driver",
+                &|driver| format!("hosts have no device driver {driver}"),
+                "write `nvidia`, or `cdi` with the names of the devices under `device_ids`: `vendor.com/class=name`",
+            ),
         }
     }
     names
 }
 
-/// A key, what is wrong with it, and what to do.
-type Wrong = (&'static str, String, &'static str);
-
-fn names_of(request: &Fields<'_>, says_capabilities: bool, journal: &mut Journal) -> Result<Vec<String>, Wrong> {
-    let ids = request.texts("device_ids", journal);
-    let count = match request.node("count").map(|node| &node.value) {
-        Some(Value::Integer(count)) => Some(*count),
-        // What is no number has been refused before.
-        _ => None,
-    };
-    let driver = request.text("driver", journal).unwrap_or_default();
-    match driver.as_str() {
-        "cdi" => {
-            let Some(ids) = ids.filter(|ids| !ids.is_empty()) else {
-                return Err((
-                    "",
-                    "the driver `cdi` is asked for devices by their names".to_owned(),
-                    "list the names under `device_ids`: `vendor.com/class=name`",
-                ));
-            };
-            match ids.iter().find(|id| !is_name(id)) {
-                Some(id) => Err((
-                    "device_ids",
-                    format!("`{id}` is not a name that the driver `cdi` has"),
-                    "write the vendor, the class and the device: `vendor.com/class=name`",
-                )),
-                None => Ok(ids),
-            }
-        }
-        "" | "nvidia" => {
-            let asks_for = |what: &str| {
-                request
-                    .texts("capabilities", &mut Journal::default())
-                    .is_some_and(|all| all.iter().any(|one| one == what))
-            };
-            if says_capabilities && request.node("capabilities").is_some() && !asks_for("gpu") {
-                return Err((
-                    "capabilities",
-                    "hosts know devices with the capability `gpu` alone, and it is not asked for".to_owned(),
-                    "write `capabilities: [gpu]`, or name other devices under the driver `cdi` or the key `devices`",
-                ));
-            }
-            match (ids, count) {
-                (Some(ids), _) => ids.into_iter().map(|id| nvidia(&id)).collect(),
-                (None, Some(-1) | None) => Ok(vec![format!("{NVIDIA}=all")]),
-                (None, Some(count @ 1..=MOST)) => Ok((0..count).map(|index| format!("{NVIDIA}={index}")).collect()),
-                (None, Some(count)) => {
-                    let hint = "write a number from 1 to 1024, or `all`";
-                    Err(("count", format!("`{count}` is not a number of devices that a task can have"), hint))
-                }
-            }
-        }
-        other => Err((
-            "driver",
-            format!("hosts have no device driver `{other}`"),
-            "write `nvidia`, or `cdi` with the names of the devices under `device_ids`: `vendor.com/class=name`",
-        )),
-    }
+/// Whether capabilities are named, and those of graphics processors are not among them.
+fn lacks_gpu(request: &Fields<'_>) -> bool {
+    request.node("capabilities").is_some()
+        && !request.items("capabilities").iter().any(|capability| capability.as_text() == Some("gpu"))
 }
 
-/// The name of a device that is known by its number or identifier, or by that name already.
-fn nvidia(id: &str) -> Result<String, Wrong> {
-    let name = if id.starts_with(NVIDIA) { id.to_owned() } else { format!("{NVIDIA}={id}") };
-    if is_name(&name) {
-        return Ok(name);
+/// The devices under `device_ids`: by their whole names, or by their number or identifier within a kind.
+fn identified(request: &Fields<'_>, kind: &str, journal: &mut Journal) -> Vec<String> {
+    let list = request.path.key("device_ids");
+    let ids = request.texts("device_ids", journal).unwrap_or_default();
+    let mut names = Vec::new();
+    for (index, (id, node)) in ids.into_iter().zip(request.items("device_ids")).enumerate() {
+        let name = if kind.is_empty() || id.starts_with(kind) { id } else { format!("{kind}={id}") };
+        if is_name(&name) {
+            names.push(name);
+            continue;
+        }
+        let (what, hint) = match kind {
+            "" => (
+                "is not a name that the driver `cdi` has",
+                "write the vendor, the class and the device: `vendor.com/class=name`",
+            ),
+            _ => (
+                "is neither the number nor the identifier of a device",
+                "write a number such as `0`, or an identifier such as `GPU-3faa8a4d`",
+            ),
+        };
+        let what = format!("{} {what}", node.quoted());
+        journal.push(Problem::new(Code::BadDevice, node.place, &list.index(index), what).hint(hint));
     }
-    Err((
-        "device_ids",
-        format!("`{id}` is neither the number nor the identifier of a device"),
-        "write a number such as `0`, or an identifier such as `GPU-3faa8a4d`",
-    ))
+    names
 }
