@@ -236,3 +236,25 @@ fn the_docker_cli_can_drive_it() {
         assert!(!fine && error.contains("This node is not a swarm manager"), "{error}");
     });
 }
+
+#[test]
+fn graphics_processors_are_those_that_the_host_describes() {
+    served("docker-api-gpus", async |served| {
+        let directory = served.root.join("real/cdi/etc");
+        std::fs::create_dir_all(&directory).unwrap();
+        let devices: Vec<Value> = ["0", "1", "all"]
+            .map(|name| json!({"name": name, "containerEdits": {"env": [format!("GPU_{name}=here")]}}))
+            .into();
+        let document = json!({"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices": devices});
+        std::fs::write(directory.join("nvidia.json"), document.to_string()).unwrap();
+        let line = "echo $GPU_0 $GPU_1 $GPU_all";
+        for (asked, seen) in [("all", 1), ("1", 1), ("2", 2), ("device=1", 1), ("\"device=0,1\"", 2)] {
+            let (fine, out, error) =
+                docker(&served, &["run", "--rm", "--gpus", asked, "made:1", "sh", "-c", line]).await;
+            assert!(fine, "{asked}: {error}");
+            assert_eq!(out.matches("here").count(), seen, "{asked}: {out}");
+        }
+        let (fine, _, error) = docker(&served, &["run", "--rm", "--gpus", "3", "made:1"]).await;
+        assert!(!fine && error.contains("unresolvable CDI devices nvidia.com/gpu=2"), "{error}");
+    });
+}

@@ -28,9 +28,10 @@ pub enum Difference {
 
 /// Deeper directories than that are refused: each that is open costs a descriptor.
 const DEEPEST: usize = 256;
-/// How many names of the topmost directory are in memory at once; of those below it are fewer, as they are there at the same time.
-const NAMES: usize = 32 << 10;
-/// And at least so many, as a directory is read once for each time.
+/// How many names are in memory at once, of all directories on the way to where the walk is: about as many megabytes as there are ten
+/// thousands of them. A directory with more than its share is read once for each share.
+const NAMES: usize = 128 << 10;
+/// The least share of a directory, however much those above it hold.
 const FEWEST_NAMES: usize = 128;
 /// On a directory that hides what the image has there.
 const OPAQUE: &CStr = c"trusted.overlay.opaque";
@@ -92,7 +93,7 @@ pub(super) fn differences<E>(
     tell: &mut dyn FnMut(&Path, Difference) -> Result<(), E>,
 ) -> Result<(), Ended<E>> {
     let root = OwnedFd::from(fs::File::open(upper)?);
-    let mut walk = Walk { lower, untold: Vec::new(), tell };
+    let mut walk = Walk { lower, untold: Vec::new(), free: NAMES, tell };
     walk.directory(&root, Path::new(""), Above::default(), 0)
 }
 
@@ -100,6 +101,8 @@ struct Walk<'a, E> {
     lower: &'a [PathBuf],
     /// The directories on the way to where the walk is that are told as soon as something in them is.
     untold: Vec<(PathBuf, Difference)>,
+    /// How many more names may be in memory.
+    free: usize,
     tell: &'a mut dyn FnMut(&Path, Difference) -> Result<(), E>,
 }
 
@@ -134,10 +137,13 @@ impl<E> Walk<'_, E> {
             // What the image has there, and the container has not, is gone.
             all.extend(self.lower.iter().map(|layer| layer.join(path)));
         }
-        let most = (NAMES / ((depth + 1) * (depth + 1))).max(FEWEST_NAMES);
+        // Half of what there is, so that what is below has a share, too.
+        let free = self.free;
+        let most = (free / 2).max(FEWEST_NAMES);
         let mut last = None;
         loop {
             let names = next_names(&all, last.as_deref(), most)?;
+            self.free = free.saturating_sub(names.len());
             let is_end = names.len() < most;
             for name in &names {
                 let one = path.join(name);
@@ -147,6 +153,7 @@ impl<E> Walk<'_, E> {
                     None => {}
                 }
             }
+            self.free = free;
             if is_end {
                 return Ok(());
             }
@@ -311,7 +318,7 @@ mod tests {
         }
         let now = fs::File::open(lower.join("same")).unwrap().metadata().unwrap();
         fs::create_dir_all(upper.join("many")).unwrap();
-        let count = 3 * NAMES / 4 + 7;
+        let count = NAMES / 2 + 7;
         for index in 0..count {
             fs::write(upper.join(format!("many/{index:06}")), "").unwrap();
         }
