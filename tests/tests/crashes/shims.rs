@@ -86,11 +86,11 @@ fn settles(host: &mut Host, id: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What a container says that ended because its shim was killed.
+/// What a container says that ended because its shim was killed: with Docker's code where it had not begun.
 fn says_why(found: &Value) -> Result<(), String> {
     let state = &found["State"];
     let is_told = state["Status"] == "exited"
-        && state["ExitCode"] == 137
+        && (state["ExitCode"] == 137 || state["ExitCode"] == 128)
         && state["Error"].as_str().is_some_and(|error| error.contains("shim"));
     if is_told { Ok(()) } else { Err(format!("the end is not told: {state}")) }
 }

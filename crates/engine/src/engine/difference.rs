@@ -335,7 +335,7 @@ mod tests {
             told.push((path.to_str().unwrap().to_owned(), difference));
             Ok::<_, io::Error>(())
         };
-        differences(&upper, &[lower.clone()], &mut tell).unwrap();
+        differences(&upper, std::slice::from_ref(&lower), &mut tell).unwrap();
         assert_eq!(told.len(), 1 + count + 4);
         assert!(told.is_sorted_by(|one, other| Path::new(&one.0) < Path::new(&other.0)));
         assert_eq!(told[0], ("/many".to_owned(), Difference::Added));

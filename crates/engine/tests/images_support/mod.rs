@@ -68,8 +68,10 @@ pub fn xz(content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+type Compress = fn(&[u8]) -> Vec<u8>;
+
 /// Every form in which archives come, by its name.
-pub const FORMS: [(&str, fn(&[u8]) -> Vec<u8>); 5] =
+pub const FORMS: [(&str, Compress); 5] =
     [("plain", <[u8]>::to_vec), ("gzip", gzip), ("bzip2", bzip2), ("xz", xz), ("Zstandard", zstandard)];
 
 /// An image in all its parts.
