@@ -148,6 +148,9 @@ pub enum ApiError {
     /// An image could not be pulled.
     #[error(transparent)]
     Pull(#[from] PullError),
+    /// A registry could not be searched.
+    #[error("{}", search_text(.0))]
+    Search(#[source] PullError),
     /// Images could not be loaded, or one not be imported.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -480,6 +483,8 @@ impl ApiError {
                 }
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             },
+            Self::Search(PullError::NoRegistry { .. }) => StatusCode::BAD_REQUEST,
+            Self::Search(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Load(error) => match error {
                 LoadError::DiskFull | LoadError::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
                 _ => StatusCode::BAD_REQUEST,
@@ -651,6 +656,19 @@ fn stop_status(error: &StopError) -> StatusCode {
         StopError::Signal { .. } => StatusCode::BAD_REQUEST,
         StopError::Hangs { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     }
+}
+
+/// What Docker says of a registry that does not search.
+fn search_text(error: &PullError) -> String {
+    let status = match error {
+        PullError::NotFound { .. } => Some(404),
+        PullError::Unauthorized { .. } => Some(401),
+        PullError::Denied { .. } => Some(403),
+        PullError::RateLimited { .. } => Some(429),
+        PullError::Registry { status, .. } => Some(*status).filter(|status| *status != 200),
+        _ => None,
+    };
+    status.map_or_else(|| "the search failed".to_owned(), |status| format!("Unexpected status code {status}"))
 }
 
 /// An error and its causes in one line.

@@ -7,7 +7,7 @@ use crate::error::ApiError;
 
 /// `{}` is one part of a path, `{..}` one or more.
 const NOT_YET: &[(&str, &[&str])] = &[
-    ("GET", &["images/search", "plugins", "plugins/privileges", "plugins/{..}/json"]),
+    ("GET", &["plugins", "plugins/privileges", "plugins/{..}/json"]),
     ("PUT", &["volumes/{}"]),
     (
         "POST",

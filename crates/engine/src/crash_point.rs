@@ -3,8 +3,9 @@
 //! come by one of them.
 //!
 //! In a release build [`crash_point!`] is nothing. In others it is asleep unless `STACK_CRASH_POINTS` names a directory,
-//! in which there may be two files: what is come by is added to `reached`, a line each, where that is there; the process
-//! ends when it comes by the point that `armed` names, for as many times as it says: `start.spawned 1`.
+//! in which there may be files: what is come by is added to `reached`, a line each, where that is there; the process
+//! ends when it comes by the point that `armed` names, for as many times as it says: `start.spawned 1`. At the point that `held` names
+//! in the same way it stands still, and says so in `holding`, until `held` is gone: somebody kills another process meanwhile.
 
 /// A step of what changes this host has just been taken.
 macro_rules! crash_point {
@@ -25,18 +26,28 @@ mod debug {
     use std::io::Write as _;
     use std::path::{Path, PathBuf};
     use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::time::{Duration, Instant};
 
     /// Where a test says what shall happen; nowhere in the life of a daemon.
     static PLACE: LazyLock<Option<PathBuf>> =
         LazyLock::new(|| std::env::var_os("STACK_CRASH_POINTS").map(PathBuf::from));
 
-    /// What is armed, and how often it was come by since.
-    static ARMED: Mutex<(String, u32)> = Mutex::new((String::new(), 0));
+    /// What a file names, and how often it was come by since.
+    type Meant = Mutex<(String, u32)>;
+
+    static ARMED: Meant = Mutex::new((String::new(), 0));
+    static HELD: Meant = Mutex::new((String::new(), 0));
+
+    /// Nobody who holds this process takes longer.
+    const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
     pub(crate) fn reached(name: &str) {
         if let Some(place) = PLACE.as_deref() {
             note(place, name);
-            if is_armed(place, name) {
+            if is_meant(place, "held", &HELD, name) {
+                hold(place, name);
+            }
+            if is_meant(place, "armed", &ARMED, name) {
                 // Nothing of this process runs after it, on any thread.
                 let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
                 loop {
@@ -52,9 +63,17 @@ mod debug {
         }
     }
 
-    fn is_armed(place: &Path, name: &str) -> bool {
-        let text = fs::read_to_string(place.join("armed")).unwrap_or_default();
-        let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
+    fn hold(place: &Path, name: &str) {
+        let until = Instant::now() + LONGEST_HOLD;
+        let told = fs::write(place.join("holding"), name);
+        while told.is_ok() && place.join("held").exists() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_meant(place: &Path, file: &str, meant: &Meant, name: &str) -> bool {
+        let text = fs::read_to_string(place.join(file)).unwrap_or_default();
+        let mut armed = meant.lock().unwrap_or_else(PoisonError::into_inner);
         if armed.0 != text {
             *armed = (text, 0);
         }
@@ -79,12 +98,15 @@ mod debug {
             fs::write(place.path().join("reached"), "").unwrap();
             note(place.path(), "a.b");
             assert_eq!(fs::read_to_string(place.path().join("reached")).unwrap(), "a.b\n");
-            assert!(!is_armed(place.path(), "a.b"));
+            assert!(!is_meant(place.path(), "armed", &ARMED, "a.b"));
             fs::write(place.path().join("armed"), "a.b 2").unwrap();
-            assert!(!is_armed(place.path(), "a.c"));
-            assert_eq!([is_armed(place.path(), "a.b"), is_armed(place.path(), "a.b")], [false, true]);
+            assert!(!is_meant(place.path(), "armed", &ARMED, "a.c"));
+            assert_eq!(
+                [is_meant(place.path(), "armed", &ARMED, "a.b"), is_meant(place.path(), "armed", &ARMED, "a.b")],
+                [false, true]
+            );
             fs::write(place.path().join("armed"), "a.b 1").unwrap();
-            assert!(is_armed(place.path(), "a.b"));
+            assert!(is_meant(place.path(), "armed", &ARMED, "a.b"));
         }
     }
 }

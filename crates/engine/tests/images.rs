@@ -444,3 +444,59 @@ async fn a_store_survives_being_opened_again_and_belongs_to_one_process() {
     assert_eq!(files_below(&root.path().join("ingest")), 0);
     assert_eq!(std::fs::read_dir(root.path().join("unpacking")).unwrap().count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_and_layers_come_in_every_form() {
+    let root = tempfile::tempdir().unwrap();
+    let mut imported = Vec::new();
+    for (form, compress) in FORMS {
+        let store = store(&root.path().join(form));
+        let (lower, upper) = (archive(&[("lower", form.as_bytes())]), archive(&[("upper", b"upper")]));
+        let made = image(form, &[(compress(&lower), &lower), (compress(&upper), &upper)]);
+        let loaded = load(&store, compress(&docker_archive(&made, &["saved:1"]))).await.unwrap();
+        assert_eq!(loaded[0].id, Digest::of(&made.config), "{form}");
+        let found = store.get("saved:1").unwrap();
+        assert_eq!(text(&found.layers[0].join("lower")), form);
+        assert_eq!(text(&found.layers[1].join("upper")), "upper");
+        let path = root.path().join(form).join("blobs/sha256").join(found.digest.hex());
+        let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let (suffix, stored) = match form {
+            "gzip" => ("tar+gzip", gzip(&lower)),
+            "Zstandard" => ("tar+zstd", zstandard(&lower)),
+            // No registry knows layers of the other forms, so these are stored as they are without them.
+            _ => ("tar", lower.clone()),
+        };
+        assert_eq!(manifest["layers"][0]["mediaType"], format!("application/vnd.oci.image.layer.v1.{suffix}"));
+        assert_eq!(manifest["layers"][0]["digest"], serde_json::json!(Digest::of(&stored)));
+        // A layout's own manifest stays as it is.
+        let loaded = load(&store, compress(&oci_layout(&[(&made, Some("layout:1"))]))).await.unwrap();
+        assert_eq!(loaded[0].digest, Digest::of(&made.manifest), "{form}");
+
+        let tar = archive(&[("etc/", b""), ("etc/os-release", b"made")]);
+        let read = store.import(Cursor::new(compress(&tar)), None, ImportChanges::default()).await.unwrap();
+        assert_eq!(text(&read.layers[0].join("etc/os-release")), "made", "{form}");
+        imported.push(read.digest);
+
+        if form != "plain" {
+            let cut = |whole: Vec<u8>| whole[..whole.len() - 20].to_vec();
+            let error = load(&store, cut(compress(&docker_archive(&made, &["cut:1"])))).await.unwrap_err();
+            assert_eq!(chain(&error).last().unwrap(), &format!("the {form} stream is cut off: unexpected EOF"));
+            let error =
+                store.import(Cursor::new(cut(compress(&tar))), None, ImportChanges::default()).await.unwrap_err();
+            assert_eq!(chain(&error).last().unwrap(), &format!("the {form} stream is cut off: unexpected EOF"));
+            let mut broken = made;
+            broken.layers[0] = cut(broken.layers[0].clone());
+            // Where the layer is not there yet.
+            let other = self::store(&root.path().join(format!("{form}-broken")));
+            let error = load(&other, docker_archive(&broken, &["broken:1"])).await.unwrap_err();
+            assert_eq!(chain(&error).last().unwrap(), &format!("the {form} stream is cut off: unexpected EOF"));
+        }
+    }
+    imported.dedup();
+    assert_eq!(imported.len(), 1, "an imported image does not depend on how its archive came");
+}
+
+/// What an error says, and what is behind it says.
+fn chain(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
+}

@@ -95,7 +95,7 @@ codes! {
     /// A command line that cannot be split.
     BadCommandLine = "E0316", Error, "A command given as one text is split into words as a shell does it, and a quote or a backslash in this one has no end.\n\nClose the quote, or write the command as a list: `[\"sh\", \"-c\", \"echo hi\"]`.";
     /// A device that cannot be read.
-    BadDevice = "E0318", Error, "A device is written `HOST-PATH`, `HOST-PATH:CONTAINER-PATH` or `HOST-PATH:CONTAINER-PATH:PERMISSIONS`; permissions are any of `r`, `w` and `m`.";
+    BadDevice = "E0318", Error, "A device is written `HOST-PATH`, `HOST-PATH:CONTAINER-PATH` or `HOST-PATH:CONTAINER-PATH:PERMISSIONS`; permissions are any of `r`, `w` and `m`. A device that the hosts know by a description of its vendor is written `VENDOR/CLASS=NAME`, or is requested under `gpus` or `deploy.resources.reservations.devices`: from the driver `nvidia` by `count` or `device_ids`, from the driver `cdi` by whole names under `device_ids`.";
     /// An entry of `extra_hosts` that cannot be read.
     BadHostEntry = "E0320", Error, "An entry of `extra_hosts` is `NAME=ADDRESS` or `NAME:ADDRESS`.";
     /// A placement constraint that cannot be read.

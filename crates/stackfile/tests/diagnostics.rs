@@ -223,6 +223,10 @@ const CASES: &[(&str, &str)] = &[
     // Refusals and notes
     ("build", "services:\n  web:\n    build: .\n"),
     (
+        "device_requests",
+        "services: {a: {image: 'a:1', gpus: [{driver: amd}, {count: 0}, {options: {a: b}}], deploy: {resources: {reservations: {devices: [{capabilities: [tpu]}, {driver: cdi, capabilities: [gpu]}, {driver: cdi, device_ids: ['0'], capabilities: [gpu]}, {device_ids: ['a b'], capabilities: [gpu]}, {count: 5000, capabilities: [gpu]}, {count: 1, device_ids: ['0'], capabilities: [gpu]}, {driver: nvidia}]}}}}}\n",
+    ),
+    (
         "configs_and_secrets",
         "services: {a: {image: 'a:1', configs: [c, d, e, {source: d, target: /x/}, {source: d, target: ../y}], secrets: [s, {source: t, target: s, mode: rwx, uid: root}, {target: x}]}}\nconfigs: {c: {file: ./c}, d: {content: '{{.Node.Zone}}', template_driver: golang}, e: {file: ./big.bin}}\nsecrets: {s: {environment: S}, t: {external: true, template_driver: jinja}, u: {driver: vault, driver_opts: {a: b}}}\n",
     ),

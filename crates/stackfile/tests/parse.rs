@@ -248,7 +248,7 @@ fn no_diagnostic_quotes_what_a_variable_holds() {
                 hostname: '${S} x'\n    dns: ['${S}']\n    extra_hosts: ['a=${S}']\n    working_dir: ${S}\n    pid: ${S}\n    ipc: ${S}\n    \
                 network_mode: ${S}\n    pull_policy: ${S}\n    oom_score_adj: ${S}\n    cpus: ${S}\n    security_opt: ['${S}', 'seccomp=${S}']\n    \
                 deploy: {mode: '${S}', replicas: '${S}', placement: {constraints: ['${S}']}, restart_policy: {condition: '${S}'}}\n    \
-                devices: ['${S}:x:y']\n    ulimits: {nofile: '${S}'}\n    tmpfs: ['${S}']\n    platform: ${S}\n    env_file: ['${S}']\n    \
+                devices: ['${S}:x:y']\n    gpus: [{driver: '${S}'}, {device_ids: ['${S}']}, {count: '${S}'}, {driver: cdi, device_ids: ['${S}']}]\n    ulimits: {nofile: '${S}'}\n    tmpfs: ['${S}']\n    platform: ${S}\n    env_file: ['${S}']\n    \
                 networks: ['${S}']\n    depends_on: ['${S}']\n    links: ['${S}']\n    logging: {driver: '${S}', options: {a: '${S}'}}\n    \
                 healthcheck: {test: ['${S}'], interval: '${S}'}\n    container_name: ${S}\n    \
                 labels: ['a=${S}']\n    sysctls: ['${S}']\n    secrets: ['${S}']\n  \
@@ -298,4 +298,28 @@ fn a_network_is_encrypted_by_our_key_or_by_dockers_option() {
     assert!(text.contains("networks.one.driver_opts.encrypted"), "{text}");
     assert!(text.contains("keep one of the two"), "{text}");
     assert!(text.contains("networks.two.driver_opts.encrypted"), "{text}");
+}
+
+#[test]
+fn requests_for_devices_come_to_names_that_hosts_know() {
+    let names = |service: &str| {
+        let text = format!("services: {{a: {{image: 'a:1', {service}}}}}\n");
+        let (spec, _) = project(text.leak()).parse().unwrap();
+        spec["services"]["a"]["container"]["cdi_devices"].clone()
+    };
+    let reserved = |request: &str| names(&format!("deploy: {{resources: {{reservations: {{devices: [{request}]}}}}}}"));
+    assert_eq!(names("gpus: all"), serde_json::json!(["nvidia.com/gpu=all"]));
+    assert_eq!(names("gpus: [{count: 2}]"), serde_json::json!(["nvidia.com/gpu=0", "nvidia.com/gpu=1"]));
+    assert_eq!(reserved("{capabilities: [gpu]}"), serde_json::json!(["nvidia.com/gpu=all"]));
+    assert_eq!(reserved("{driver: nvidia, count: all, capabilities: [utility, gpu]}"), names("gpus: all"));
+    assert_eq!(
+        reserved("{device_ids: ['1', GPU-3faa, 'nvidia.com/gpu=mig1:0'], capabilities: [gpu]}"),
+        serde_json::json!(["nvidia.com/gpu=1", "nvidia.com/gpu=GPU-3faa", "nvidia.com/gpu=mig1:0"])
+    );
+    let cdi = "{driver: cdi, device_ids: ['vendor.com/card=0', 'vendor.com/card=0'], capabilities: [card]}";
+    assert_eq!(reserved(cdi), serde_json::json!(["vendor.com/card=0"]));
+    assert_eq!(
+        names("devices: ['vendor.com/card=0', 'nvidia.com/gpu=all'], gpus: all"),
+        serde_json::json!(["vendor.com/card=0", "nvidia.com/gpu=all"])
+    );
 }

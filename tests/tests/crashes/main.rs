@@ -1,6 +1,6 @@
 //! The real daemon is killed at every step of everything that changes a host, and started again. Then nothing is left half
 //! done: what was asked for is there as a whole or not at all, and there if it was acknowledged; what ran goes on; and nothing
-//! stays behind when all is removed.
+//! stays behind when all is removed. `shims` does the same to the shim of a container, with the daemon standing still meanwhile.
 //!
 //! The steps are the `crash_point!`s of the engine's sources. Each scenario is played once to see which of them it comes by,
 //! and then once for each of these, with the daemon killed there.
@@ -14,6 +14,7 @@
 )]
 
 mod scenarios;
+mod shims;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -155,6 +156,21 @@ fn a_daemon_killed_while_images_come_and_go() {
 #[test]
 fn a_daemon_killed_while_volumes_and_networks_come_and_go() {
     apart(|| crash_everywhere("surroundings", SURROUNDINGS));
+}
+
+#[test]
+fn a_shim_killed_while_its_container_comes_changes_and_goes() {
+    apart(shims::killed_at_every_step);
+}
+
+#[test]
+fn a_shim_killed_at_any_moment_of_a_start() {
+    apart(shims::killed_at_any_moment);
+}
+
+#[test]
+fn a_killed_shim_lets_policies_apply() {
+    apart(shims::killed_under_a_policy);
 }
 
 /// The names of the points in the engine's sources.

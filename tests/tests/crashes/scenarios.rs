@@ -329,15 +329,15 @@ impl Host {
         }
     }
 
-    fn post(&self, path: &str, body: &Value) -> Result<(), Gone> {
+    pub fn post(&self, path: &str, body: &Value) -> Result<(), Gone> {
         self.world.post(path, body).map(drop)
     }
 
-    fn request(&self, method: &str, path: &str) -> Result<(), Gone> {
+    pub fn request(&self, method: &str, path: &str) -> Result<(), Gone> {
         self.world.request(method, path, None).map(drop)
     }
 
-    fn create(&self, name: &str, mut config: Value) -> Result<(), Gone> {
+    pub fn create(&self, name: &str, mut config: Value) -> Result<(), Gone> {
         config["Image"] = json!(format!("{}:base", self.repository()));
         if config["Cmd"].is_null() {
             config["Cmd"] = json!(["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]);
@@ -345,11 +345,11 @@ impl Host {
         self.post(&format!("/containers/create?name={name}"), &config)
     }
 
-    fn start(&self, name: &str) -> Result<(), Gone> {
+    pub fn start(&self, name: &str) -> Result<(), Gone> {
         self.post(&format!("/containers/{name}/start"), &Value::Null)
     }
 
-    fn run(&self, name: &str, config: Value) -> Result<(), Gone> {
+    pub fn run(&self, name: &str, config: Value) -> Result<(), Gone> {
         self.create(name, config)?;
         self.start(name)
     }

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -34,6 +35,8 @@ pub struct World {
     daemon: Option<Child>,
     /// Of each hierarchy: the group above the containers'.
     groups: Vec<PathBuf>,
+    /// The daemon may refuse what is asked of it, as somebody kills what it works with.
+    pub may_refuse: AtomicBool,
 }
 
 impl World {
@@ -52,7 +55,7 @@ impl World {
         );
         fs::write(place.path().join("stackd.toml"), settings).unwrap();
         fs::create_dir(place.path().join("points")).unwrap();
-        let mut world = Self { place, group, daemon: None, groups: Vec::new() };
+        let mut world = Self { place, group, daemon: None, groups: Vec::new(), may_refuse: AtomicBool::new(false) };
         world.start();
         world
     }
@@ -112,6 +115,51 @@ impl World {
         fs::rename(self.point_file("armed.new"), self.point_file("armed")).unwrap();
     }
 
+    /// The daemon stands still when it comes by this point for the `times`th time from now on.
+    pub fn hold(&self, point: &str, times: usize) {
+        fs::write(self.point_file("held.new"), format!("{point} {times}\n")).unwrap();
+        fs::rename(self.point_file("held.new"), self.point_file("held")).unwrap();
+    }
+
+    /// Whether it stands there.
+    pub fn is_held(&self) -> bool {
+        self.point_file("holding").exists()
+    }
+
+    /// It goes on, or is held no more.
+    pub fn release(&self) {
+        for name in ["held", "holding"] {
+            let _ = fs::remove_file(self.point_file(name));
+        }
+    }
+
+    /// The shims of a container: of its first process (`run`), or of a further one (`exec`).
+    pub fn shims(&self, container: &str, kind: &str) -> Vec<i32> {
+        let place = self.path().to_str().unwrap();
+        let is_meant = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<_> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word)).collect();
+            words[0].ends_with("stack-shim")
+                && words.get(1).is_some_and(|word| *word == kind)
+                && words.iter().any(|word| word.contains(container))
+        };
+        pids_of(place).into_iter().filter(is_meant).collect()
+    }
+
+    /// The processes in the control groups of a container.
+    pub fn members(&self, container: &str) -> Vec<i32> {
+        let all = groups(&self.group).into_iter().flat_map(|parent| directories(&parent));
+        let own = all.filter(|group| group.to_string_lossy().contains(container));
+        let members = own.flat_map(|group| {
+            let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>()
+        });
+        let mut members: Vec<i32> = members.collect();
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+
     /// Whether the daemon ended where it was armed to.
     pub fn has_crashed(&mut self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
@@ -156,6 +204,9 @@ impl World {
             self.ask(method, path, body).map_err(|error| Gone(format!("{method} {path}: {error}")))?;
         let text = String::from_utf8_lossy(&answer);
         let is_fine = (200..400).contains(&status) && !text.contains("errorDetail");
+        if !is_fine && self.may_refuse.load(Ordering::Relaxed) {
+            return Err(Gone(format!("{method} {path}: {status} {text}")));
+        }
         assert!(is_fine, "{method} {path}: {status} {text}\n{}", self.log());
         Ok(serde_json::from_slice(&answer).unwrap_or(Value::Null))
     }

@@ -246,6 +246,23 @@ struct OlderHostConfig {
     kernel_memory_tcp: i64,
 }
 
+impl OlderHostConfig {
+    /// Limits that kernels have given up, and that Docker discards, too.
+    fn warnings(&self) -> Vec<String> {
+        let discarded = [
+            (
+                self.kernel_memory,
+                "Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. Limitation discarded.",
+            ),
+            (
+                self.kernel_memory_tcp,
+                "Your kernel does not support kernel memory TCP limit capabilities or the cgroup is not mounted. Limitation discarded.",
+            ),
+        ];
+        discarded.into_iter().filter(|(bytes, _)| *bytes > 0).map(|(_, warning)| warning.to_owned()).collect()
+    }
+}
+
 impl CreateRequest {
     /// Reads a body by the rules of Docker's daemon: `null` is as good as nothing, and a command may be a single word.
     pub fn read(bytes: &[u8]) -> Result<Self, ApiError> {
@@ -290,10 +307,7 @@ impl CreateRequest {
         let host = body.host_config.take().unwrap_or_default();
         let mut creation = Creation { config: process(&mut body, &host)?, warnings: Vec::new(), volumes: Vec::new() };
         without(older.mac_address.is_some_and(|address| !address.is_empty()), "MacAddress")?;
-        without(
-            older.host_config.kernel_memory > 0 || older.host_config.kernel_memory_tcp > 0,
-            "HostConfig.KernelMemory",
-        )?;
+        creation.warnings.extend(older.host_config.warnings());
         lifetime(&mut creation.config, &body, &host)?;
         resources::apply(&mut creation.config, &host, world)?;
         isolation::apply(&mut creation, &host, world)?;
@@ -441,11 +455,13 @@ pub fn restart_policy(asked: &bollard_stubs::models::RestartPolicy) -> Result<Re
     })
 }
 
-/// What a container that is there shall have differently. Of the world, only the host is looked at.
-pub fn decode_update(body: &[u8], now: &Resources, world: &World) -> Result<ContainerChange, ApiError> {
+/// What a container that is there shall have differently, and what the client is told beside it. Of the world, only the host is
+/// looked at.
+pub fn decode_update(body: &[u8], now: &Resources, world: &World) -> Result<(ContainerChange, Vec<String>), ApiError> {
     let wrong = |error: serde_json::Error| ApiError::Body { problem: error.to_string() };
     let document: Value = serde_json::from_slice(body).map_err(wrong)?;
     check_words(&document)?;
+    let older = OlderHostConfig::deserialize(&document).map_err(wrong)?;
     let host: HostConfig = serde_json::from_value(document).map_err(wrong)?;
     let restart = match &host.restart_policy {
         Some(policy) if policy.name.is_some_and(|name| name != RestartPolicyNameEnum::EMPTY) => {
@@ -454,7 +470,7 @@ pub fn decode_update(body: &[u8], now: &Resources, world: &World) -> Result<Cont
         _ => None,
     };
     let resources = resources::changed(&host, now, world)?;
-    Ok(ContainerChange { resources: Some(resources).filter(|changed| changed != now), restart })
+    Ok((ContainerChange { resources: Some(resources).filter(|changed| changed != now), restart }, older.warnings()))
 }
 
 /// How it ends, and where its output goes.

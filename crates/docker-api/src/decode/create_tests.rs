@@ -292,10 +292,16 @@ fn isolation_and_limits() {
     assert_eq!(confined("apparmor:web"), AppArmorChoice::Profile("web".to_owned()));
     let named = json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["a.b/c=1", "a.b/c=0:1"], "Count": 0}]});
     assert_eq!(host(named).cdi_devices, ["a.b/c=1", "a.b/c=0:1"]);
-    let gpu = json!({"HostConfig": {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu", "compute"]]}]}});
+    let gpus = |request: Value| host(json!({"DeviceRequests": [request]})).cdi_devices;
+    assert_eq!(gpus(json!({"Count": -1, "Capabilities": [["gpu", "compute"]]})), ["nvidia.com/gpu=all"]);
+    let two = json!({"Driver": "nvidia", "Count": 2, "Capabilities": [["tpu"], ["gpu"]]});
+    assert_eq!(gpus(two), ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]);
+    let ids = json!({"DeviceIDs": ["1", "GPU-3faa", "nvidia.com/gpu=0:1"], "Capabilities": [["gpu"]], "Count": 0});
+    assert_eq!(gpus(ids), ["nvidia.com/gpu=1", "nvidia.com/gpu=GPU-3faa", "nvidia.com/gpu=0:1"]);
+    let other = json!({"HostConfig": {"DeviceRequests": [{"Count": -1, "Capabilities": [["tpu", "compute"]]}]}});
     assert_eq!(
-        refused(gpu),
-        (400, "could not select device driver \"\" with capabilities: [[gpu compute]]".to_owned())
+        refused(other),
+        (400, "could not select device driver \"\" with capabilities: [[tpu compute]]".to_owned())
     );
 
     let refused = |host: Value| refused(json!({"HostConfig": host}));
@@ -311,11 +317,14 @@ fn isolation_and_limits() {
         (json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["/dev/fuse"]}]}), 400),
         (json!({"DeviceRequests": [{"Driver": "cdi", "Count": 2}]}), 400),
         (json!({"DeviceRequests": [{"Driver": "cdi", "Options": {"a": "b"}}]}), 400),
+        (json!({"DeviceRequests": [{"Count": 1, "DeviceIDs": ["0"], "Capabilities": [["gpu"]]}]}), 400),
+        (json!({"DeviceRequests": [{"Count": 5000, "Capabilities": [["gpu"]]}]}), 400),
+        (json!({"DeviceRequests": [{"DeviceIDs": ["a b"], "Capabilities": [["gpu"]]}]}), 400),
+        (json!({"DeviceRequests": [{"Driver": "amd", "Count": 1, "Capabilities": [["gpu"]]}]}), 400),
         (json!({"PidMode": "private"}), 400),
         (json!({"UsernsMode": "keep-id"}), 400),
         (json!({"Runtime": "kata"}), 400),
         (json!({"CgroupnsMode": "strange"}), 400),
-        (json!({"KernelMemory": 5}), 501),
         (json!({"StorageOpt": {"size": "1g", "inodes": "5"}}), 400),
         (json!({"StorageOpt": {"size": "0"}}), 400),
         (json!({"StorageOpt": {"size": "1.2.3g"}}), 400),
@@ -379,7 +388,25 @@ fn what_is_wrong_is_said_in_dockers_words() {
     assert_eq!(host(json!({"CpusetCpus": "0-1, 3"})).resources.cpuset_cpus.as_deref(), Some("0-1, 3"));
     let update = |body: Value| decode_update(body.to_string().as_bytes(), &Resources::default(), &world());
     assert!(update(json!({"RestartPolicy": {"Name": "often"}})).unwrap_err().to_string().contains("'often'"));
+    let warned = |body: Value| update(body).unwrap().1;
+    assert_eq!(warned(json!({"Memory": 67_108_864, "MemorySwap": -1})), Vec::<String>::new());
+    assert!(warned(json!({"KernelMemory": 5}))[0].starts_with("Your kernel does not support kernel memory limit"));
     assert!(update(json!({"CpusetCpus": "9"})).unwrap_err().to_string().contains("available: 0-1,3"));
+}
+
+#[test]
+fn limits_that_kernels_have_given_up_are_discarded_with_a_warning() {
+    let creation =
+        translated(json!({"HostConfig": {"KernelMemory": 9_999_999, "KernelMemoryTCP": 5}, "Image": "made:1"}));
+    let warnings = creation.unwrap().warnings;
+    assert_eq!(warnings.len(), 2);
+    assert_eq!(
+        warnings[0],
+        "Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. Limitation discarded."
+    );
+    assert!(warnings[1].contains("kernel memory TCP limit"));
+    let none = json!({"HostConfig": {"KernelMemory": 0, "KernelMemoryTCP": -1}, "Image": "made:1"});
+    assert_eq!(translated(none).unwrap().warnings, Vec::<String>::new());
 }
 
 proptest::proptest! {

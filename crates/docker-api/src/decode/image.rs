@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
-use stack_engine::image::{Credentials, ImportChanges};
+use stack_engine::image::{Credentials, FoundImage, ImportChanges};
+
+use super::{DecodeError, Parameters};
 
 /// Docker's clients pad or do not.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -28,6 +30,21 @@ pub enum ImageRequestError {
     /// A kind of credentials that registries are not asked with.
     #[error("identity and registry tokens are not supported: log in with a name and a password or access token")]
     Token,
+    /// A parameter or filter.
+    #[error(transparent)]
+    Parameter(#[from] DecodeError),
+    /// More results, or fewer, than can be asked for.
+    #[error("limit {limit} is outside the range of [1, 100]")]
+    SearchLimit {
+        /// What was asked for.
+        limit: i64,
+    },
+    /// A term with a scheme.
+    #[error("invalid index name ({term}): leave the scheme out, as in `registry.example.com/busybox`")]
+    SearchTerm {
+        /// What was given, at most 200 characters of it.
+        term: String,
+    },
     /// A change.
     #[error("the change `{change}` cannot be understood: {problem}")]
     Change {
@@ -89,6 +106,64 @@ pub fn registry_auth(header: Option<&str>) -> Result<Option<Credentials>, ImageR
     let bytes = LENIENT.decode(text.trim()).map_err(|_| problem("it is not base64"))?;
     let login: Option<Login> = serde_json::from_slice(&bytes).map_err(|_| problem("it is not JSON of that form"))?;
     login.unwrap_or_default().credentials()
+}
+
+/// A search for images.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Search {
+    /// The term, with the registry's name before it unless it is Docker Hub's.
+    pub term: String,
+    /// At most so many.
+    pub limit: u8,
+    /// Only those that are official, or that are not.
+    pub is_official: Option<bool>,
+    /// Only those that are built by the registry, or that are not.
+    pub is_automated: Option<bool>,
+    /// Only those with as many stars.
+    pub stars: i64,
+}
+
+impl Search {
+    /// How many are found when nothing is said.
+    const USUAL_LIMIT: u8 = 25;
+
+    /// # Errors
+    /// When the limit or a filter cannot be, or the term has a scheme.
+    pub fn decode(parameters: &Parameters) -> Result<Self, ImageRequestError> {
+        let filters = parameters.filters()?;
+        if let Some(name) = filters.names().find(|name| !["is-official", "is-automated", "stars"].contains(name)) {
+            return Err(DecodeError::Filter { name: name.to_owned() }.into());
+        }
+        let flag = |name: &'static str| match filters.values(name) {
+            [] => Ok(None),
+            [value] if matches!(value.as_str(), "1" | "true") => Ok(Some(true)),
+            [value] if matches!(value.as_str(), "0" | "false") => Ok(Some(false)),
+            values => Err(DecodeError::FilterValue { name, value: format!("[{}]", values.join(" ")) }),
+        };
+        // The most stars that are asked for are decisive.
+        let mut stars = 0;
+        for value in filters.values("stars") {
+            let wrong = || DecodeError::FilterValue { name: "stars", value: value.clone() };
+            stars = stars.max(value.parse().map_err(|_| wrong())?);
+        }
+        let limit = match parameters.number("limit")? {
+            None | Some(0) => Self::USUAL_LIMIT,
+            Some(limit) => u8::try_from(limit)
+                .ok()
+                .filter(|limit| (1..=100).contains(limit))
+                .ok_or(ImageRequestError::SearchLimit { limit })?,
+        };
+        let term = parameters.text("term").unwrap_or_default().to_owned();
+        if term.contains("://") {
+            return Err(ImageRequestError::SearchTerm { term: term.chars().take(200).collect() });
+        }
+        Ok(Self { term, limit, is_official: flag("is-official")?, is_automated: flag("is-automated")?, stars })
+    }
+
+    /// Whether an image is among those that are wanted.
+    pub fn wants(&self, image: &FoundImage) -> bool {
+        self.is_official.is_none_or(|wanted| image.is_official == wanted) && image.star_count >= self.stars
+    }
 }
 
 /// Applies changes in the words of a Dockerfile, such as `CMD ["sh"]` and `ENV NAME=value`.

@@ -3,13 +3,26 @@
 use std::collections::HashMap;
 
 use bollard_stubs::models::{
-    DriverData, HistoryResponseItem, ImageConfig, ImageInspect, ImageInspectRootFs, ImageSummary,
+    DriverData, HistoryResponseItem, ImageConfig, ImageInspect, ImageInspectRootFs, ImageSearchResponseItem,
+    ImageSummary,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stack_engine::image::Image;
+use stack_engine::image::{FoundImage, Image};
 
 use super::text::{familiar, signed};
+
+/// What a registry has found.
+pub fn found(image: FoundImage) -> ImageSearchResponseItem {
+    ImageSearchResponseItem {
+        description: Some(image.description),
+        is_official: Some(image.is_official),
+        // Registries build nothing by themselves any more.
+        is_automated: Some(false),
+        name: Some(image.name),
+        star_count: Some(image.star_count),
+    }
+}
 
 /// An image's configuration as it was fetched: the OCI fields and those that only Docker has.
 #[derive(Debug, Clone, Default, Deserialize)]

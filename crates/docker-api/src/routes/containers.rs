@@ -246,9 +246,9 @@ pub async fn update(
 ) -> Result<Json<ContainerUpdateResponse>, ApiError> {
     let body = bytes(&mut request).await?;
     let container = daemon.container(&name)?;
-    let change = decode_update(&body, &container.config.resources, &World::of_host())?;
+    let (change, warnings) = decode_update(&body, &container.config.resources, &World::of_host())?;
     daemon.engine.update(&container.id, change).await?;
-    Ok(Json(ContainerUpdateResponse { warnings: Some(Vec::new()) }))
+    Ok(Json(ContainerUpdateResponse { warnings: Some(warnings) }))
 }
 
 /// `POST /containers/prune`: those that do not run.

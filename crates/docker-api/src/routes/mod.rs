@@ -71,6 +71,7 @@ pub fn routes() -> Router<Daemon> {
         .route("/images/create", post(image_transfer::create).layer(DefaultBodyLimit::disable()))
         .route("/images/load", post(image_transfer::load).layer(DefaultBodyLimit::disable()))
         .route("/images/get", get(image_transfer::get))
+        .route("/images/search", get(registry::search))
         .route("/images/prune", post(images::prune))
         .route("/images/{*rest}", get(images::of_one).post(images::change).delete(images::remove))
         .route("/volumes", get(volumes::list))

@@ -5,14 +5,16 @@ use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use bollard_stubs::models::ImageSearchResponseItem;
 use serde_json::{Value, json};
 use stack_engine::image::Reference;
 
 use super::Name;
 use super::exec::bytes;
-use crate::decode::image::{Login, registry_auth};
+use crate::decode::Parameters;
+use crate::decode::image::{Login, Search, registry_auth};
 use crate::error::ApiError;
-use crate::{Daemon, surface};
+use crate::{Daemon, encode, surface};
 
 /// `POST /auth`: whether a registry takes a name and a password. They are kept by the client alone.
 pub async fn login(State(daemon): State<Daemon>, mut request: Request) -> Result<Response, ApiError> {
@@ -36,6 +38,25 @@ pub async fn login(State(daemon): State<Daemon>, mut request: Request) -> Result
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// `GET /images/search`: what a registry finds by a term.
+pub async fn search(
+    State(daemon): State<Daemon>,
+    parameters: Parameters,
+    request: Request,
+) -> Result<Json<Vec<ImageSearchResponseItem>>, ApiError> {
+    let asked = Search::decode(&parameters)?;
+    let header = request.headers().get("x-registry-auth").and_then(|value| value.to_str().ok());
+    // Who has no login, or one that cannot be understood, asks without a name, as with Docker.
+    let credentials = registry_auth(header).unwrap_or_default();
+    if asked.is_automated == Some(true) {
+        // No registry builds images by itself any more.
+        return Ok(Json(Vec::new()));
+    }
+    let found = daemon.engine.images().search(&asked.term, asked.limit, credentials.as_ref()).await;
+    let found = found.map_err(ApiError::Search)?;
+    Ok(Json(found.into_iter().filter(|image| asked.wants(image)).map(encode::image::found).collect()))
 }
 
 /// `GET /distribution/{name}/json`: what a registry has under a name.

@@ -1,6 +1,8 @@
 //! What containers use: `/containers/{id}/stats`, `/containers/{id}/top` and `/system/df`.
 
-use std::io;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -14,6 +16,9 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use stack_engine::Difference;
 use stack_engine::container::{Container, ContainerId, ContainerState};
+use stack_engine::copying::{PieceWriter, outgoing};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::Name;
 use super::images::{blocking, shared_layers, shared_size};
@@ -182,22 +187,71 @@ fn container_row(container: &Container, own: u64) -> Value {
     })
 }
 
-/// `GET /containers/{id}/changes`: what a container has changed in its file system. Nothing is `null`, as with Docker.
-pub async fn changes(
-    State(daemon): State<Daemon>,
-    Name(name): Name,
-) -> Result<Json<Option<Vec<FilesystemChange>>>, ApiError> {
+/// The list of changes on its way to a client, which is never in memory as a whole.
+struct ChangesWriter {
+    writer: PieceWriter,
+    /// Tells that there is a first change.
+    begun: Option<oneshot::Sender<()>>,
+}
+
+impl ChangesWriter {
+    fn write(&mut self, path: &Path, difference: Difference) -> io::Result<()> {
+        let change = FilesystemChange {
+            // Docker has texts for paths, too: what is no text has marks in its place.
+            path: path.to_string_lossy().into_owned(),
+            kind: match difference {
+                Difference::Changed => ChangeType::_0,
+                Difference::Added => ChangeType::_1,
+                Difference::Deleted => ChangeType::_2,
+            },
+        };
+        match self.begun.take() {
+            Some(begun) => {
+                // Whoever does not wait for it has gone, which the next piece shows.
+                let _ = begun.send(());
+                self.writer.write_all(b"[")?;
+            }
+            None => self.writer.write_all(b",")?,
+        }
+        serde_json::to_writer(&mut self.writer, &change).map_err(io::Error::from)
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.writer.write_all(b"]\n")?;
+        self.writer.finish()
+    }
+}
+
+/// `GET /containers/{id}/changes`: what a container has changed in its file system. Nothing is `null`, as with Docker. What
+/// fails before the first change is an answer; what fails later breaks the list off.
+pub async fn changes(State(daemon): State<Daemon>, Name(name): Name) -> Result<Response, ApiError> {
     let container = daemon.container(&name)?;
-    let found = daemon.engine.differences(&container.id).await.ok_or(ApiError::NoSuchContainer { name })?;
-    let found = found.map_err(ApiError::Changes)?;
-    let change = |(path, difference): (std::path::PathBuf, Difference)| FilesystemChange {
-        // Docker has texts for paths, too: what is no text has marks in its place.
-        path: path.to_string_lossy().into_owned(),
-        kind: match difference {
-            Difference::Changed => ChangeType::_0,
-            Difference::Added => ChangeType::_1,
-            Difference::Deleted => ChangeType::_2,
-        },
+    let (writer, stream) = outgoing(CancellationToken::new());
+    let (begun, heard) = oneshot::channel();
+    let changes = Arc::new(Mutex::new(Some(ChangesWriter { writer, begun: Some(begun) })));
+    let work = async move {
+        let shared = Arc::clone(&changes);
+        let tell = move |path: &Path, difference| match &mut *shared.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(changes) => changes.write(path, difference),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        let found = daemon.engine.differences(&container.id, tell).await;
+        found.ok_or(ApiError::NoSuchContainer { name })?.map_err(ApiError::Changes)?;
+        let whole = changes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A list that nobody has begun is not sent.
+        match whole.filter(|changes| changes.begun.is_none()) {
+            Some(changes) => tokio::task::spawn_blocking(|| changes.finish())
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error)))
+                .map_err(ApiError::Changes),
+            None => Ok(()),
+        }
     };
-    Ok(Json((!found.is_empty()).then(|| found.into_iter().map(change).collect())))
+    let work = tokio::spawn(work);
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    if heard.await.is_ok() {
+        return Ok((json, Body::from_stream(stream)).into_response());
+    }
+    work.await.map_err(|_| ApiError::Interrupted)??;
+    Ok((json, "null\n").into_response())
 }

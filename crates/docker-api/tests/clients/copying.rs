@@ -179,11 +179,18 @@ fn files_are_copied_in_as_docker_does() {
                 (header.uid().unwrap(), header.gid().unwrap(), header.mode().unwrap())
             };
             assert_eq!(owner("/data/a/b/owned").await, (1234, 5678, 0o604));
-            let gzip = {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                std::io::Write::write_all(&mut encoder, &archive).unwrap();
-                encoder.finish().unwrap()
-            };
+            let [gzip, bzip2, xz] = compressed(&archive);
+            for (form, whole) in [("gzip", &gzip), ("bzip2", &bzip2), ("xz", &xz)] {
+                let directory = format!("{name}:/data/{form}");
+                run(&served, &["cp", &from("deep"), &directory]).await;
+                let (fine, _, error) = docker_with(&served, &["cp", "-", &directory], whole).await;
+                assert!(fine, "{form}: {error}");
+                assert_eq!(owner(&format!("/data/{form}/a/b/owned")).await, (1234, 5678, 0o604));
+                let path = format!("/containers/{name}/archive?path=/data/{form}");
+                let (status, error) = served.put(&path, whole[..whole.len() / 2].to_vec()).await;
+                assert_eq!(status, 400);
+                assert!(error.ends_with(&format!("the {form} stream is cut off: unexpected EOF")), "{error}");
+            }
             let path = format!("/containers/{name}/archive?path=/data&copyUIDGID=true");
             assert_eq!(served.put(&path, gzip).await.0, 200);
             assert_eq!(owner("/data/a/b/owned").await, (7, 8, 0o604));
@@ -316,4 +323,15 @@ fn a_copy_that_nobody_takes_holds_nothing() {
         };
         until("no thread looks at files any more", async || threads() == 0).await;
     });
+}
+
+/// By gzip, bzip2 and xz.
+fn compressed(content: &[u8]) -> [Vec<u8>; 3] {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    let mut xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1)).unwrap();
+    for encoder in [&mut gzip as &mut dyn std::io::Write, &mut bzip2, &mut xz] {
+        encoder.write_all(content).unwrap();
+    }
+    [gzip.finish().unwrap(), bzip2.finish().unwrap(), xz.finish().unwrap()]
 }

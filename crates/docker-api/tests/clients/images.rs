@@ -1,10 +1,15 @@
 //! Images by the Docker CLI: they come, get names, go to other hosts, and end.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::RawQuery;
+use http::{HeaderMap, StatusCode};
 use hyper::Method;
 use serde_json::json;
 use stack_testkit::registry::Registry;
 
-use crate::served::{docker_with, fails, run, served};
+use crate::served::{docker, docker_with, fails, loopback_up, run, served};
 
 #[test]
 fn images_are_named_saved_loaded_and_removed() {
@@ -107,5 +112,98 @@ fn images_are_pulled_with_progress() {
         // Docker's clients send credentials as they have them; a damaged header is told without what is in it.
         let (status, text) = served.refused(Method::POST, &format!("/images/create?fromImage={name}")).await;
         assert_eq!(status, 404, "{text}");
+    });
+}
+
+/// A registry that can be searched: it takes the name `user` with the password `word`, or nobody where the term says so.
+async fn searched() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let search = async move |headers: HeaderMap, RawQuery(query): RawQuery| {
+        let query = query.unwrap_or_default();
+        noted.lock().unwrap().push(query.clone());
+        let login = headers.get("authorization").and_then(|value| value.to_str().ok());
+        if query.contains("private") && login != Some("Basic dXNlcjp3b3Jk") {
+            return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=\"here\"")], String::new());
+        }
+        let text = match query.contains("damaged") {
+            true => "<html>".to_owned(),
+            false => json!({ "num_results": 2, "query": "box", "results": [
+                { "name": "busybox", "description": "A box", "star_count": 7, "is_official": true, "is_automated": true },
+                { "name": "team/box", "description": "", "star_count": 3, "is_official": false },
+            ]})
+            .to_string(),
+        };
+        (StatusCode::OK, [("www-authenticate", "")], text)
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let routes = axum::Router::new().route("/v1/search", axum::routing::get(search));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    (address, asked)
+}
+
+#[test]
+fn a_registry_is_searched() {
+    served("docker-api-search", async |served| {
+        loopback_up();
+        let (address, asked) = searched().await;
+        let search = async |options: &[&str], term: &str| {
+            let term = format!("{address}/{term}");
+            let format = ["--format", "{{.Name}} {{.Description}} {{.StarCount}} {{.IsOfficial}}"];
+            let arguments: Vec<&str> =
+                ["search"].into_iter().chain(format).chain(options.iter().copied()).chain([term.as_str()]).collect();
+            docker(&served, &arguments).await
+        };
+        let (fine, found, error) = search(&[], "a box").await;
+        assert!(fine, "{error}");
+        assert_eq!(found.lines().collect::<Vec<_>>(), ["busybox A box 7 [OK]", "team/box  3 "]);
+        assert_eq!(asked.lock().unwrap().pop().unwrap(), "q=a+box&n=25");
+        assert!(search(&["--limit", "100"], "box").await.0);
+        assert_eq!(asked.lock().unwrap().pop().unwrap(), "q=box&n=100");
+        for (filter, names) in [
+            ("is-official=true", vec!["busybox"]),
+            ("is-official=false", vec!["team/box"]),
+            ("stars=4", vec!["busybox"]),
+            ("stars=8", vec![]),
+            ("is-automated=true", vec![]),
+            ("is-automated=false", vec!["busybox", "team/box"]),
+        ] {
+            let (fine, found, error) = search(&["--filter", filter], "box").await;
+            assert!(fine, "{error}");
+            let found: Vec<_> = found.lines().filter_map(|line| line.split(' ').next()).collect();
+            assert_eq!(found, names, "{filter}");
+        }
+        for (options, said) in [
+            (["--limit", "101"], "limit 101 is outside the range of [1, 100]"),
+            (["--filter", "color=red"], "invalid filter 'color'"),
+            (["--filter", "stars=many"], "invalid filter 'stars=many'"),
+            (["--filter", "is-official=maybe"], "invalid filter 'is-official=[maybe]'"),
+        ] {
+            let (fine, _, error) = search(&options, "box").await;
+            assert!(!fine && error.contains(said), "expected `{said}`, got `{error}`");
+        }
+        let (_, _, error) = search(&[], "private").await;
+        assert!(error.contains("Unexpected status code 401"), "{error}");
+        let (_, _, error) = search(&[], "damaged").await;
+        assert!(error.contains("the results cannot be understood"), "{error}");
+        // A registry of today, which knows no search.
+        let registry = Registry::start().expect("a registry");
+        let (_, _, error) = docker(&served, &["search", &format!("{}/box", registry.address())]).await;
+        assert!(error.contains("Unexpected status code 404"), "{error}");
+        let (status, text) = served.refused(Method::GET, "/images/search?term=box&limit=-1").await;
+        assert_eq!((status, text.as_str()), (400, "limit -1 is outside the range of [1, 100]"));
+        let (status, text) = served.refused(Method::GET, "/images/search?term=http://registry/box").await;
+        assert!(status == 400 && text.starts_with("invalid index name (http://registry/box)"), "{text}");
+
+        // Whoever is logged in asks by that name.
+        let login = r#"{"auths":{"ADDRESS":{"auth":"dXNlcjp3b3Jk"}}}"#.replace("ADDRESS", &address.to_string());
+        let configuration = served.root.join("client");
+        std::fs::create_dir_all(&configuration).unwrap();
+        std::fs::write(configuration.join("config.json"), login).unwrap();
+        let (_, found, error) =
+            docker(&served, &["--config", configuration.to_str().unwrap(), "search", &format!("{address}/private")])
+                .await;
+        assert!(found.contains("busybox"), "{error}");
     });
 }

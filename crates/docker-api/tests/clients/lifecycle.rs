@@ -36,8 +36,8 @@ fn versions_and_what_is_not_there() {
         assert_eq!(status, 400, "{text}");
         let (status, text) = served.refused(Method::POST, "/v1.43/build").await;
         assert_eq!((status, text.as_str()), (501, "POST /build is not supported by this daemon yet"));
-        let (status, text) = served.refused(Method::GET, "/images/search").await;
-        assert_eq!((status, text.as_str()), (501, "GET /images/search is not supported by this daemon yet"));
+        let (status, text) = served.refused(Method::GET, "/plugins").await;
+        assert_eq!((status, text.as_str()), (501, "GET /plugins is not supported by this daemon yet"));
         for path in ["/swarm", "/nodes", "/v1.40/services", "/tasks", "/secrets", "/configs/x"] {
             let (status, text) = served.refused(Method::GET, path).await;
             assert!(status == 503 && text.starts_with("This node is not a swarm manager."), "{path}: {text}");
@@ -225,9 +225,36 @@ fn the_docker_cli_can_drive_it() {
         assert!(served.engine.list().is_empty());
         let (fine, _, error) = docker(&served, &["logs", "web"]).await;
         assert!(!fine && error.contains("No such container: web"), "{error}");
-        let (fine, _, error) = docker(&served, &["create", "--gpus", "all", "made:1"]).await;
-        assert!(!fine && error.contains("could not select device driver"), "{error}");
+        let (fine, _, error) = docker(&served, &["run", "--rm", "--gpus", "all", "made:1"]).await;
+        assert!(!fine && error.contains("unresolvable CDI devices nvidia.com/gpu=all"), "{error}");
+        let (fine, _, error) = docker(&served, &["create", "--gpus", "2,capabilities=tpu", "made:1"]).await;
+        assert!(
+            !fine && error.contains("could not select device driver \"\" with capabilities: [[tpu gpu]]"),
+            "{error}"
+        );
         let (fine, _, error) = docker(&served, &["node", "ls"]).await;
         assert!(!fine && error.contains("This node is not a swarm manager"), "{error}");
+    });
+}
+
+#[test]
+fn graphics_processors_are_those_that_the_host_describes() {
+    served("docker-api-gpus", async |served| {
+        let directory = served.root.join("real/cdi/etc");
+        std::fs::create_dir_all(&directory).unwrap();
+        let devices: Vec<Value> = ["0", "1", "all"]
+            .map(|name| json!({"name": name, "containerEdits": {"env": [format!("GPU_{name}=here")]}}))
+            .into();
+        let document = json!({"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices": devices});
+        std::fs::write(directory.join("nvidia.json"), document.to_string()).unwrap();
+        let line = "echo $GPU_0 $GPU_1 $GPU_all";
+        for (asked, seen) in [("all", 1), ("1", 1), ("2", 2), ("device=1", 1), ("\"device=0,1\"", 2)] {
+            let (fine, out, error) =
+                docker(&served, &["run", "--rm", "--gpus", asked, "made:1", "sh", "-c", line]).await;
+            assert!(fine, "{asked}: {error}");
+            assert_eq!(out.matches("here").count(), seen, "{asked}: {out}");
+        }
+        let (fine, _, error) = docker(&served, &["run", "--rm", "--gpus", "3", "made:1"]).await;
+        assert!(!fine && error.contains("unresolvable CDI devices nvidia.com/gpu=2"), "{error}");
     });
 }

@@ -314,7 +314,15 @@ impl Launcher {
         };
         crash_point!("start.described");
         phases.done("make");
-        let around = self.attach(record, pid, &mut conversation).await?;
+        let around = match self.attach(record, pid, &mut conversation).await {
+            Ok(around) => around,
+            // Without its shim nothing can be attached: that is the reason then, whatever was missed first.
+            Err(error) => match conversation.ask(&Request::Describe).await {
+                Ok(Some(Response::State(State::Created { .. }))) => return Err(error),
+                Ok(answer) => return Err(self.shim_refused(record, answer.as_ref())),
+                Err(_) => return Err(self.shim_refused(record, None)),
+            },
+        };
         crash_point!("start.attached");
         phases.done("network");
         self.fill_network_files(record, &around).map_err(failed("write its network files"))?;

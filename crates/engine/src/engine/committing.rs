@@ -9,7 +9,7 @@ use std::path::Path;
 use stack_shim::mount_calls::{c_string, openat2};
 
 use super::Engine;
-use super::difference::{Difference, differences};
+use super::difference::{Difference, Ended, differences};
 use crate::container::{ContainerId, ContainerState, EventKind, OverlayDirectories, PauseError};
 use crate::crash_point::crash_point;
 use crate::image::pack::Packer;
@@ -107,20 +107,24 @@ impl Engine {
 /// Writes what a container has changed as a layer.
 fn pack(packer: &mut Packer<&mut dyn Write>, overlay: &OverlayDirectories) -> Result<(), CommitError> {
     let root = OwnedFd::from(File::open(&overlay.upper).map_err(CommitError::Changes)?);
-    for (path, difference) in differences(&overlay.upper, &overlay.lower).map_err(CommitError::Changes)? {
-        let inner = path.strip_prefix("/").unwrap_or(&path);
+    let mut tell = |path: &Path, difference| {
+        let inner = path.strip_prefix("/").unwrap_or(path);
         match difference {
             Difference::Deleted => packer.marker(whiteout(inner))?,
             Difference::Added | Difference::Changed => {
-                let Some(found) = open(root.as_fd(), inner).map_err(CommitError::Changes)? else { continue };
+                let Some(found) = open(root.as_fd(), inner).map_err(CommitError::Changes)? else { return Ok(()) };
                 if is_elsewhere(&found) {
-                    return Err(CommitError::Redirected { path });
+                    return Err(CommitError::Redirected { path: path.to_owned() });
                 }
                 packer.one(found.as_fd(), inner.as_os_str().as_bytes())?;
             }
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    differences(&overlay.upper, &overlay.lower, &mut tell).map_err(|ended| match ended {
+        Ended::Read(error) => CommitError::Changes(error),
+        Ended::Told(error) => error,
+    })
 }
 
 /// The very thing at a path of the layer; `None` when it is there no more. No link is followed.

@@ -25,7 +25,7 @@ use crate::copying::{
     ViewSource, examine, extraction_point, outgoing,
 };
 use crate::crash_point::crash_point;
-use crate::image::layer::decoder;
+use crate::image::compression::decoder;
 use crate::image::owners::Owners;
 use crate::image::pack::{PackError, Packer};
 use crate::image::stream::{channel, pump};
@@ -129,7 +129,7 @@ impl Engine {
         Ok(stream)
     }
 
-    /// Puts an archive, plain or compressed by gzip or Zstandard, into a directory of a container. What comes after the
+    /// Puts an archive, plain or compressed by gzip, bzip2, xz or Zstandard, into a directory of a container. What comes after the
     /// archive's end, or after what was refused, may not have been read.
     ///
     /// # Errors

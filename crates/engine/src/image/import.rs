@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::compression::decoder;
 use super::document::{OCI_LAYER, build_manifest, parse_configuration};
-use super::layer::decoder;
 use super::load::{LoadError, finish};
 use super::records::{Origin, Record};
 use super::reference::Reference;
@@ -45,7 +45,7 @@ pub struct ImportChanges {
 }
 
 impl ImageStore {
-    /// Makes an image of a root file system's archive, plain or compressed by gzip or Zstandard, and names it.
+    /// Makes an image of a root file system's archive, plain or compressed by gzip, bzip2, xz or Zstandard, and names it.
     ///
     /// # Errors
     /// When the archive is damaged, a change is not valid, or the disk refuses.

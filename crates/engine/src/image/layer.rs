@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::compression::decoder;
 use super::tar_reader::TarReader;
 use super::unpack::{UnpackError, UnpackLimits, Unpacked, unpack};
 use crate::content::store::{ContentError, is_disk_full, list_digests, sync_directory};
@@ -253,44 +254,4 @@ impl<R: Read> Read for HashingReader<R> {
         self.hasher.update(&buffer[..count]);
         Ok(count)
     }
-}
-
-/// How content is compressed, told by its first bytes (RFC 1952, RFC 8878).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// gzip.
-    Gzip,
-    /// Zstandard.
-    Zstandard,
-}
-
-impl Compression {
-    /// By the first four bytes or more.
-    #[must_use]
-    pub fn of(start: &[u8]) -> Self {
-        match start {
-            [0x1f, 0x8b, ..] => Self::Gzip,
-            // A Zstandard frame, or a skippable frame before one.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstandard,
-            _ => Self::None,
-        }
-    }
-}
-
-/// A reader of the uncompressed content.
-///
-/// # Errors
-/// When the first bytes cannot be read.
-pub fn decoder<'a>(mut compressed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut start = Vec::with_capacity(4);
-    (&mut compressed).take(4).read_to_end(&mut start)?;
-    let compression = Compression::of(&start);
-    let whole = Cursor::new(start).chain(compressed);
-    Ok(match compression {
-        Compression::None => Box::new(whole),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(64 << 10, whole))),
-        Compression::Zstandard => Box::new(zstd::stream::read::Decoder::new(whole)?),
-    })
 }

@@ -2,16 +2,17 @@
 //! may come last, so every file of it is first stored aside under its digest; then the documents decide what is kept.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::compression::{Compression, MAGIC_LENGTH, decoder};
 use super::document::{
     CONFIGURATION_LIMIT, Document, DocumentError, Index, MANIFEST_LIMIT, Manifest, OCI_LAYER, OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD, build_manifest, choose, parse_configuration, parse_document,
 };
-use super::layer::{Compression, LayerError, decoder};
+use super::layer::LayerError;
 use super::records::{Origin, Record, RecordError};
 use super::reference::{ParseReferenceError, Reference};
 use super::store::{GetError, Image, ImageStore, Inner};
@@ -338,13 +339,18 @@ impl Inner {
                 let (digest, size) = spool.keep(self, &name, BY)?;
                 let mut start = Vec::new();
                 let blob = self.blobs.open_blob(&digest)?;
-                blob.take(4).read_to_end(&mut start).map_err(LoadError::Read)?;
-                let media_type = match Compression::of(&start) {
-                    Compression::None => OCI_LAYER,
-                    Compression::Gzip => OCI_LAYER_GZIP,
-                    Compression::Zstandard => OCI_LAYER_ZSTD,
-                };
-                (media_type, digest, size)
+                blob.take(MAGIC_LENGTH).read_to_end(&mut start).map_err(LoadError::Read)?;
+                match Compression::of(&start) {
+                    Compression::None => (OCI_LAYER, digest, size),
+                    Compression::Gzip => (OCI_LAYER_GZIP, digest, size),
+                    Compression::Zstandard => (OCI_LAYER_ZSTD, digest, size),
+                    // No manifest can say so, and whoever pulls the image from a registry would not expect it.
+                    Compression::Bzip2 | Compression::Xz => {
+                        let (digest, size) = self.decompressed(&digest)?;
+                        lease.add(&digest);
+                        (OCI_LAYER, digest, size)
+                    }
+                }
             };
             layers.push((media_type, digest, size));
         }
@@ -359,6 +365,15 @@ impl Inner {
             names.extend(tag.parse::<Reference>()?.tagged_name());
         }
         Ok(Found { record, names, indexes: Vec::new() })
+    }
+
+    /// Keeps the uncompressed form of a blob as well.
+    fn decompressed(&self, digest: &Digest) -> Result<(Digest, u64), LoadError> {
+        let mut plain = decoder(self.blobs.open_blob(digest)?).map_err(LoadError::Read)?;
+        let mut writer = self.blobs.writer()?;
+        io::copy(&mut plain, &mut writer).and_then(|_| writer.flush()).map_err(LoadError::Read)?;
+        let bytes = writer.bytes();
+        Ok((self.blobs.commit(writer, None)?, bytes))
     }
 
     /// Unpacks the layers of an image whose blobs are all here, several at a time.

@@ -5,6 +5,7 @@
 //! not whole.
 
 mod commit;
+pub mod compression;
 pub mod document;
 mod import;
 pub mod layer;
@@ -33,7 +34,7 @@ pub use pull::{Progress, PullProgress};
 pub use push::{PushError, PushProgress, Pushed};
 pub use records::{Origin, RecordError};
 pub use reference::{ParseReferenceError, Reference};
-pub use registry::{Credentials, PullError, RegistryConfig, RegistryConfigError};
+pub use registry::{Credentials, FoundImage, PullError, RegistryConfig, RegistryConfigError};
 pub use save::{SaveError, Saving};
 pub use selection::SelectError;
 pub use store::{GetError, Image, ImageStore, OpenError, PruneScope, RemoveError, Removed, TagError};

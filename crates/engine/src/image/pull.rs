@@ -14,7 +14,7 @@ use super::layer::LayerError;
 use super::load::LAYERS_AT_ONCE;
 use super::records::{Origin, Record};
 use super::reference::{DEFAULT_TAG, Reference};
-use super::registry::{Credentials, PullError, Session};
+use super::registry::{Credentials, FoundImage, PullError, Session, search};
 use super::selection::select;
 use super::store::{Image, ImageStore, Inner};
 use super::stream::{ChannelReader, channel};
@@ -84,6 +84,19 @@ impl ImageStore {
     /// When it does not, or cannot be reached.
     pub async fn login(&self, registry: &str, credentials: &Credentials) -> Result<(), PullError> {
         Session::of_registry(&self.inner.registries, registry, Some(credentials)).check().await
+    }
+
+    /// At most `limit` images that a registry finds by a term: the registry whose name the term begins with, or Docker Hub.
+    ///
+    /// # Errors
+    /// When it cannot be reached, offers no search or does not allow it.
+    pub async fn search(
+        &self,
+        term: &str,
+        limit: u8,
+        credentials: Option<&Credentials>,
+    ) -> Result<Vec<FoundImage>, PullError> {
+        search(&self.inner.registries, term, limit, credentials).await
     }
 
     /// The manifest or index that a name means at present, as the registry has it, with its digest. Nothing is stored.

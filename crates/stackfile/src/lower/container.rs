@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use stack_model::spec::{ContainerSpec, DeviceMapping, Healthcheck, Image, Logging, PullPolicy, Ulimit};
+use stack_model::spec::{ContainerSpec, Healthcheck, Image, Logging, PullPolicy, Ulimit};
 
 use stack_model::FileKind;
 
 use super::Context;
+use super::devices;
 use super::files;
 use super::isolation;
 use super::lifecycle;
@@ -27,7 +28,7 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
     let (environment, environment_removed) = environment(fields, journal);
     let security = isolation::security(fields, context, journal);
     let network_mode = isolation::network_mode(fields, journal);
-    let (devices, cdi_devices) = devices(fields, journal);
+    let (devices, cdi_devices) = devices::devices(fields, journal);
     let spec = ContainerSpec {
         image: image.clone().unwrap_or(Image { reference: String::new(), digest: None }),
         entrypoint: fields.texts("entrypoint", journal),
@@ -414,57 +415,6 @@ fn healthcheck(fields: &Fields<'_>, journal: &mut Journal) -> Option<Healthcheck
         start_period: fields.duration("start_period", journal),
         start_interval: fields.duration("start_interval", journal).filter(|time| time.0 > 0),
     })
-}
-
-/// Devices by their path, and those by a name that the hosts know.
-fn devices(fields: &Fields<'_>, journal: &mut Journal) -> (Vec<DeviceMapping>, Vec<String>) {
-    let list = fields.path.key("devices");
-    let (mut devices, mut names) = (Vec::new(), Vec::new());
-    for (index, node) in fields.items("devices").iter().enumerate() {
-        let device = Fields::new(node, list.index(index));
-        let (Some(source), Some(target)) = (device.text("source", journal), device.text("target", journal)) else {
-            continue;
-        };
-        let permissions = device.text("permissions", journal).unwrap_or_else(|| "rwm".to_owned());
-        if crate::short::device::is_name(&source) {
-            if target != source || permissions != "rwm" {
-                journal.push(
-                    Problem::new(
-                        Code::BadDevice,
-                        node.place,
-                        &device.path,
-                        "where a device by name is and how it may be used is told by its description on the hosts",
-                    )
-                    .hint(format!("write `{source}` alone")),
-                );
-            } else if !names.contains(&source) {
-                names.push(source);
-            }
-            continue;
-        }
-        if !source.starts_with('/') || !target.starts_with('/') {
-            journal.push(
-                Problem::new(Code::NotAbsolute, node.place, &device.path, "the paths of a device are absolute")
-                    .hint("write `/dev/NAME`, or the name of a device that the hosts know: `vendor.com/class=name`"),
-            );
-            continue;
-        }
-        let known = !permissions.is_empty() && permissions.chars().all(|letter| matches!(letter, 'r' | 'w' | 'm'));
-        if !known {
-            journal.push(
-                Problem::new(
-                    Code::BadDevice,
-                    device.node("permissions").map_or(node.place, |node| node.place),
-                    &device.path,
-                    "the permissions of a device are any of `r`, `w` and `m`",
-                )
-                .hint("write `rwm` for all of them"),
-            );
-            continue;
-        }
-        devices.push(DeviceMapping { source, target, permissions });
-    }
-    (devices, names)
 }
 
 /// Rules as the kernel's control groups have them: `c 10:* rwm`.

@@ -2,6 +2,7 @@
 //! of `schema`; what depends on a value is refused here.
 
 mod container;
+mod devices;
 mod files;
 mod isolation;
 mod lifecycle;

@@ -4,10 +4,10 @@ use super::Shape::{self, Duration, Entries, Integer, List, Number, Object as Map
 use super::Support::{Applied, Refused};
 use super::{LIST_OR_MAPPING, Object, Support, TEXTS, field};
 
-/// Why no device is asked for by what it can do.
-pub(super) const GPUS: Support = Refused(
-    "hosts do not look for devices such as GPUs and count none",
-    "name the device files, or the devices as their vendor describes them (`nvidia.com/gpu=all`), under `devices`, and choose the hosts that have them by `deploy.placement.constraints`",
+/// Why drivers of devices have no options.
+const DEVICE_OPTIONS: Support = Refused(
+    "what a device is and how it is used is told by its description on the hosts",
+    "leave the options out; set what the vendor's programs read, such as `NVIDIA_DRIVER_CAPABILITIES`, under `environment`",
 );
 const GENERIC: Support = Refused(
     "hosts declare no resources beside processors and memory",
@@ -112,7 +112,12 @@ static RESERVATIONS: Object = Object {
         field("cpus", Number, Applied, "Processors, such as `0.5`"),
         field("memory", Size, Applied, "Memory, such as `512m`"),
         field("generic_resources", List(&Mapping(&GENERIC_RESOURCE)), GENERIC, "Resources that the hosts declare"),
-        field("devices", List(&Mapping(&DEVICE_REQUEST)), GPUS, "Devices such as GPUs"),
+        field(
+            "devices",
+            List(&Mapping(&DEVICE_REQUEST)),
+            Applied,
+            "Devices such as GPUs, on hosts that are chosen by `placement`",
+        ),
     ],
 };
 
@@ -139,11 +144,11 @@ pub(crate) static DEVICE_REQUEST: Object = Object {
     required: &[],
     extensions: true,
     fields: &[
-        field("capabilities", TEXTS, GPUS, "What the device must be able to do"),
-        field("count", Shape::TextOrNumber, GPUS, "How many, or `all`"),
-        field("device_ids", TEXTS, GPUS, "Which ones"),
-        field("driver", Text, GPUS, "By which driver"),
-        field("options", LIST_OR_MAPPING, GPUS, "Options of the driver"),
+        field("capabilities", TEXTS, Applied, "What the device must be able to do: `gpu`"),
+        field("count", Shape::TextOrNumber, Applied, "How many, from the first on, or `all`"),
+        field("device_ids", TEXTS, Applied, "Which ones"),
+        field("driver", Text, Applied, "`nvidia`, or `cdi` for any device by its whole name"),
+        field("options", LIST_OR_MAPPING, DEVICE_OPTIONS, "Options of the driver"),
     ],
 };
 

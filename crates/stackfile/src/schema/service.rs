@@ -4,7 +4,7 @@ use super::Shape::{
     self, Boolean, Duration, Entries, Integer, List, Named, Null, Number, Object as Mapping, Size, Text, UniqueList,
 };
 use super::Support::{Applied, Noted, Refused};
-use super::deploy::{DEPLOY, DEVICE_REQUEST, FREE, GPUS};
+use super::deploy::{DEPLOY, DEVICE_REQUEST, FREE};
 use super::resources::{ONE_HOST, WINDOWS};
 use super::{COMMAND, DRIVER_OPTIONS, LIST_OR_MAPPING, Object, Support, TEXT_OR_LIST, TEXTS, field};
 
@@ -165,8 +165,8 @@ pub(crate) static SERVICE: Object = Object {
         field(
             "gpus",
             Shape::Either(&[Shape::Choice(&["all"]), List(&Mapping(&DEVICE_REQUEST))]),
-            GPUS,
-            "Graphics processors",
+            Applied,
+            "Graphics processors, on hosts that are chosen by `deploy.placement`",
         ),
         field("group_add", UniqueList(&Shape::TextOrNumber), Applied, "Further groups of its user"),
         field("healthcheck", Mapping(&HEALTHCHECK), Applied, "How its health is found out"),

@@ -1,6 +1,6 @@
 //! Pure. What a container may use of its host.
 
-use bollard_stubs::models::{HostConfig, ResourcesBlkioWeightDevice, ThrottleDevice};
+use bollard_stubs::models::{DeviceRequest, HostConfig, ResourcesBlkioWeightDevice, ThrottleDevice};
 use stack_engine::container::{
     BlkioLimit, BlkioThrottle, BlkioWeight, ContainerConfig, DeviceMapping, Resources, Ulimit,
 };
@@ -164,40 +164,76 @@ pub(super) fn changed(host: &HostConfig, now: &Resources, world: &World) -> Resu
     Ok(made)
 }
 
-/// Devices by name. Docker's clients send a request to the driver `cdi` for a `--device` that is no path.
+/// Devices by name. Docker's clients send a request to the driver `cdi` for a `--device` that is no path, and one for the
+/// capability `gpu`, to the driver `nvidia` or to none, for `--gpus`.
 fn named_devices(host: &HostConfig) -> Result<Vec<String>, CreationError> {
     let mut names: Vec<String> = Vec::new();
     for request in host.device_requests.iter().flatten() {
-        let driver = request.driver.clone().unwrap_or_default();
-        if driver != "cdi" {
-            let capabilities = request.capabilities.iter().flatten().map(|all| format!("[{}]", all.join(" ")));
-            return Err(CreationError::DeviceDriver {
-                driver,
-                capabilities: capabilities.collect::<Vec<_>>().join(" "),
-            });
-        }
-        if request.count.unwrap_or(0) != 0 {
-            return Err(CreationError::Rule(
-                "devices of the driver cdi are requested by their DeviceIDs, not by a Count",
-            ));
-        }
+        let ids = request.device_ids.as_deref().unwrap_or_default();
+        let found = match request.driver.as_deref().unwrap_or_default() {
+            "cdi" => {
+                if request.count.unwrap_or(0) != 0 {
+                    return Err(CreationError::Rule(
+                        "devices of the driver cdi are requested by their DeviceIDs, not by a Count",
+                    ));
+                }
+                ids.to_vec()
+            }
+            "" | "nvidia" if is_for_gpus(request) => nvidia_devices(ids, request.count.unwrap_or(0))?,
+            driver => {
+                let capabilities = request.capabilities.iter().flatten().map(|all| format!("[{}]", all.join(" ")));
+                return Err(CreationError::DeviceDriver {
+                    driver: driver.to_owned(),
+                    capabilities: capabilities.collect::<Vec<_>>().join(" "),
+                });
+            }
+        };
         if request.options.as_ref().is_some_and(|options| !options.is_empty()) {
-            return Err(CreationError::Rule("the device driver cdi takes no options"));
+            return Err(CreationError::Rule("the device drivers cdi and nvidia take no options"));
         }
-        for name in request.device_ids.iter().flatten() {
-            if !stack_engine::cdi::is_qualified(name) {
+        for name in found {
+            if !stack_engine::cdi::is_qualified(&name) {
                 return Err(invalid(
                     "CDI device name",
-                    name,
+                    &name,
                     "expected VENDOR/CLASS=NAME, such as vendor.com/device=0",
                 ));
             }
-            if !names.contains(name) {
-                names.push(name.clone());
+            if !names.contains(&name) {
+                names.push(name);
             }
         }
     }
     Ok(names)
+}
+
+/// Whether one of the alternatives of a request is what NVIDIA's driver can do, graphics processors among it.
+fn is_for_gpus(request: &DeviceRequest) -> bool {
+    const KNOWN: [&str; 8] = ["gpu", "nvidia", "compute", "compat32", "graphics", "utility", "video", "display"];
+    let suits = |all: &Vec<String>| {
+        all.iter().any(|one| one == "gpu" || one == "nvidia") && all.iter().all(|one| KNOWN.contains(&one.as_str()))
+    };
+    request.capabilities.iter().flatten().any(suits)
+}
+
+/// The names that NVIDIA's own tool gives the devices of a host: by their number or identifier, or `all`. A number of devices are the
+/// first ones, as with Docker.
+fn nvidia_devices(ids: &[String], count: i64) -> Result<Vec<String>, CreationError> {
+    const KIND: &str = "nvidia.com/gpu";
+    /// More than any host has.
+    const MOST: i64 = 1024;
+    if count != 0 && !ids.is_empty() {
+        return Err(CreationError::Rule("cannot set both Count and DeviceIDs on device request"));
+    }
+    match count {
+        0 => {
+            let name = |id: &String| if id.starts_with(KIND) { id.clone() } else { format!("{KIND}={id}") };
+            Ok(ids.iter().map(name).collect())
+        }
+        ..0 => Ok(vec![format!("{KIND}=all")]),
+        1..=MOST => Ok((0..count).map(|index| format!("{KIND}={index}")).collect()),
+        _ => Err(CreationError::Rule("a device request's Count is at most 1024, or -1 for all devices")),
+    }
 }
 
 /// What no Linux container of this daemon can have.

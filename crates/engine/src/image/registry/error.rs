@@ -18,6 +18,12 @@ pub enum PullError {
         /// What was asked for.
         what: String,
     },
+    /// What stands in the place of a registry is no host.
+    #[error("`{registry}` is no registry: expected a host, or a host and a port")]
+    NoRegistry {
+        /// What is there.
+        registry: String,
+    },
     /// The registry wants to know who asks, or does not accept the answer.
     #[error("{registry} refuses {what}: {}", if *with_credentials { "the name or password is not accepted" } else { "it wants a name and a password, and none is known" })]
     Unauthorized {
@@ -141,6 +147,7 @@ impl PullError {
             Self::Content(_) | Self::Records(_) | Self::Get(_) => true,
             Self::Layer(error) => matches!(error, LayerError::Io { .. } | LayerError::Content(_)),
             Self::NotFound { .. }
+            | Self::NoRegistry { .. }
             | Self::Unauthorized { .. }
             | Self::Denied { .. }
             | Self::BadRedirect { .. }

@@ -4,11 +4,14 @@
 mod challenge;
 mod config;
 mod error;
+mod search;
 mod session;
 mod upload;
 
 pub use config::{Registries, RegistryConfig, RegistryConfigError};
 pub use error::PullError;
+pub use search::FoundImage;
+pub(super) use search::search;
 pub use session::Credentials;
 pub(super) use session::Session;
 pub(super) use upload::Placed;

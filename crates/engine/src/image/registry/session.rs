@@ -120,6 +120,19 @@ impl<'a> Session<'a> {
         .await
     }
 
+    /// What the registry answers to a search, by the interface from before the distribution specification.
+    pub(super) async fn search(&self, term: &str, limit: u8, longest: u64) -> Result<Vec<u8>, PullError> {
+        let what = format!("search for {}", term.chars().take(200).collect::<String>());
+        let query = Url::parse_with_params("q:", [("q", term), ("n", &limit.to_string())]);
+        // The address before the query is always one.
+        let query = query.ok().and_then(|url| url.query().map(str::to_owned)).unwrap_or_default();
+        let (path, what) = (&format!("/v1/search?{query}"), &what);
+        self.first(|endpoint| {
+            async move { self.document(endpoint, path, None, longest, what).await.map(|(text, _)| text) }.boxed()
+        })
+        .await
+    }
+
     /// A conversation with the registry alone, to which content is given.
     pub(in crate::image) fn to_registry(
         registries: &'a Registries,
@@ -385,7 +398,9 @@ impl<'a> Session<'a> {
         for base in &bases {
             let about = if self.repository.is_empty() { String::new() } else { format!("{}/", self.repository) };
             let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-            let mut url = address(base, &format!("v2/{about}{path}"));
+            // A path from the root is not of the distribution specification.
+            let path = path.strip_prefix('/').map_or_else(|| format!("v2/{about}{path}"), str::to_owned);
+            let mut url = address(base, &path);
             url.set_query(query);
             match self.ask_authorized(endpoint, method, url, headers, body, what).await {
                 // No connection under this scheme; the next may be spoken.
