@@ -25,6 +25,7 @@ use stack_shim::protocol::{
 
 use crate::container::{self, Streams, Told};
 use crate::failing::{During, failure};
+use crate::labelling::{self, LabelMoment};
 use crate::log_writer::LogWriter;
 use crate::run::{blocked_signals, pipes, told_pair};
 use crate::supervisor::{Held, Program, Recorded, Supervisor};
@@ -261,11 +262,14 @@ fn set_up(
         }
         users::enter(container.as_fd())?;
     }
+    if let Some(label) = &request.process.label {
+        labelling::label_keys(label)?;
+    }
     match syscalls::join_new_session_keyring() {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
-    let mut prepared = process::prepare(&request.process, filter)?;
+    let mut prepared = process::prepare(&request.process, filter, LabelMoment::Program)?;
     let mut terminal = None;
     if request.process.terminal {
         let root = File::open("/").during(|| "open the container's root".to_owned())?;

@@ -18,6 +18,7 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
             work: "/state/snapshots/web/work".into(),
             mountpoint: "/run/web/root".into(),
             read_only: false,
+            label: None,
         },
         volumes: BTreeMap::from([("/data".to_owned(), "/state/volumes/v/_data".into())]),
         images: BTreeMap::new(),
@@ -27,6 +28,7 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
         hierarchies,
         seccomp: Some("/state/seccomp/filter.bpf".into()),
         confinement: None,
+        labels: None,
         injection: Injection::default(),
         log_directory: "/state/containers/web/logs".into(),
         exit_file: "/state/containers/web/exit.json".into(),
@@ -85,16 +87,19 @@ fn a_container_that_asks_for_much() {
         ulimits: BTreeMap::from([("nofile".to_owned(), Ulimit { soft: 10, hard: -1 })]),
         mounts: vec![
             ContainerMount {
+                relabel: None,
                 target: "/data".to_owned(),
                 read_only: true,
                 source: ContainerMountSource::Volume { name: Some("v".to_owned()), no_copy: false, subpath: None },
             },
             ContainerMount {
+                relabel: None,
                 target: "/cache/".to_owned(),
                 read_only: false,
                 source: ContainerMountSource::Tmpfs { size: Some(4096), mode: Some(0o700), options: Vec::new() },
             },
             ContainerMount {
+                relabel: None,
                 target: "/etc/hosts".to_owned(),
                 read_only: false,
                 source: ContainerMountSource::Bind {
@@ -158,6 +163,7 @@ fn what_makes_no_sense_is_refused_with_its_name() {
                 config.environment.insert("A=B".to_owned(), "x".to_owned());
             }),
             with(&|config| config.mounts = vec![ContainerMount {
+                relabel: None,
                 target: "/a/../../b".to_owned(),
                 read_only: false,
                 source: ContainerMountSource::Tmpfs { size: None, mode: None, options: Vec::new() },
@@ -181,6 +187,7 @@ fn the_same_for_another_runtime() {
         ulimits: BTreeMap::from([("nofile".to_owned(), Ulimit { soft: 100, hard: -1 })]),
         sysctls: BTreeMap::from([("net.core.somaxconn".to_owned(), "9".to_owned())]),
         mounts: vec![ContainerMount {
+            relabel: None,
             target: "/srv/site".to_owned(),
             read_only: true,
             source: ContainerMountSource::Bind {
@@ -235,7 +242,8 @@ fn with_a_user_namespace_owners_are_those_of_the_host_and_volumes_are_mapped() {
         let users = Some(Users { ids, shared: None, layers: Vec::new() });
         launch(&id(), config, &image(), &Host { users, ..host(&hierarchies) })
     };
-    let mount = |target: &str, source| ContainerMount { target: target.to_owned(), read_only: false, source };
+    let mount =
+        |target: &str, source| ContainerMount { relabel: None, target: target.to_owned(), read_only: false, source };
     let tmpfs = |owner: &str| ContainerMountSource::Tmpfs { size: None, mode: None, options: vec![owner.to_owned()] };
     let config = ContainerConfig {
         mounts: vec![

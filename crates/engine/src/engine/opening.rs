@@ -18,6 +18,7 @@ use crate::image::ImageStore;
 use crate::metrics::Metrics;
 use crate::network::Networks;
 use crate::overlay::{Overlay, OverlayConfig};
+use crate::selinux::Selinux;
 use crate::snapshot::Snapshots;
 use crate::volume::Volumes;
 
@@ -77,6 +78,10 @@ impl Engine {
         let apparmor = tokio::task::spawn_blocking(AppArmor::open)
             .await
             .map_err(|error| OpenError::Directory { path: filters.clone(), source: io::Error::other(error) })?;
+        let mode = config.selinux;
+        let selinux = tokio::task::spawn_blocking(move || Selinux::open(mode))
+            .await
+            .map_err(|error| OpenError::Directory { path: filters.clone(), source: io::Error::other(error) })??;
         let users_refusal = crate::container::try_user_namespace(&program, &config.root, config.users.ids).await.err();
         if let Some(reason) = users_refusal.as_ref().filter(|_| config.users.by_default) {
             loaded.warnings.push(format!(
@@ -85,6 +90,7 @@ impl Engine {
         }
         let launcher = Launcher {
             apparmor,
+            selinux,
             cdi_directories: config.cdi_directories.clone().into(),
             between: Arc::default(),
             program,
