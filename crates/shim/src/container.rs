@@ -196,17 +196,16 @@ fn set_up(
     if let Some(domainname) = &launch.domainname {
         set_domain_name(domainname).during(|| format!("set the domain name {domainname}"))?;
     }
-    let sysctls = mounts::mount_sysctls(&launch.sysctls)?;
+    let proc = mounts::own_proc()?;
     mounts::protect(root.as_fd(), launch)?;
     mounts::enter(root.as_fd())?;
     drop(root);
     if let Some(founder) = founder {
         founder.enter()?;
     }
-    mounts::write_sysctls(sysctls.as_ref(), &launch.sysctls)?;
-    drop(sysctls);
+    mounts::write_sysctls(proc.as_fd(), &launch.sysctls)?;
     if let Some(label) = &launch.process.label {
-        labelling::label_keys(label)?;
+        labelling::label_keys(label, proc.as_fd())?;
     }
     match syscalls::join_new_session_keyring() {
         // A kernel without keyrings has none to share.
@@ -214,7 +213,8 @@ fn set_up(
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
     let moment = if launch.init { LabelMoment::Now } else { LabelMoment::Program };
-    let mut prepared = process::prepare(&launch.process, filter, moment)?;
+    let mut prepared = process::prepare(&launch.process, filter, moment, Some(proc.as_fd()))?;
+    drop(proc);
     let (controlling, peer) = match terminal {
         Some((controlling, peer)) => (Some(controlling), Some(peer)),
         None => (None, None),

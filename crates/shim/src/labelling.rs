@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 
 use stack_shim::protocol::{Failure, FailureKind};
 
@@ -30,12 +31,12 @@ fn step(label: &str) -> String {
 }
 
 /// Opens the file, for this process alone.
-pub fn open(label: &str, moment: LabelMoment) -> Result<Labeller, Failure> {
+pub fn open(label: &str, moment: LabelMoment, proc: BorrowedFd<'_>) -> Result<Labeller, Failure> {
     let name = match moment {
         LabelMoment::Program => "exec",
         LabelMoment::Now => "current",
     };
-    let attribute = open_attribute(name).during(|| step(label))?;
+    let attribute = open_attribute(proc, name).during(|| step(label))?;
     Ok(Labeller { attribute, label: label.to_owned(), moment })
 }
 
@@ -62,9 +63,9 @@ impl Labeller {
 }
 
 /// The keys that this process makes from here on have the label, its session's keyring among them.
-pub fn label_keys(label: &str) -> Result<(), Failure> {
+pub fn label_keys(label: &str, proc: BorrowedFd<'_>) -> Result<(), Failure> {
     let step = || format!("label keys as {label} for SELinux");
-    let mut attribute = open_attribute("keycreate").during(step)?;
+    let mut attribute = open_attribute(proc, "keycreate").during(step)?;
     write(&mut attribute, label).map_err(|error| refused(&error, step()))
 }
 

@@ -365,23 +365,20 @@ fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// A /proc of our own that nothing is mounted over, for [`write_sysctls`].
-pub fn mount_sysctls(sysctls: &BTreeMap<String, String>) -> Result<Option<OwnedFd>, Failure> {
-    if sysctls.is_empty() {
-        return Ok(None);
-    }
-    new_filesystem("proc", "proc", &[], 0).during(|| "mount a proc for kernel parameters".to_owned()).map(Some)
+/// A /proc of our own that nothing is mounted over, for [`write_sysctls`] and for what security modules are told. To be made
+/// before the container's user namespace is entered: there nobody may.
+pub fn own_proc() -> Result<OwnedFd, Failure> {
+    new_filesystem("proc", "proc", &[], 0).during(|| "mount a proc for settings of the kernel".to_owned())
 }
 
 /// Writes namespaced kernel parameters. Those of IPC objects only root of the container's user namespace may write.
-pub fn write_sysctls(proc: Option<&OwnedFd>, sysctls: &BTreeMap<String, String>) -> Result<(), Failure> {
-    let Some(proc) = proc else { return Ok(()) };
+pub fn write_sysctls(proc: BorrowedFd<'_>, sysctls: &BTreeMap<String, String>) -> Result<(), Failure> {
     for (name, value) in sysctls {
         let step = || format!("set the kernel parameter {name}");
         let path = c_string(format!("sys/{}", name.replace('.', "/"))).during(step)?;
         let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
-        let written = openat2(proc.as_fd(), &path, libc::O_WRONLY, resolve)
-            .and_then(|file| File::from(file).write_all(value.as_bytes()));
+        let written =
+            openat2(proc, &path, libc::O_WRONLY, resolve).and_then(|file| File::from(file).write_all(value.as_bytes()));
         match written {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(failure(FailureKind::Setting, step(), "this kernel has no such parameter"));

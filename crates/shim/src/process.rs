@@ -79,8 +79,13 @@ pub fn identity(process: &Process, root: BorrowedFd<'_>) -> Result<Identity, Fai
 }
 
 /// Looks up what the image says about the process. To be called in the container's root. `moment`: when it gets its SELinux
-/// label.
-pub fn prepare(process: &Process, filter: Option<Vec<u8>>, moment: LabelMoment) -> Result<Prepared, Failure> {
+/// label. `proc`: where security modules are told ([`mounts::own_proc`](crate::mounts::own_proc)), if there is something to tell.
+pub fn prepare(
+    process: &Process,
+    filter: Option<Vec<u8>>,
+    moment: LabelMoment,
+    proc: Option<BorrowedFd<'_>>,
+) -> Result<Prepared, Failure> {
     let root: OwnedFd = fs::File::open("/").during(|| "open the container's root".to_owned())?.into();
     let identity = identity(process, root.as_fd())?;
     let mut environment = process.environment.clone();
@@ -105,8 +110,14 @@ pub fn prepare(process: &Process, filter: Option<Vec<u8>>, moment: LabelMoment) 
         arguments: strings(&process.arguments)?,
         search,
         filter,
-        confiner: process.confinement.as_ref().map(confinement::open).transpose()?,
-        labeller: process.label.as_deref().map(|label| labelling::open(label, moment)).transpose()?,
+        confiner: proc
+            .zip(process.confinement.as_ref())
+            .map(|(proc, confinement)| confinement::open(confinement, proc))
+            .transpose()?,
+        labeller: proc
+            .zip(process.label.as_deref())
+            .map(|(proc, label)| labelling::open(label, moment, proc))
+            .transpose()?,
         identity,
         known_capabilities: syscalls::known_capabilities(),
     })

@@ -136,7 +136,10 @@ impl Launcher {
             }
         }
         if let Some(labels) = labels {
-            label_mounts(config, &found, labels).map_err(|source| StartError::Relabel { id: id.clone(), source })?;
+            // What it has written is its own, also if that had another label, or none, when it was written.
+            relabel(&record.overlay.upper, &labels.mount, false)
+                .and_then(|()| label_mounts(config, &found, labels))
+                .map_err(|source| StartError::Relabel { id: id.clone(), source })?;
         }
         let devices = find_devices(id, config)?;
         let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged)

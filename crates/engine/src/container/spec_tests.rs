@@ -65,6 +65,44 @@ fn a_container_that_asks_for_nothing() {
 }
 
 #[test]
+fn everything_that_is_its_own_has_its_label() {
+    let hierarchies = version_2();
+    let tmpfs = ContainerMountSource::Tmpfs { size: None, mode: None, options: vec![] };
+    let config = ContainerConfig {
+        mounts: vec![ContainerMount { target: "/run".to_owned(), read_only: false, relabel: None, source: tmpfs }],
+        ..ContainerConfig::default()
+    };
+    let labels = SelinuxLabels {
+        process: Some("system_u:system_r:container_t:s0:c1,c2".to_owned()),
+        mount: "system_u:object_r:container_file_t:s0:c1,c2".to_owned(),
+    };
+    let host = Host { labels: Some(labels.clone()), ..host(&hierarchies) };
+    let made = launch(&id(), &config, &image(), &host).unwrap();
+    assert_eq!((&made.process.label, made.root.label.as_ref()), (&labels.process, Some(&labels.mount)));
+    let labelled = |mount: &&stack_shim::launch::Mount| match &mount.source {
+        MountSource::Filesystem { options, .. } => {
+            options.contains(&("context".to_owned(), Some(labels.mount.clone())))
+        }
+        MountSource::Bind { .. } | MountSource::Image { .. } | MountSource::OfPeer { .. } => false,
+    };
+    let targets: Vec<&str> = made.mounts.iter().filter(labelled).map(|mount| mount.target.as_str()).collect();
+    // Others have labels of the kernel's own, and message queues get theirs when they are mounted.
+    assert_eq!(targets, ["/dev", "/dev/pts", "/dev/shm", "/run"]);
+
+    let document = oci::runtime_spec(
+        &stack_shim::launch::Launch { process: Process { user: "0".to_owned(), ..made.process.clone() }, ..made },
+        &Resources::default(),
+        &[],
+        None,
+    );
+    let document = serde_json::to_value(document.unwrap()).unwrap();
+    assert_eq!(document["process"]["selinuxLabel"], labels.process.unwrap());
+    assert_eq!(document["linux"]["mountLabel"], labels.mount);
+    // Runtimes give that to the mounts themselves.
+    assert!(!document["mounts"].to_string().contains("context="), "{document}");
+}
+
+#[test]
 fn a_container_that_asks_for_much() {
     let hierarchies = version_2();
     let config = ContainerConfig {

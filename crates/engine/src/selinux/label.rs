@@ -201,6 +201,8 @@ pub struct PolicyLabels {
     pub process: Context,
     /// Of files.
     pub file: Context,
+    /// Of files that all of them read and none writes.
+    pub read_only_file: Context,
 }
 
 impl PolicyLabels {
@@ -221,11 +223,12 @@ impl PolicyLabels {
         };
         let process = named("process").unwrap_or_else(|| usual("system_r", "container_t"));
         let file = named("file").unwrap_or_else(|| usual("object_r", "container_file_t"));
+        let read_only = named("ro_file").unwrap_or_else(|| usual("object_r", "container_ro_file_t"));
         let level = |context: Context| {
             let level = has_levels.then(|| context.level.clone().unwrap_or_else(|| SHARED_LEVEL.to_owned()));
             Context { level, ..context }
         };
-        Self { process: level(process), file: level(file) }
+        Self { process: level(process), file: level(file), read_only_file: level(read_only) }
     }
 
     /// The labels of a container, as Docker gives them: a container that sees all processes or IPC objects of the host, or may
@@ -331,6 +334,7 @@ mod tests {
         let own = PolicyLabels::read(text, true);
         assert_eq!(own.process.to_string(), "system_u:system_r:web_t:s0");
         assert_eq!(own.file.to_string(), "system_u:object_r:web_file_t:s0");
+        assert_eq!(own.read_only_file.to_string(), "system_u:object_r:container_ro_file_t:s0");
         assert_eq!(PolicyLabels::read(text, false).process.to_string(), "system_u:system_r:web_t");
         assert_eq!(PolicyLabels::read("process = nonsense", true), usual);
     }

@@ -156,6 +156,16 @@ impl Selinux {
         matches!(*self.support, Support::Labels(_))
     }
 
+    /// The label of what images bring, which is not the container's own: the kernel asks for it when a container maps a file of
+    /// a layer into its memory, whatever label the container's root file system has.
+    #[must_use]
+    pub fn layers_label(&self) -> Option<String> {
+        match &*self.support {
+            Support::Labels(policy) => Some(policy.read_only_file.to_string()),
+            Support::Absent | Support::Off | Support::Unusable { .. } => None,
+        }
+    }
+
     /// Why they are not.
     fn reason(&self) -> Option<String> {
         match &*self.support {
@@ -234,7 +244,7 @@ fn find_support() -> Support {
     let contexts = policy_directory(&settings)
         .and_then(|directory| fs::read_to_string(directory.join("contexts/lxc_contexts")).ok())
         .unwrap_or_default();
-    let policy = PolicyLabels::read(&contexts, has_levels);
+    let mut policy = PolicyLabels::read(&contexts, has_levels);
     for context in [&policy.process, &policy.file] {
         if let Err(error) = ask(&context.to_string()) {
             let reason = crate::container::text_of(&error);
@@ -242,6 +252,10 @@ fn find_support() -> Support {
                 reason: format!("{reason} (policies for containers are in the package `container-selinux`)"),
             };
         }
+    }
+    if ask(&policy.read_only_file.to_string()).is_err() {
+        // What containers share they may read, too.
+        policy.read_only_file = policy.file.clone();
     }
     Support::Labels(policy)
 }
