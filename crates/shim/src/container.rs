@@ -213,7 +213,7 @@ fn set_up(
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
     let moment = if launch.init { LabelMoment::Now } else { LabelMoment::Program };
-    let mut prepared = process::prepare(&launch.process, filter, moment, Some(proc.as_fd()))?;
+    let mut prepared = process::prepare(&launch.process, filter, moment, proc.as_fd())?;
     drop(proc);
     let (controlling, peer) = match terminal {
         Some((controlling, peer)) => (Some(controlling), Some(peer)),

@@ -253,8 +253,7 @@ fn set_up(
         setns(container.as_fd(), CloneFlags::CLONE_NEWCGROUP).during(|| "enter the cgroup namespace".to_owned())?;
     }
     nix::unistd::setsid().during(|| "start a session".to_owned())?;
-    let is_told = request.process.confinement.is_some() || request.process.label.is_some();
-    let proc = if is_told { Some(mounts::own_proc()?) } else { None };
+    let proc = mounts::own_proc()?;
     if let Some(ids) = request.users {
         streams.give(ids);
         if streams.output.is_none() {
@@ -264,15 +263,14 @@ fn set_up(
         }
         users::enter(container.as_fd())?;
     }
-    if let (Some(label), Some(proc)) = (&request.process.label, &proc) {
+    if let Some(label) = &request.process.label {
         labelling::label_keys(label, proc.as_fd())?;
     }
     match syscalls::join_new_session_keyring() {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
-    let mut prepared =
-        process::prepare(&request.process, filter, LabelMoment::Program, proc.as_ref().map(AsFd::as_fd))?;
+    let mut prepared = process::prepare(&request.process, filter, LabelMoment::Program, proc.as_fd())?;
     drop(proc);
     let mut terminal = None;
     if request.process.terminal {

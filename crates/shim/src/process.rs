@@ -79,12 +79,12 @@ pub fn identity(process: &Process, root: BorrowedFd<'_>) -> Result<Identity, Fai
 }
 
 /// Looks up what the image says about the process. To be called in the container's root. `moment`: when it gets its SELinux
-/// label. `proc`: where security modules are told ([`mounts::own_proc`](crate::mounts::own_proc)), if there is something to tell.
+/// label. `proc`: where security modules are told ([`mounts::own_proc`](crate::mounts::own_proc)).
 pub fn prepare(
     process: &Process,
     filter: Option<Vec<u8>>,
     moment: LabelMoment,
-    proc: Option<BorrowedFd<'_>>,
+    proc: BorrowedFd<'_>,
 ) -> Result<Prepared, Failure> {
     let root: OwnedFd = fs::File::open("/").during(|| "open the container's root".to_owned())?.into();
     let identity = identity(process, root.as_fd())?;
@@ -110,14 +110,8 @@ pub fn prepare(
         arguments: strings(&process.arguments)?,
         search,
         filter,
-        confiner: proc
-            .zip(process.confinement.as_ref())
-            .map(|(proc, confinement)| confinement::open(confinement, proc))
-            .transpose()?,
-        labeller: proc
-            .zip(process.label.as_deref())
-            .map(|(proc, label)| labelling::open(label, moment, proc))
-            .transpose()?,
+        confiner: process.confinement.as_ref().map(|confinement| confinement::open(confinement, proc)).transpose()?,
+        labeller: process.label.as_deref().map(|label| labelling::open(label, moment, proc)).transpose()?,
         identity,
         known_capabilities: syscalls::known_capabilities(),
     })

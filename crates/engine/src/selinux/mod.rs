@@ -130,7 +130,7 @@ enum Support {
     /// It has, but containers cannot be labelled.
     Unusable { reason: String },
     /// Containers are labelled.
-    Labels(PolicyLabels),
+    Labels(Box<PolicyLabels>),
 }
 
 impl Selinux {
@@ -257,13 +257,13 @@ fn find_support() -> Support {
         // What containers share they may read, too.
         policy.read_only_file = policy.file.clone();
     }
-    Support::Labels(policy)
+    Support::Labels(Box::new(policy))
 }
 
 /// Where the files of the policy are that the host's settings name.
 fn policy_directory(settings: &str) -> Option<PathBuf> {
-    let values = settings.lines().filter_map(|line| line.trim().strip_prefix("SELINUXTYPE="));
-    let name = values.last().map_or("targeted", |name| name.trim().trim_matches('"'));
+    let mut values = settings.lines().filter_map(|line| line.trim().strip_prefix("SELINUXTYPE="));
+    let name = values.next_back().map_or("targeted", |name| name.trim().trim_matches('"'));
     let is_name = !name.is_empty() && !name.contains('/') && ![".", ".."].contains(&name);
     is_name.then(|| Path::new(POLICIES).join(name))
 }
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn no_two_containers_have_the_same_categories_but_those_that_share_processes() {
-        let host = host(Support::Labels(PolicyLabels::read("", true)));
+        let host = host(Support::Labels(Box::new(PolicyLabels::read("", true))));
         let usual = ContainerConfig::default();
         let one = host.labels(&usual, &[], std::iter::empty(), 7).unwrap().unwrap();
         let other = host.labels(&usual, &[], [&one].into_iter(), 7).unwrap().unwrap();
