@@ -314,7 +314,13 @@ impl Launcher {
         let child = shim::spawn(&self.program, "run", &run).map_err(failed("start its shim"))?;
         crash_point!("start.spawned");
         phases.done("spawn");
-        let mut conversation = Shim::connect(&run).await.map_err(failed("reach its shim"))?;
+        let mut conversation = match Shim::connect(&run).await {
+            // It could not make the container, and was quicker than we are: it has left on record why.
+            Err(error) if shim::is_absent(&error) || shim::is_gone(&error) => {
+                return Err(self.shim_refused(record, None));
+            }
+            result => result.map_err(failed("reach its shim"))?,
+        };
         let created = conversation.ask(&Request::Describe).await.map_err(failed("ask its shim"))?;
         let pid = match created {
             Some(Response::State(State::Created { pid })) => pid,
