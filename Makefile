@@ -8,7 +8,7 @@ CARGO ?= cargo
 BUILD_PACKAGES := gcc libseccomp-dev pkg-config make
 DEMO_PACKAGES := $(BUILD_PACKAGES) curl jq
 TEST_PACKAGES := $(BUILD_PACKAGES) busybox-static runc docker-registry apache2-utils nftables iproute2 curl jq python3 python3-pip \
-	qemu-system-x86 debootstrap e2fsprogs xz-utils
+	qemu-system-x86 debootstrap e2fsprogs xz-utils checkpolicy
 BENCH_PACKAGES := busybox-static iproute2 curl jq dnsmasq-base
 
 .PHONY: all build static demo test bench bench-networks profile fix lint packages demo-packages test-packages

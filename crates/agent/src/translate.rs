@@ -9,6 +9,7 @@ use stack_engine::container::{
     UserNamespaceMode,
 };
 use stack_engine::network::{PortBinding, Protocol};
+use stack_engine::selinux::{Relabel, SelinuxOptions};
 use stack_model::limits::{BlockLimitKind, FineLimits};
 use stack_model::spec::{self, MountSource, PublishMode};
 use stack_model::{AssignedNetwork, AssignedTask, NodeId, Slot, TaskId};
@@ -96,6 +97,14 @@ pub fn container_config(task: TaskId, assigned: &AssignedTask, place: Place<'_>)
             spec::AppArmorProfile::Default => AppArmorChoice::Default,
             spec::AppArmorProfile::Unconfined => AppArmorChoice::Unconfined,
             spec::AppArmorProfile::Named(name) => AppArmorChoice::Profile(name.clone()),
+        },
+        selinux: SelinuxOptions {
+            disabled: container.selinux.disabled,
+            user: container.selinux.user.clone(),
+            role: container.selinux.role.clone(),
+            kind: container.selinux.kind.clone(),
+            level: container.selinux.level.clone(),
+            file_kind: container.selinux.file_kind.clone(),
         },
         devices: container
             .devices
@@ -210,6 +219,8 @@ fn own_labels(task: TaskId, assigned: &AssignedTask) -> BTreeMap<String, String>
 /// Secrets and configs, each as a mount of its own.
 fn file_mounts(task: TaskId, assigned: &AssignedTask, place: Place<'_>) -> impl Iterator<Item = ContainerMount> {
     assigned.spec.files.iter().enumerate().map(move |(index, file)| ContainerMount {
+        // Nobody else on the host has a use for it.
+        relabel: Some(Relabel::Private),
         target: file.reference.target.clone(),
         read_only: true,
         source: ContainerMountSource::Bind {
@@ -228,8 +239,16 @@ fn container_mount(
     volumes: &BTreeMap<String, spec::VolumeSpec>,
     fill: &dyn Fn(&String) -> String,
 ) -> ContainerMount {
+    let relabel = match &mount.source {
+        MountSource::Bind { relabel: Some(spec::Relabel::Shared), .. } => Some(Relabel::Shared),
+        MountSource::Bind { relabel: Some(spec::Relabel::Private), .. } => Some(Relabel::Private),
+        MountSource::Bind { relabel: None, .. }
+        | MountSource::Volume { .. }
+        | MountSource::Image { .. }
+        | MountSource::Tmpfs { .. } => None,
+    };
     let source = match &mount.source {
-        MountSource::Bind { path, create_host_path, propagation, non_recursive, writable_below } => {
+        MountSource::Bind { path, create_host_path, propagation, non_recursive, writable_below, relabel: _ } => {
             ContainerMountSource::Bind {
                 path: fill(path).into(),
                 create_host_path: *create_host_path,
@@ -254,7 +273,7 @@ fn container_mount(
             ContainerMountSource::Tmpfs { size: *size, mode: *mode, options: options.clone() }
         }
     };
-    ContainerMount { target: mount.target.clone(), read_only: mount.read_only, source }
+    ContainerMount { relabel, target: mount.target.clone(), read_only: mount.read_only, source }
 }
 
 fn resources(planned: &spec::Resources, limits: &FineLimits) -> Resources {

@@ -25,8 +25,10 @@ fn the_finer_limits_and_namespaces_reach_the_engine() {
             },
             "uts_mode": "host", "cgroup_mode": "host", "system_paths_unconfined": true,
             "device_cgroup_rules": ["c 10:200 rwm"], "annotations": {"a": "b"},
+            "selinux": {"kind": "web_t", "level": "s0:c1,c2"},
             "mounts": [
-                {"target": "/srv", "source": {"bind": {"path": "/srv", "non_recursive": true, "writable_below": true}}},
+                {"target": "/srv", "source": {"bind": {"path": "/srv", "non_recursive": true, "writable_below": true,
+                    "relabel": "private"}}},
                 {"target": "/run", "source": {"tmpfs": {"options": ["exec"]}}},
                 {"target": "/tools", "source": {"image": {
                     "image": {"reference": "tools:1", "digest": format!("sha256:{}", "a".repeat(64))}, "subpath": "bin",
@@ -64,6 +66,8 @@ fn the_finer_limits_and_namespaces_reach_the_engine() {
         config.mounts[0].source,
         ContainerMountSource::Bind { non_recursive: true, writable_below: true, .. }
     ));
+    assert_eq!((config.mounts[0].relabel, config.mounts[1].relabel), (Some(Relabel::Private), None));
+    assert_eq!(config.selinux.texts(), ["type:web_t", "level:s0:c1,c2"]);
     assert!(matches!(&config.mounts[1].source, ContainerMountSource::Tmpfs { options, .. } if *options == ["exec"]));
     let reference = format!("sha256:{}", "a".repeat(64));
     let mounted = ContainerMountSource::Image { reference, subpath: Some("bin".to_owned()) };

@@ -60,6 +60,7 @@ fn workload(digest: &Digest) -> Workload {
 async fn conforms(root: PathBuf, cgroup: &str) {
     let engine = Engine::open(EngineConfig {
         containers: ContainersConfig {
+            selinux: stack_engine::selinux::SelinuxMode::Auto,
             root: root.join("state"),
             run: root.join("run"),
             shim: programs().join("stack-shim"),

@@ -18,6 +18,7 @@ use stack_engine::image::{
     SaveError, SelectError, TagError,
 };
 use stack_engine::network::{self, NetworkError};
+use stack_engine::selinux::{RelabelError, SelinuxError};
 use stack_engine::volume::VolumeError;
 
 use crate::cluster::ClusterError;
@@ -505,6 +506,7 @@ impl ApiError {
                 | StartError::Runtime { .. }
                 | StartError::Users { .. }
                 | StartError::MountSource { .. }
+                | StartError::Relabel { source: RelabelError::Refused { .. }, .. }
                 | StartError::Device { .. } => StatusCode::BAD_REQUEST,
                 // A network that was there when the container was made.
                 StartError::Network { source: network::AttachError::Network(NetworkError::Missing { .. }), .. } => {
@@ -516,6 +518,8 @@ impl ApiError {
                 | StartError::Volume { .. }
                 | StartError::Filter { .. }
                 | StartError::AppArmor { .. }
+                | StartError::Selinux { .. }
+                | StartError::Relabel { .. }
                 | StartError::Cdi { .. }
                 | StartError::Cgroup { .. }
                 | StartError::Network { .. }
@@ -574,7 +578,12 @@ impl ApiError {
                 | CreateError::Spec { .. }
                 | CreateError::AppArmor { .. }
                 | CreateError::SizeLimit(_) => StatusCode::BAD_REQUEST,
-                CreateError::Exists { .. } | CreateError::NameTaken { .. } => StatusCode::CONFLICT,
+                // Those of a container are free again when it is removed.
+                CreateError::Selinux { source: SelinuxError::Exhausted, .. }
+                | CreateError::Exists { .. }
+                | CreateError::NameTaken { .. } => StatusCode::CONFLICT,
+                CreateError::Selinux { source: SelinuxError::Ask { .. }, .. } => StatusCode::INTERNAL_SERVER_ERROR,
+                CreateError::Selinux { .. } => StatusCode::BAD_REQUEST,
                 CreateError::Root { .. } | CreateError::Record { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             },
             Self::Attach(error) => match error {

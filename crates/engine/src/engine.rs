@@ -11,6 +11,7 @@ mod copying;
 mod difference;
 mod execs;
 mod host_end;
+mod labels;
 mod mounted_images;
 mod networking;
 mod opening;
@@ -52,6 +53,7 @@ use crate::logs::{self, LogError, LogQuery, LogStream};
 use crate::metrics::Metrics;
 use crate::network::{NetworkConfig, Networks};
 use crate::overlay::{Overlay, OverlayEndpoint};
+use crate::selinux::SelinuxMode;
 use crate::volume::{VolumeError, Volumes};
 
 /// How long a killed container may take to end.
@@ -80,6 +82,8 @@ pub struct ContainersConfig {
     pub runtimes: Runtimes,
     /// Whose users those of containers are.
     pub users: UserNamespaces,
+    /// Whether containers are labelled for SELinux.
+    pub selinux: SelinuxMode,
 }
 
 impl ContainersConfig {
@@ -213,6 +217,7 @@ impl Engine {
         let mut all = locked(&self.inner.warnings).clone();
         all.extend(self.log_troubles());
         all.extend(self.inner.launcher.apparmor.warning());
+        all.extend(self.inner.launcher.selinux.warning());
         all
     }
 
@@ -234,10 +239,10 @@ impl Engine {
     pub fn apparmor_profile(&self, container: &Container) -> String {
         let (launcher, apparmor) = (&self.inner.launcher, self.apparmor());
         match container.state {
-            ContainerState::Running { .. } => launcher.confinement_of(&container.id).map_or_else(
+            ContainerState::Running { .. } => launcher.process_of(&container.id).map_or_else(
                 // It has ended meanwhile.
                 |_| apparmor.shown(&container.config),
-                |confinement| apparmor.shown_of(confinement.as_ref()),
+                |process| apparmor.shown_of(process.confinement.as_ref()),
             ),
             ContainerState::Created
             | ContainerState::Starting
@@ -327,6 +332,7 @@ impl Engine {
         }
         let apparmor = &self.inner.launcher.apparmor;
         apparmor.check(&config).map_err(|source| CreateError::AppArmor { id: id.clone(), source })?;
+        self.selinux().check(&config).map_err(|source| CreateError::Selinux { id: id.clone(), source })?;
         let mounted_images = self.find_mounted(&config).await.map_err(root)?;
         let mut record = Record {
             id: id.clone(),
@@ -346,6 +352,7 @@ impl Engine {
             keeps_volumes: false,
             cgroups: stack_shim::launch::Cgroups::default(),
             users: None,
+            selinux: None,
             state: RecordedState::Created,
         };
         let slot = Arc::new(Slot::new(record.clone(), ContainerState::Created));
@@ -364,6 +371,10 @@ impl Engine {
                     return Err(CreateError::NameTaken { name: name.clone(), other: other.id.clone() });
                 }
             }
+            record.selinux = self
+                .labels_among(&containers, &record)
+                .map_err(|source| CreateError::Selinux { id: id.clone(), source })?;
+            locked(&slot.data).record = Arc::new(record.clone());
             containers.insert(id.clone(), Arc::clone(&slot));
         }
         // Its directory has no record until it is whole: what a crash leaves is then cleared away.
@@ -502,6 +513,7 @@ impl Engine {
         let prepared = {
             let (joined, users) = self.joined(record)?;
             record.users = users.as_ref().map(|users| users.ids);
+            self.label_again(slot, record)?;
             let (launcher, record) = (self.inner.launcher.clone(), record.clone());
             tokio::task::spawn_blocking(move || launcher.prepare(&record, joined, users)).await.map_err(|error| {
                 StartError::Shim { id: id.clone(), what: "prepare the start", source: io::Error::other(error) }
@@ -743,6 +755,7 @@ impl Engine {
             restarts: record.restarts,
             paused,
             restarting,
+            selinux: record.selinux.clone(),
             notes,
         }
     }

@@ -18,6 +18,7 @@ pub mod network;
 pub mod overlay;
 mod sealing;
 pub mod seccomp;
+pub mod selinux;
 pub mod snapshot;
 pub mod volume;
 

@@ -192,6 +192,7 @@ fn a_mount_target_that_is_exchanged_stays_in_the_container() {
     with_host("escape-race", async |host| {
         let marker = format!("stack-escape-{}", std::process::id());
         let volume = ContainerMount {
+            relabel: None,
             target: "/v".to_owned(),
             read_only: false,
             source: ContainerMountSource::Volume { name: Some("shared".to_owned()), no_copy: true, subpath: None },
@@ -203,6 +204,7 @@ fn a_mount_target_that_is_exchanged_stays_in_the_container() {
         let mut started = 0;
         for round in 0..40 {
             let below = ContainerMount {
+                relabel: None,
                 target: format!("/v/x/{marker}"),
                 read_only: false,
                 source: ContainerMountSource::Tmpfs { size: Some(4096), mode: None, options: Vec::new() },
@@ -248,6 +250,7 @@ fn an_image_cannot_stand_in_for_what_masks_it() {
         assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), before);
         for target in ["/proc", "/proc/sys", "/proc/self/attr"] {
             let volume = ContainerMount {
+                relabel: None,
                 target: target.to_owned(),
                 read_only: false,
                 source: ContainerMountSource::Volume { name: None, no_copy: false, subpath: None },

@@ -128,6 +128,7 @@ fn volumes_are_filled_once_and_outlive_the_container() {
         let with_volume = |line: &str| ContainerConfig {
             mounts: vec![
                 ContainerMount {
+                    relabel: None,
                     target: "/data".to_owned(),
                     read_only: false,
                     source: ContainerMountSource::Volume {
@@ -137,11 +138,13 @@ fn volumes_are_filled_once_and_outlive_the_container() {
                     },
                 },
                 ContainerMount {
+                    relabel: None,
                     target: "/fast".to_owned(),
                     read_only: false,
                     source: ContainerMountSource::Tmpfs { size: Some(4096), mode: None, options: Vec::new() },
                 },
                 ContainerMount {
+                    relabel: None,
                     target: "/own".to_owned(),
                     read_only: true,
                     source: ContainerMountSource::Volume { name: None, no_copy: true, subpath: None },
@@ -178,6 +181,7 @@ fn a_mount_target_that_is_a_link_stays_in_the_container() {
         std::os::unix::fs::symlink(&outside, upper.join("link")).unwrap();
         std::os::unix::fs::symlink("../../../../../..", upper.join("climb")).unwrap();
         let mount = |target: &str| ContainerMount {
+            relabel: None,
             target: target.to_owned(),
             read_only: false,
             source: ContainerMountSource::Tmpfs { size: None, mode: None, options: Vec::new() },

@@ -56,6 +56,7 @@ fn a_container_lives_as_one_of_our_own() {
         let limited = ContainerConfig {
             resources: Resources { memory_bytes: Some(64 << 20), pids: Some(20), ..Resources::default() },
             mounts: vec![ContainerMount {
+                relabel: None,
                 target: "/etc".to_owned(),
                 read_only: false,
                 source: ContainerMountSource::Volume { name: None, no_copy: false, subpath: None },

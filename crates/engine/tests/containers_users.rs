@@ -26,6 +26,7 @@ fn private(line: &str) -> ContainerConfig {
 
 fn volume(name: &str, target: &str) -> ContainerMount {
     ContainerMount {
+        relabel: None,
         target: target.to_owned(),
         read_only: false,
         source: ContainerMountSource::Volume { name: Some(name.to_owned()), no_copy: false, subpath: None },
@@ -34,6 +35,7 @@ fn volume(name: &str, target: &str) -> ContainerMount {
 
 fn bind(path: &Path, target: &str, mapped: bool) -> ContainerMount {
     ContainerMount {
+        relabel: None,
         target: target.to_owned(),
         read_only: false,
         source: ContainerMountSource::Bind {
@@ -244,6 +246,7 @@ fn users_of_the_image_setuid_programs_memory_and_terminals() {
         config.mounts = vec![
             volume("filled", "/filled"),
             ContainerMount {
+                relabel: None,
                 target: "/memory".to_owned(),
                 read_only: false,
                 source: ContainerMountSource::Tmpfs {

@@ -242,6 +242,9 @@ pub struct ContainerSpec {
     /// Which profile of AppArmor confines its processes.
     #[serde(default, skip_serializing_if = "AppArmorProfile::is_default")]
     pub apparmor: AppArmorProfile,
+    /// What it asks for in place of the SELinux label that its host would give it.
+    #[serde(default, skip_serializing_if = "SelinuxOptions::is_default")]
+    pub selinux: SelinuxOptions,
     /// Nothing of `/proc` and `/sys` is hidden or kept from being written (`security_opt: systempaths=unconfined`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub system_paths_unconfined: bool,
@@ -339,6 +342,46 @@ impl AppArmorProfile {
     fn is_default(&self) -> bool {
         *self == Self::Default
     }
+}
+
+/// What a container asks for in place of the SELinux label that its host would give it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SelinuxOptions {
+    /// Its processes have no label of their own.
+    #[serde(skip_serializing_if = "is_false")]
+    pub disabled: bool,
+    /// The user of its processes and files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The role of its processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The type of its processes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The level of its processes and files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// The type of its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_kind: Option<String>,
+}
+
+impl SelinuxOptions {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// For whom the files of a mount are labelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relabel {
+    /// For all containers of the host (`z`).
+    Shared,
+    /// For this container alone (`Z`).
+    Private,
 }
 
 /// Which network namespace a container has.
@@ -460,6 +503,9 @@ pub enum MountSource {
         /// Where it is read-only: what is mounted below it can be written to.
         #[serde(default, skip_serializing_if = "is_false")]
         writable_below: bool,
+        /// On hosts with SELinux: its files get a label that containers may read and write.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relabel: Option<Relabel>,
     },
     /// A named volume.
     Volume {

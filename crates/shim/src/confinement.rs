@@ -3,14 +3,13 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 
 use stack_shim::launch::{Confinement, ConfinementMoment};
 use stack_shim::mount_calls::{c_string, openat2};
 use stack_shim::protocol::{Failure, FailureKind};
 
 use crate::failing::{During, failing, failure};
-use crate::mounts;
 
 /// The way to tell the kernel.
 pub struct Confiner {
@@ -22,25 +21,29 @@ fn step(confinement: &Confinement) -> String {
     format!("apply the AppArmor profile {}", confinement.profile)
 }
 
-/// Opens the file, for this process alone. It is in a /proc of our own that nothing can be mounted over, reached without a
-/// link and without leaving it: what a container or a volume has at /proc plays no part.
-pub fn open(confinement: &Confinement) -> Result<Confiner, Failure> {
+/// Opens the file, for this process alone.
+pub fn open(confinement: &Confinement, proc: BorrowedFd<'_>) -> Result<Confiner, Failure> {
     let step = || step(confinement);
     let (attribute, word) = match confinement.moment {
         ConfinementMoment::Now => ("current", "changeprofile"),
         ConfinementMoment::Program => ("exec", "exec"),
     };
-    let proc = mounts::new_filesystem("proc", "proc", &[], 0).during(step)?;
-    let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
-    let pid = nix::unistd::getpid();
-    let open = |path: String| openat2(proc.as_fd(), &c_string(path)?, libc::O_WRONLY, resolve);
-    let file = match open(format!("{pid}/attr/apparmor/{attribute}")) {
+    let own = format!("apparmor/{attribute}");
+    let file = match open_attribute(proc, &own) {
         // Linux before 5.8 has one set of files for all security modules.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => open(format!("{pid}/attr/{attribute}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => open_attribute(proc, attribute),
         result => result,
     }
     .during(step)?;
-    Ok(Confiner { attribute: file.into(), command: format!("{word} {}", confinement.profile) })
+    Ok(Confiner { attribute: file, command: format!("{word} {}", confinement.profile) })
+}
+
+/// Opens a file of this process by which a security module is told, in a /proc of [`mounts::own_proc`], reached without a link
+/// and without leaving it: what a container or a volume has at /proc plays no part.
+pub fn open_attribute(proc: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+    let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
+    let path = c_string(format!("{}/attr/{name}", nix::unistd::getpid()))?;
+    openat2(proc, &path, libc::O_WRONLY, resolve).map(File::from)
 }
 
 impl Confiner {

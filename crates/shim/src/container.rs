@@ -13,6 +13,7 @@ use stack_shim::launch::{IdRange, Launch, MountSource, Namespaces};
 use stack_shim::protocol::{Failure, FailureKind};
 
 use crate::failing::{During, failure};
+use crate::labelling::{self, LabelMoment};
 use crate::peer::Peers;
 use crate::users::{self, Founder};
 use crate::{hooks, init, mounts, process, syscalls};
@@ -108,7 +109,7 @@ pub fn live(launch: &Launch, shim: &OwnedFd, streams: Streams, peers: Peers, fou
     // It is the shim's to end.
     let founder = std::mem::ManuallyDrop::new(founder);
     let failure = match set_up(launch, shim, streams, peers, founder.as_ref()) {
-        Ok(prepared) if launch.init => init::run(&prepared),
+        Ok(prepared) if launch.init => init::run(prepared),
         Ok(prepared) => process::execute(&prepared),
         Err(failure) => failure,
     };
@@ -195,21 +196,25 @@ fn set_up(
     if let Some(domainname) = &launch.domainname {
         set_domain_name(domainname).during(|| format!("set the domain name {domainname}"))?;
     }
-    let sysctls = mounts::mount_sysctls(&launch.sysctls)?;
+    let proc = mounts::own_proc()?;
     mounts::protect(root.as_fd(), launch)?;
     mounts::enter(root.as_fd())?;
     drop(root);
     if let Some(founder) = founder {
         founder.enter()?;
     }
-    mounts::write_sysctls(sysctls.as_ref(), &launch.sysctls)?;
-    drop(sysctls);
+    mounts::write_sysctls(proc.as_fd(), &launch.sysctls)?;
+    if let Some(label) = &launch.process.label {
+        labelling::label_keys(label, proc.as_fd())?;
+    }
     match syscalls::join_new_session_keyring() {
         // A kernel without keyrings has none to share.
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
-    let mut prepared = process::prepare(&launch.process, filter)?;
+    let moment = if launch.init { LabelMoment::Now } else { LabelMoment::Program };
+    let mut prepared = process::prepare(&launch.process, filter, moment, proc.as_fd())?;
+    drop(proc);
     let (controlling, peer) = match terminal {
         Some((controlling, peer)) => (Some(controlling), Some(peer)),
         None => (None, None),

@@ -141,8 +141,8 @@ fn copy_extended(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     };
     for name in list[..length].split_inclusive(|&byte| byte == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
-        // The overlay's own marks mean nothing outside it.
-        if name.to_bytes().starts_with(b"trusted.overlay.") {
+        // The overlay's own marks mean nothing outside it, and what SELinux takes a file for is a matter of where it is.
+        if name.to_bytes().starts_with(b"trusted.overlay.") || name.to_bytes() == b"security.selinux" {
             continue;
         }
         let mut value = vec![0u8; 64 * 1024];

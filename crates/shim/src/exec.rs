@@ -25,10 +25,11 @@ use stack_shim::protocol::{
 
 use crate::container::{self, Streams, Told};
 use crate::failing::{During, failure};
+use crate::labelling::{self, LabelMoment};
 use crate::log_writer::LogWriter;
 use crate::run::{blocked_signals, pipes, told_pair};
 use crate::supervisor::{Held, Program, Recorded, Supervisor};
-use crate::{oci_runtime, peer, process, syscalls, users};
+use crate::{mounts, oci_runtime, peer, process, syscalls, users};
 
 /// Supervises the process that the document in `directory` describes. `listener` is the socket that the engine connects to.
 pub fn supervise(directory: &Path, listener: OwnedFd) -> io::Result<()> {
@@ -252,6 +253,7 @@ fn set_up(
         setns(container.as_fd(), CloneFlags::CLONE_NEWCGROUP).during(|| "enter the cgroup namespace".to_owned())?;
     }
     nix::unistd::setsid().during(|| "start a session".to_owned())?;
+    let proc = mounts::own_proc()?;
     if let Some(ids) = request.users {
         streams.give(ids);
         if streams.output.is_none() {
@@ -261,11 +263,15 @@ fn set_up(
         }
         users::enter(container.as_fd())?;
     }
+    if let Some(label) = &request.process.label {
+        labelling::label_keys(label, proc.as_fd())?;
+    }
     match syscalls::join_new_session_keyring() {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
         result => result.during(|| "leave the session keyring".to_owned())?,
     }
-    let mut prepared = process::prepare(&request.process, filter)?;
+    let mut prepared = process::prepare(&request.process, filter, LabelMoment::Program, proc.as_fd())?;
+    drop(proc);
     let mut terminal = None;
     if request.process.terminal {
         let root = File::open("/").during(|| "open the container's root".to_owned())?;

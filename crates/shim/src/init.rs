@@ -13,7 +13,11 @@ use crate::process::{self, Prepared};
 use crate::syscalls;
 
 /// Forks: the child runs the program and returns only if it cannot; this process never returns.
-pub fn run(prepared: &Prepared) -> Failure {
+pub fn run(mut prepared: Prepared) -> Failure {
+    // It executes nothing by which it could get its label, and what it forks inherits it.
+    if let Err(failure) = process::take_label(&mut prepared) {
+        return failure;
+    }
     // Blocked before there is a child: process 1 would lose the signal of one that ends at once, and a SIGTERM that comes
     // early. Blocking cannot fail with a valid set.
     let _ = SigSet::all().thread_block();
@@ -24,7 +28,7 @@ pub fn run(prepared: &Prepared) -> Failure {
             // SAFETY: gives the terminal, if there is one, to that group; SIGTTOU is among what is blocked.
             let _ = unsafe { libc::tcsetpgrp(0, libc::getpid()) };
             let _ = SigSet::empty().thread_set_mask();
-            process::execute(prepared)
+            process::execute(&prepared)
         }
         Ok(Some(child)) => supervise(Pid::from_raw(child)),
         Err(error) => failure(FailureKind::HostExhausted, "start the command below init", error.to_string()),

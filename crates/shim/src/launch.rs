@@ -192,6 +192,10 @@ pub struct Root {
     pub mountpoint: PathBuf,
     /// Mounted read-only when everything is in place.
     pub read_only: bool,
+    /// What SELinux takes all its files for, and those of whatever else is mounted for the container alone; `None`: what it
+    /// takes them for anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 /// One file system in the container.
@@ -337,6 +341,9 @@ pub struct Process {
     /// What AppArmor confines it by.
     #[serde(default)]
     pub confinement: Option<Confinement>,
+    /// Its SELinux label; `None`: what the policy makes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 /// A profile of AppArmor for a process.

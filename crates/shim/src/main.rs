@@ -12,6 +12,7 @@ mod exec;
 mod failing;
 mod hooks;
 mod init;
+mod labelling;
 mod log_compression;
 mod log_files;
 mod log_writer;

@@ -167,15 +167,18 @@ pub fn overlay(root: &Root) -> io::Result<OwnedFd> {
 }
 
 /// The files of an image by themselves, or those at a path of it, as a mount that is not attached yet and that nobody can
-/// write to. `mountpoint` is a directory that something can be mounted on for a moment, in a namespace that nobody else is in.
+/// write to. `mountpoint` is an empty directory that something can be mounted on for a moment, in a namespace that nobody else
+/// is in. `label`: what SELinux takes them for.
 ///
 /// # Errors
 /// When the kernel refuses it, or the image has no such path.
-pub fn image(lower: &[PathBuf], subpath: Option<&str>, mountpoint: &Path) -> io::Result<OwnedFd> {
+pub fn image(lower: &[PathBuf], subpath: Option<&str>, mountpoint: &Path, label: Option<&str>) -> io::Result<OwnedFd> {
+    let overlay = |lower: &[PathBuf]| Layers { lower, written: None, mountpoint, label }.overlay();
     let whole = match lower {
-        // An overlay needs two directories where none is written to.
+        // An overlay needs two directories where none is written to, and only a mount of its own can have a label.
+        [single] if label.is_some() => overlay(&[single.clone(), mountpoint.to_owned()])?,
         [single] => clone_tree(None, &path_string(single)?, false)?,
-        layers => Layers { lower: layers, written: None, mountpoint }.overlay()?,
+        layers => overlay(layers)?,
     };
     let Some(subpath) = subpath else { return Ok(whole) };
     // Only what is attached can be taken in parts.
@@ -199,11 +202,18 @@ struct Layers<'a> {
     written: Option<(&'a Path, &'a Path)>,
     /// A directory that it can be mounted on for a moment.
     mountpoint: &'a Path,
+    /// What SELinux takes its files for.
+    label: Option<&'a str>,
 }
 
 impl<'a> Layers<'a> {
     fn of(root: &'a Root) -> Self {
-        Self { lower: &root.lower, written: Some((&root.upper, &root.work)), mountpoint: &root.mountpoint }
+        Self {
+            lower: &root.lower,
+            written: Some((&root.upper, &root.work)),
+            mountpoint: &root.mountpoint,
+            label: root.label.as_deref(),
+        }
     }
 
     fn overlay(self) -> io::Result<OwnedFd> {
@@ -224,6 +234,9 @@ impl<'a> Layers<'a> {
             context.set("upperdir", &path_string(upper)?)?;
             context.set("workdir", &path_string(work)?)?;
         }
+        if let Some(label) = self.label {
+            context.set("context", &c_string(label)?)?;
+        }
         context.mount(0)
     }
 
@@ -239,6 +252,10 @@ impl<'a> Layers<'a> {
         };
         if let Some((upper, work)) = &written {
             options.push_str(&format!(",upperdir={},workdir={}", name(upper), name(work)));
+        }
+        if let Some(label) = self.label {
+            // Categories are separated by commas.
+            options.push_str(&format!(",context=\"{label}\""));
         }
         mount(Some("overlay"), self.mountpoint, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
         let tree = clone_tree(None, &path_string(self.mountpoint)?, false)?;
@@ -274,6 +291,7 @@ mod tests {
                 work: at("work"),
                 mountpoint: at("root"),
                 read_only: false,
+                label: None,
             };
             std::thread::scope(|scope| {
                 let look = scope.spawn(|| {
@@ -315,7 +333,7 @@ mod tests {
                 mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
                 let here = at("here");
                 let seen = |lower: &[PathBuf], subpath: Option<&str>| {
-                    let tree = image(lower, subpath, &here).unwrap();
+                    let tree = image(lower, subpath, &here, None).unwrap();
                     assert_eq!(fs::read_dir(&here).unwrap().count(), 0, "nothing stays mounted");
                     move_mount(tree.as_fd(), fs::File::open(&here).unwrap().as_fd()).unwrap();
                     let names = fs::read_dir(&here).unwrap().map(|entry| entry.unwrap().file_name());
@@ -330,11 +348,12 @@ mod tests {
                 // A link of the image leads to another place of the image, however far it climbs.
                 assert_eq!(seen(&layers, Some("link")), ("file other".to_owned(), false));
                 assert_eq!(seen(&layers, Some("../../sub")), ("file other".to_owned(), false));
-                let error = image(&layers, Some("gone"), &here).unwrap_err();
+                let error = image(&layers, Some("gone"), &here, None).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::NotFound);
                 assert_eq!(fs::read_dir(&here).unwrap().count(), 0, "nothing stays mounted");
-                let by_old_call =
-                    Layers { lower: &layers, written: None, mountpoint: &here }.overlay_by_old_call().unwrap();
+                let by_old_call = Layers { lower: &layers, written: None, mountpoint: &here, label: None }
+                    .overlay_by_old_call()
+                    .unwrap();
                 move_mount(by_old_call.as_fd(), fs::File::open(&here).unwrap().as_fd()).unwrap();
                 assert_eq!(fs::read_to_string(here.join("sub/file")).unwrap(), "top");
                 assert!(fs::write(here.join("written"), "").is_err());

@@ -20,6 +20,7 @@ use stack_shim::root_path::{self, Links, Make};
 
 use crate::failing::{During, failing, failure};
 use crate::peer::Peers;
+use crate::syscalls;
 use crate::users::cannot_map;
 
 /// The source of a bind mount, held since before the host's mounts were left.
@@ -113,10 +114,11 @@ pub fn follow_peers() -> Result<(), Failure> {
 /// Makes the mounts of images, in the order of the mounts. Done where nothing that is mounted is seen by the host, and before
 /// the root is mounted, because each is put at the root's place for a moment.
 pub fn take_images(launch: &Launch, sources: &mut [Option<Source>]) -> Result<(), Failure> {
+    let label = launch.root.label.as_deref();
     for (mount, source) in launch.mounts.iter().zip(sources) {
         let MountSource::Image { lower, subpath } = &mount.source else { continue };
         let step = || format!("take the files of an image for the mount at {}", mount.target);
-        let tree = image(lower, subpath.as_deref(), &launch.root.mountpoint).map_err(|error| match subpath {
+        let tree = image(lower, subpath.as_deref(), &launch.root.mountpoint, label).map_err(|error| match subpath {
             Some(subpath) if error.kind() == io::ErrorKind::NotFound => {
                 let reason = format!("there is no `{subpath}` in the image: correct the subpath");
                 failure(FailureKind::MountSourceMissing, step(), reason)
@@ -151,6 +153,10 @@ pub fn furnish(root: BorrowedFd<'_>, launch: &Launch, sources: Vec<Option<Source
                 // Its files belong to whoever makes them, but its root to root of the host.
                 if let Some(users) = launch.users.as_ref().filter(|_| kind == "devpts") {
                     own_mounted(root, &mount.target, users.ids)?;
+                }
+                // Its label is no option: the namespace has had it since before it was mounted. Another's is that one's matter.
+                if let Some(label) = launch.root.label.as_ref().filter(|_| kind == "mqueue" && launch.namespaces.ipc) {
+                    label_mounted(root, &mount.target, label)?;
                 }
             }
             (MountSource::Bind { copy_up, recursive, .. }, Some(source)) => {
@@ -198,6 +204,16 @@ fn own_mounted(root: BorrowedFd<'_>, target: &str, ids: IdRange) -> Result<(), F
     let step = || format!("give {target} to the container's root");
     let mounted = root_path::open(root, target, libc::O_RDONLY | libc::O_DIRECTORY, Links::Refuse).during(step)?;
     nix::unistd::fchown(mounted.as_fd(), Some(ids.first.into()), Some(ids.first.into())).during(step)
+}
+
+/// Labels the root of what is mounted at a place for SELinux, where the policy lets it have a label of its own.
+fn label_mounted(root: BorrowedFd<'_>, target: &str, label: &str) -> Result<(), Failure> {
+    let step = || format!("label {target} for SELinux");
+    let mounted = root_path::open(root, target, libc::O_RDONLY | libc::O_DIRECTORY, Links::Refuse).during(step)?;
+    match syscalls::set_selinux_label(mounted.as_fd(), label) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        result => result.during(step),
+    }
 }
 
 /// A file system of our own that is mounted nowhere yet.
@@ -322,12 +338,10 @@ pub fn protect(root: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
             let Some(target) = existing(root, path).during(step)? else { continue };
             let is_directory = fstat(target.as_fd()).during(step)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
             let cover = if is_directory {
-                new_filesystem(
-                    "tmpfs",
-                    "tmpfs",
-                    &[("nr_blocks".to_owned(), Some("1".to_owned()))],
-                    libc::MOUNT_ATTR_RDONLY,
-                )
+                let blocks = ("nr_blocks".to_owned(), Some("1".to_owned()));
+                let label = launch.root.label.clone().map(|label| ("context".to_owned(), Some(label)));
+                let options: Vec<_> = std::iter::once(blocks).chain(label).collect();
+                new_filesystem("tmpfs", "tmpfs", &options, libc::MOUNT_ATTR_RDONLY)
             } else {
                 clone_tree(Some(null.as_fd()), c"", false)
             }
@@ -351,23 +365,20 @@ fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// A /proc of our own that nothing is mounted over, for [`write_sysctls`].
-pub fn mount_sysctls(sysctls: &BTreeMap<String, String>) -> Result<Option<OwnedFd>, Failure> {
-    if sysctls.is_empty() {
-        return Ok(None);
-    }
-    new_filesystem("proc", "proc", &[], 0).during(|| "mount a proc for kernel parameters".to_owned()).map(Some)
+/// A /proc of our own that nothing is mounted over, for [`write_sysctls`] and for what security modules are told. To be made
+/// before the container's user namespace is entered: there nobody may.
+pub fn own_proc() -> Result<OwnedFd, Failure> {
+    new_filesystem("proc", "proc", &[], 0).during(|| "mount a proc for settings of the kernel".to_owned())
 }
 
 /// Writes namespaced kernel parameters. Those of IPC objects only root of the container's user namespace may write.
-pub fn write_sysctls(proc: Option<&OwnedFd>, sysctls: &BTreeMap<String, String>) -> Result<(), Failure> {
-    let Some(proc) = proc else { return Ok(()) };
+pub fn write_sysctls(proc: BorrowedFd<'_>, sysctls: &BTreeMap<String, String>) -> Result<(), Failure> {
     for (name, value) in sysctls {
         let step = || format!("set the kernel parameter {name}");
         let path = c_string(format!("sys/{}", name.replace('.', "/"))).during(step)?;
         let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
-        let written = openat2(proc.as_fd(), &path, libc::O_WRONLY, resolve)
-            .and_then(|file| File::from(file).write_all(value.as_bytes()));
+        let written =
+            openat2(proc, &path, libc::O_WRONLY, resolve).and_then(|file| File::from(file).write_all(value.as_bytes()));
         match written {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(failure(FailureKind::Setting, step(), "this kernel has no such parameter"));

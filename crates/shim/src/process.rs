@@ -15,6 +15,7 @@ use stack_shim::root_path::{self, Links, Make};
 
 use crate::confinement::{self, Confiner};
 use crate::failing::{During, failing, failure};
+use crate::labelling::{self, LabelMoment, Labeller};
 use crate::syscalls;
 
 /// A passwd or group file that is longer is cut: it comes from an image.
@@ -28,6 +29,7 @@ pub struct Prepared {
     search: Vec<String>,
     filter: Option<Vec<u8>>,
     confiner: Option<Confiner>,
+    labeller: Option<Labeller>,
     known_capabilities: u64,
 }
 
@@ -76,8 +78,14 @@ pub fn identity(process: &Process, root: BorrowedFd<'_>) -> Result<Identity, Fai
         .map_err(|reason| failure(FailureKind::UnknownUser, "find the user", reason))
 }
 
-/// Looks up what the image says about the process. To be called in the container's root.
-pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, Failure> {
+/// Looks up what the image says about the process. To be called in the container's root. `moment`: when it gets its SELinux
+/// label. `proc`: where security modules are told ([`mounts::own_proc`](crate::mounts::own_proc)).
+pub fn prepare(
+    process: &Process,
+    filter: Option<Vec<u8>>,
+    moment: LabelMoment,
+    proc: BorrowedFd<'_>,
+) -> Result<Prepared, Failure> {
     let root: OwnedFd = fs::File::open("/").during(|| "open the container's root".to_owned())?.into();
     let identity = identity(process, root.as_fd())?;
     let mut environment = process.environment.clone();
@@ -102,7 +110,8 @@ pub fn prepare(process: &Process, filter: Option<Vec<u8>>) -> Result<Prepared, F
         arguments: strings(&process.arguments)?,
         search,
         filter,
-        confiner: process.confinement.as_ref().map(confinement::open).transpose()?,
+        confiner: process.confinement.as_ref().map(|confinement| confinement::open(confinement, proc)).transpose()?,
+        labeller: process.label.as_deref().map(|label| labelling::open(label, moment, proc)).transpose()?,
         identity,
         known_capabilities: syscalls::known_capabilities(),
     })
@@ -118,6 +127,9 @@ pub fn become_user(process: &Process, prepared: &mut Prepared) -> Result<(), Fai
     // While the filter and the user cannot be in its way.
     if let (Some(confinement), Some(confiner)) = (&process.confinement, prepared.confiner.take()) {
         confiner.apply(confinement)?;
+    }
+    if let Some(labeller) = &mut prepared.labeller {
+        labeller.announce()?;
     }
     let filter = prepared.filter.as_ref();
     // Loading a filter needs CAP_SYS_ADMIN or no_new_privs: with the former it comes before the capabilities go.
@@ -171,6 +183,12 @@ pub fn become_user(process: &Process, prepared: &mut Prepared) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+/// Takes on the SELinux label of a process that stays what it is. Nothing may be left to do then that a container's process
+/// may not do.
+pub fn take_label(prepared: &mut Prepared) -> Result<(), Failure> {
+    prepared.labeller.as_mut().map_or(Ok(()), Labeller::take)
 }
 
 /// Lets the user open its own streams again by /dev/stdout and the like, which a pipe of root's would refuse.

@@ -79,6 +79,18 @@ pub fn join_new_session_keyring() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives an open file a label of SELinux.
+pub fn set_selinux_label(file: BorrowedFd<'_>, label: &str) -> io::Result<()> {
+    let name = c"security.selinux";
+    // The kernel and its tools keep the NUL byte at the end.
+    let value = std::ffi::CString::new(label).map_err(io::Error::other)?;
+    let bytes = value.as_bytes_with_nul();
+    // SAFETY: `name` is NUL-terminated, and `bytes` is readable for its length.
+    let result = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), bytes.as_ptr().cast(), bytes.len(), 0) };
+    checked(result.into())?;
+    Ok(())
+}
+
 /// Installs a compiled filter, an array of `struct sock_filter`, for this thread.
 pub fn load_seccomp(filter: &[u8]) -> io::Result<()> {
     let size = size_of::<libc::sock_filter>();

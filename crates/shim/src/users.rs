@@ -234,6 +234,7 @@ pub fn probe(directory: &Path, ids: IdRange) -> Result<(), Failure> {
         work: own.join("work"),
         mountpoint: directory.join("root"),
         read_only: false,
+        label: None,
     };
     for path in [&lower, &own, &root.upper, &root.work, &root.mountpoint] {
         fs::create_dir(path).during(step)?;

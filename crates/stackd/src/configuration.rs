@@ -11,6 +11,7 @@ use stack_agent::encryption::Rotation;
 use stack_agent::images::ImageCollection;
 use stack_engine::container::{FEWEST_IDS, IdRange, LOWEST_ID, RuntimeProgram, Runtimes, UserNamespaces};
 use stack_engine::encryption::{Implementation, TunnelsConfig};
+use stack_engine::selinux::SelinuxMode;
 
 /// Where the settings are unless told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/stack/stackd.toml";
@@ -75,6 +76,7 @@ struct File {
     encryption: Encryption,
     runtimes: BTreeMap<String, Runtime>,
     user_namespaces: Users,
+    selinux: Option<SelinuxMode>,
     heartbeat: Option<String>,
     node_timeout: Option<String>,
 }
@@ -147,6 +149,8 @@ pub struct Configuration {
     pub runtimes: Runtimes,
     /// Where devices are described; the last goes before the others.
     pub cdi_directories: Vec<PathBuf>,
+    /// Whether containers are labelled for SELinux.
+    pub selinux: SelinuxMode,
     /// How images are fetched.
     pub registry: stack_engine::image::RegistryConfig,
     /// How networks are made.
@@ -367,6 +371,7 @@ impl Configuration {
             registry,
             network,
             users,
+            selinux: file.selinux.unwrap_or_default(),
             images,
             tunnels,
             rotation: Rotation { after, ..defaults },

@@ -101,6 +101,7 @@ pub async fn run(configuration: Configuration) -> Result<(), Failure> {
             shim_patience: ContainersConfig::SHIM_PATIENCE,
             runtimes: configuration.runtimes.clone(),
             users: configuration.users,
+            selinux: configuration.selinux,
         },
         registry: configuration.registry.clone(),
         network: configuration.network.clone(),

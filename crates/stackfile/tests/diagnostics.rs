@@ -128,7 +128,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "bad_security_options",
-        "services: {web: {image: 'nginx:1', security_opt: [no-new-priviledges, 'seccomp=absent.json', 'seccomp=bad.json', 'apparmor=', 'label=type:web_t']}}\n",
+        "services: {web: {image: 'nginx:1', security_opt: [no-new-priviledges, 'seccomp=absent.json', 'seccomp=bad.json', 'apparmor=', 'label=kind:web_t']}}\n",
     ),
     (
         "bad_health_tests",

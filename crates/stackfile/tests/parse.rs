@@ -63,6 +63,22 @@ fn a_runtime_is_the_hosts_own_unless_it_has_another_name() {
 }
 
 #[test]
+fn labels_of_selinux_reach_the_spec() {
+    let spec = project(
+        "services: {web: {image: 'nginx:1', security_opt: ['label=type:web_t', 'label:level:s0:c1,c2'], volumes: ['/a:/a:z', {type: bind, source: /b, target: /b, bind: {selinux: Z}}, '/c:/c']}, free: {image: 'nginx:1', security_opt: ['label=disable']}}",
+    )
+    .spec();
+    let container = |service: &str| spec["services"][service]["container"].clone();
+    assert_eq!(container("web")["selinux"], serde_json::json!({"kind": "web_t", "level": "s0:c1,c2"}));
+    assert_eq!(container("free")["selinux"], serde_json::json!({"disabled": true}));
+    let relabel = |index: usize| container("web")["mounts"][index]["source"]["bind"]["relabel"].clone();
+    assert_eq!(
+        [relabel(0), relabel(1), relabel(2)],
+        [Some("shared"), Some("private"), None].map(|word| serde_json::json!(word))
+    );
+}
+
+#[test]
 fn a_file_with_everything_becomes_a_spec() {
     let project = project(include_str!("files/everything.yml"))
         .file("web.env", "FROM_FILE=file\nBOTH=file\nREFERS=${FROM_FILE}!\n")

@@ -15,6 +15,9 @@ const SILENCE: Duration = Duration::from_secs(180);
 /// All that it does, on a machine that does other things as well.
 const DEADLINE: Duration = Duration::from_secs(1000);
 
+/// What every kernel is told.
+const KERNEL_OPTIONS: &str = "console=ttyS0 panic=-1 quiet systemd.show_status=0";
+
 /// Why there is no machine.
 pub enum Making {
     /// What it is made of or with is not installed here.
@@ -23,8 +26,37 @@ pub enum Making {
     Failed(String),
 }
 
+/// What a machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// What a host does, from its installation to its end.
+    Host,
+    /// What a kernel with SELinux keeps containers from.
+    Selinux,
+}
+
+impl Purpose {
+    /// The script that runs there.
+    fn script(self) -> &'static str {
+        match self {
+            Self::Host => "guest",
+            Self::Selinux => "guest-selinux",
+        }
+    }
+
+    /// Further words for the kernel.
+    fn kernel_options(self) -> &'static str {
+        match self {
+            Self::Host => "",
+            // Until there is a policy, nothing can be enforced.
+            Self::Selinux => " security=selinux selinux=1 enforcing=0",
+        }
+    }
+}
+
 /// A virtual machine that was not started yet.
 pub struct Machine {
+    purpose: Purpose,
     guest: PathBuf,
     directory: tempfile::TempDir,
 }
@@ -69,6 +101,18 @@ fn make_disk(path: &Path, content: &Path, bytes: u64) -> Result<(), Making> {
     Ok(())
 }
 
+/// Compiles a policy of SELinux. Its categories are all alike, and are put in here.
+fn compile_policy(text: &Path, directory: &Path, compiled: &Path) -> Result<(), Making> {
+    let categories: String = (0..1024).map(|number| format!("category c{number};\n")).collect();
+    let text = fs::read_to_string(text).expect("the text of the policy").replace("@CATEGORIES@\n", &categories);
+    let whole = directory.join("policy.conf");
+    fs::write(&whole, text).expect("written");
+    let mut compiler = Command::new("checkpolicy");
+    compiler.env("PATH", search_path()).args(["-M", "-U", "allow", "-o"]).arg(compiled).arg(&whole);
+    succeed(&mut compiler)?;
+    Ok(())
+}
+
 /// Where Debian has the programs of administrators as well.
 fn search_path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
@@ -76,9 +120,10 @@ fn search_path() -> String {
 
 impl Machine {
     /// Makes the guest, unless it is there already, and a disk with the programs and the test.
-    pub fn make() -> Result<Self, Making> {
-        let needed = ["qemu-system-x86_64", "debootstrap", "apt-get", "mke2fs", "busybox", "strip"];
-        let missing: Vec<&str> = needed.into_iter().filter(|program| !is_installed(program)).collect();
+    pub fn make(purpose: Purpose) -> Result<Self, Making> {
+        let usual = ["qemu-system-x86_64", "debootstrap", "apt-get", "mke2fs", "busybox", "strip"];
+        let needed = usual.into_iter().chain((purpose == Purpose::Selinux).then_some("checkpolicy"));
+        let missing: Vec<&str> = needed.filter(|program| !is_installed(program)).collect();
         if !missing.is_empty() {
             return Err(Making::Skipped(format!("not installed: {} (make test-packages)", missing.join(", "))));
         }
@@ -100,14 +145,18 @@ impl Machine {
             succeed(Command::new("strip").arg("-o").arg(to).arg(programs().join(program)))?;
         }
         assert!(busybox_tar_file(&content).starts_with(&content));
-        fs::copy(here.join("guest"), content.join("guest")).expect("copied");
+        fs::copy(here.join("checks"), content.join("checks")).expect("copied");
+        fs::copy(here.join(purpose.script()), content.join("guest")).expect("copied");
+        if purpose == Purpose::Selinux {
+            compile_policy(&here.join("policy.conf"), directory.path(), &content.join("policy"))?;
+        }
         succeed(Command::new("cp").arg("-a").arg(here.join("../../../deploy")).arg(&content))?;
         make_disk(&directory.path().join("test"), &content, 256 << 20)?;
         fs::remove_dir_all(&content).expect("removed");
         // What the guest changes on its own disk is of this run alone.
         let disk = directory.path().join("disk");
         succeed(Command::new("cp").arg("--sparse=always").arg(guest.join("disk")).arg(disk))?;
-        Ok(Self { guest, directory })
+        Ok(Self { purpose, guest, directory })
     }
 
     /// Runs the machine until it is switched off, and through every reboot before that.
@@ -123,7 +172,7 @@ impl Machine {
             .arg(self.guest.join("vmlinuz"))
             .arg("-initrd")
             .arg(self.guest.join("initramfs"))
-            .args(["-append", "console=ttyS0 panic=-1 quiet systemd.show_status=0"])
+            .args(["-append", &format!("{KERNEL_OPTIONS}{}", self.purpose.kernel_options())])
             .args(["-drive", &drive("disk", "")])
             .args(["-drive", &drive("test", ",readonly=on")])
             .stdin(Stdio::null())

@@ -18,6 +18,7 @@ use stack_engine::container::{
     Container, ContainerConfig, ContainerId, Healthcheck, Logging, Resources, RestartPolicy, TerminalSize,
 };
 use stack_engine::network::NetworkRecord;
+use stack_engine::selinux::LabelOptionError;
 use stack_engine::volume::VolumeDescription;
 
 pub use self::networking::{endpoint, endpoint_between};
@@ -43,6 +44,9 @@ pub enum CreationError {
         /// What it should be.
         expected: &'static str,
     },
+    /// An option of a label of SELinux.
+    #[error("invalid --security-opt: {0}")]
+    Label(LabelOptionError),
     /// Two settings that exclude each other.
     #[error("conflicting options: {one} and {other}")]
     Conflict {
@@ -130,6 +134,7 @@ impl CreationError {
             | Self::Runtime(_)
             | Self::MountKind(_)
             | Self::Mode(_)
+            | Self::Label(_)
             | Self::DeviceDriver { .. }
             | Self::VolumeName { .. } => StatusCode::BAD_REQUEST,
         }

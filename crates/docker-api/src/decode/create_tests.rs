@@ -1,5 +1,6 @@
 use serde_json::json;
 use stack_engine::container::{AppArmorChoice, ContainerMountSource, NamespaceMode, NetworkMode, SeccompChoice};
+use stack_engine::selinux::Relabel;
 
 use super::*;
 use crate::encode::samples::{container as sample, running};
@@ -191,7 +192,8 @@ fn mounts_in_all_their_forms() {
         mapped: false,
     };
     assert_eq!(find("/data").source, bind);
-    assert!(creation.warnings[0].contains("`Z`"), "{:?}", creation.warnings);
+    assert_eq!(find("/data").relabel, Some(Relabel::Private));
+    assert_eq!((find("/named").relabel, creation.warnings.len()), (None, 0));
     assert!(matches!(find("/named").source, ContainerMountSource::Volume { no_copy: true, .. }));
     assert!(matches!(find("/anonymous").source, ContainerMountSource::Volume { name: None, .. }));
     assert!(matches!(find("/labelled").source, ContainerMountSource::Volume { subpath: Some(_), .. }));
@@ -202,6 +204,8 @@ fn mounts_in_all_their_forms() {
     assert_eq!(names, ["labelled", "named"]);
     assert_eq!(creation.volumes[0].description.labels, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
 
+    let from = host(json!({"VolumesFrom": ["db:z"]})).mounts;
+    assert_eq!((from[0].read_only, from[0].relabel), (false, Some(Relabel::Shared)));
     let from = host(json!({"VolumesFrom": ["db:ro"]})).mounts;
     assert_eq!((from[0].target.as_str(), from[0].read_only), ("/var/lib/db", true));
     let name = Some("aa11.own_var_lib_db".to_owned());
@@ -290,6 +294,12 @@ fn isolation_and_limits() {
     let confined = |option: &str| host(json!({"SecurityOpt": [option]})).apparmor;
     assert_eq!(confined("apparmor=unconfined"), AppArmorChoice::Unconfined);
     assert_eq!(confined("apparmor:web"), AppArmorChoice::Profile("web".to_owned()));
+    let labels = ["label=type:web_t", "label:level:s0:c3,c4", "label=filetype:web_file_t"];
+    let options = host(json!({"SecurityOpt": labels})).selinux;
+    assert_eq!(options.texts(), ["type:web_t", "level:s0:c3,c4", "filetype:web_file_t"]);
+    assert!(host(json!({"SecurityOpt": ["label=disable"]})).selinux.disabled);
+    let (status, said) = refused(json!({"HostConfig": {"SecurityOpt": ["label=nested"]}}));
+    assert!(status == 400 && said.starts_with("invalid --security-opt: bad label option \"nested\""), "{said}");
     let named = json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["a.b/c=1", "a.b/c=0:1"], "Count": 0}]});
     assert_eq!(host(named).cdi_devices, ["a.b/c=1", "a.b/c=0:1"]);
     let gpus = |request: Value| host(json!({"DeviceRequests": [request]})).cdi_devices;
@@ -312,7 +322,7 @@ fn isolation_and_limits() {
         (json!({"NanoCpus": 5_000_000_000_i64}), 400),
         (json!({"NanoCpus": 1_000_000_000, "CpuQuota": 5}), 400),
         (json!({"SecurityOpt": ["colour=red"]}), 400),
-        (json!({"SecurityOpt": ["label=type:svirt_apache_t"]}), 501),
+        (json!({"SecurityOpt": ["label=kind:svirt_apache_t"]}), 400),
         (json!({"DeviceRequests": [{"Driver": "nvidia", "Count": -1}]}), 400),
         (json!({"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["/dev/fuse"]}]}), 400),
         (json!({"DeviceRequests": [{"Driver": "cdi", "Count": 2}]}), 400),

@@ -18,6 +18,7 @@ use stack_engine::container::{
 };
 use stack_engine::network::{Attachment, Endpoint, NetworkEndpoint, Protocol};
 use stack_engine::overlay::OverlayEndpoint;
+use stack_engine::selinux::Relabel;
 
 use super::network::between_id;
 use super::text::{NEVER, identifier, milliseconds, nanoseconds, seconds, signed, span};
@@ -179,20 +180,23 @@ impl Subject {
             };
             all.push(MountPoint {
                 destination: Some(mount.target.clone()),
-                mode: Some(String::new()),
+                mode: Some(mount.relabel.map(|how| how.letter().to_owned()).unwrap_or_default()),
                 rw: Some(!mount.read_only && !matches!(mount.source, ContainerMountSource::Image { .. })),
                 ..point
             });
         }
         for volume in volumes(&self.container.id, config, &defaults) {
-            let read_only = config.mounts.iter().any(|mount| mount.target == volume.target && mount.read_only);
+            let own = config.mounts.iter().find(|mount| mount.target == volume.target);
+            let read_only = own.is_some_and(|mount| mount.read_only);
+            // What nothing else is said of is shared.
+            let relabel = own.and_then(|mount| mount.relabel).unwrap_or(Relabel::Shared);
             all.push(MountPoint {
                 typ: Some(MountPointTypeEnum::VOLUME),
                 source: Some(self.volume_paths.get(&volume.name).cloned().unwrap_or_default()),
                 name: Some(volume.name),
                 destination: Some(volume.target),
                 driver: Some("local".to_owned()),
-                mode: Some(String::new()),
+                mode: Some(relabel.letter().to_owned()),
                 rw: Some(!read_only),
                 propagation: Some(String::new()),
             });
@@ -385,9 +389,8 @@ pub fn inspect(subject: &Subject) -> ContainerInspectResponse {
         restart_count: Some(i64::from(container.restarts)),
         driver: Some("overlay".to_owned()),
         platform: Some("linux".to_owned()),
-        // Nothing is labelled for SELinux.
-        mount_label: Some(String::new()),
-        process_label: Some(String::new()),
+        mount_label: Some(container.selinux.as_ref().map(|labels| labels.mount.clone()).unwrap_or_default()),
+        process_label: Some(container.selinux.as_ref().and_then(|labels| labels.process.clone()).unwrap_or_default()),
         host_config: Some(host_config(subject)),
         graph_driver: Some(DriverData { name: "overlay".to_owned(), data: HashMap::new() }),
         mounts: Some(subject.mounts()),
@@ -542,6 +545,7 @@ fn host_config(subject: &Subject) -> HostConfig {
         AppArmorChoice::Unconfined => security.push("apparmor=unconfined".to_owned()),
         AppArmorChoice::Profile(name) => security.push(format!("apparmor={name}")),
     }
+    security.extend(config.selinux.texts().into_iter().map(|option| format!("label={option}")));
     let devices = config.devices.iter().map(|device| DeviceMapping {
         path_on_host: Some(device.source.clone()),
         path_in_container: Some(device.target.clone()),
@@ -665,7 +669,8 @@ fn binds(config: &EngineConfig) -> Vec<String> {
             | ContainerMountSource::Image { .. } => return None,
         };
         let mode = if mount.read_only { "ro" } else { "rw" };
-        Some(format!("{source}:{}:{mode}", mount.target))
+        let label = mount.relabel.map(|how| format!(",{}", how.letter())).unwrap_or_default();
+        Some(format!("{source}:{}:{mode}{label}", mount.target))
     };
     config.mounts.iter().filter_map(short).collect()
 }

@@ -32,6 +32,7 @@ pub fn container(id: &str, name: &str, state: ContainerState) -> Container {
         restarts: 0,
         paused: false,
         restarting: false,
+        selinux: None,
         notes: Vec::new(),
     }
 }

@@ -29,6 +29,8 @@ pub struct Counts {
 pub struct Hardware {
     /// AppArmor confines containers.
     pub apparmor: bool,
+    /// Containers are labelled for SELinux.
+    pub selinux: bool,
     /// Where devices are described by name.
     pub cdi_directories: Vec<String>,
     /// The devices that are described there.
@@ -150,7 +152,7 @@ pub fn info(
         // Containers go on when the daemon ends.
         live_restore_enabled: Some(true),
         init_binary: Some("stack-shim".to_owned()),
-        security_options: Some(security_options(hardware.apparmor, hardware.users)),
+        security_options: Some(security_options(hardware.apparmor, hardware.selinux, hardware.users)),
         cdi_spec_dirs: Some(hardware.cdi_directories),
         discovered_devices: Some(
             hardware
@@ -164,9 +166,10 @@ pub fn info(
     }
 }
 
-fn security_options(apparmor: bool, users: UserNamespaces) -> Vec<String> {
+fn security_options(apparmor: bool, selinux: bool, users: UserNamespaces) -> Vec<String> {
     let mut all = Vec::from_iter(apparmor.then(|| "name=apparmor".to_owned()));
     all.push("name=seccomp,profile=builtin".to_owned());
+    all.extend(selinux.then(|| "name=selinux".to_owned()));
     if users.by_default {
         all.push("name=userns".to_owned());
     }
@@ -189,6 +192,7 @@ mod tests {
         let others = Runtimes::from([("crun".to_owned(), crun)]);
         let hardware = Hardware {
             apparmor: true,
+            selinux: true,
             cdi_directories: vec!["/etc/cdi".to_owned()],
             devices: vec!["vendor.com/device=0".to_owned()],
             users: UserNamespaces { by_default: true, ..UserNamespaces::default() },
@@ -200,7 +204,7 @@ mod tests {
         assert_eq!(document["DiscoveredDevices"], devices);
         assert_eq!(
             document["SecurityOptions"],
-            serde_json::json!(["name=apparmor", "name=seccomp,profile=builtin", "name=userns"])
+            serde_json::json!(["name=apparmor", "name=seccomp,profile=builtin", "name=selinux", "name=userns"])
         );
         assert_eq!((&document["ContainersStopped"], &document["Images"]), (&2.into(), &4.into()));
         assert_eq!((&document["CgroupVersion"], &document["NCPU"]), (&"2".into(), &2.into()));

@@ -51,6 +51,7 @@ pub async fn info(State(daemon): State<Daemon>) -> Result<Json<SystemInfo>, ApiE
         warnings.extend(catalogue.problems().into_iter().map(|problem| format!("CDI: {problem}")));
         let hardware = Hardware {
             apparmor: daemon.engine.apparmor().is_enforced(),
+            selinux: daemon.engine.selinux().is_labelling(),
             cdi_directories: directories.iter().map(|directory| directory.display().to_string()).collect(),
             devices: catalogue.names().map(str::to_owned).collect(),
             users: daemon.engine.user_namespaces(),

@@ -14,6 +14,7 @@ pub use stack_shim::protocol::TerminalSize;
 use super::restart::RestartPolicy;
 use crate::network::{NetworkEndpoint, PortBinding};
 use crate::overlay::OverlayEndpoint;
+use crate::selinux::{Relabel, SelinuxOptions};
 use crate::volume::VolumeDescription;
 
 /// The identifier of a container on its host: 1 to 64 letters, digits, `_` and `-`, a letter or digit first. It is
@@ -163,6 +164,9 @@ pub struct ContainerConfig {
     pub seccomp: SeccompChoice,
     /// Which profile of AppArmor confines its processes.
     pub apparmor: AppArmorChoice,
+    /// What it asks for in place of the SELinux label that it would get.
+    #[serde(skip_serializing_if = "SelinuxOptions::is_default")]
+    pub selinux: SelinuxOptions,
     /// Paths that must not be seen, in place of the usual ones.
     pub masked_paths: Option<Vec<String>>,
     /// Paths that must not be written, in place of the usual ones.
@@ -391,6 +395,10 @@ pub struct ContainerMount {
     /// Mounted read-only.
     #[serde(default)]
     pub read_only: bool,
+    /// Where containers are labelled for SELinux: what its files get the label of. Unless said otherwise volumes are
+    /// shared, and everything else is left as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relabel: Option<Relabel>,
     /// What is mounted.
     pub source: ContainerMountSource,
 }

@@ -16,6 +16,7 @@ use crate::dns::ServeError;
 use crate::network;
 use crate::overlay::{OverlayAttachError, OverlayOpenError};
 use crate::seccomp::FilterError;
+use crate::selinux::{RelabelError, SelinuxError, SelinuxRequired};
 use crate::volume::VolumeError;
 
 /// The records on disk.
@@ -63,6 +64,9 @@ pub enum OpenError {
     /// The containers' records.
     #[error("could not open the containers")]
     Records(#[from] RecordError),
+    /// Containers must have labels of SELinux, and cannot.
+    #[error("could not label containers for SELinux")]
+    Selinux(#[from] SelinuxRequired),
     /// The control groups.
     #[error("could not find the control groups")]
     Cgroups(#[from] CgroupError),
@@ -115,6 +119,14 @@ pub enum CreateError {
         /// Why.
         source: AppArmorError,
     },
+    /// The labels of SELinux.
+    #[error("container {id} cannot be labelled as it asks")]
+    Selinux {
+        /// Which.
+        id: ContainerId,
+        /// Why.
+        source: SelinuxError,
+    },
     /// The image or the snapshot.
     #[error("no root file system for container {id}")]
     Root {
@@ -141,9 +153,12 @@ impl CreateError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Id(_) | Self::Exists { .. } | Self::NameTaken { .. } | Self::Spec { .. } | Self::AppArmor { .. } => {
-                false
-            }
+            Self::Id(_)
+            | Self::Exists { .. }
+            | Self::NameTaken { .. }
+            | Self::Spec { .. }
+            | Self::AppArmor { .. }
+            | Self::Selinux { .. } => false,
             Self::Root { source, .. } | Self::SizeLimit(source) => source.retryable,
             Self::Record { .. } => true,
         }
@@ -230,6 +245,22 @@ pub enum StartError {
         id: ContainerId,
         /// Why.
         source: AppArmorError,
+    },
+    /// The labels of SELinux.
+    #[error("container {id} did not get its SELinux labels")]
+    Selinux {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: SelinuxError,
+    },
+    /// The labels of files of the host.
+    #[error("container {id} did not get its mounts labelled for SELinux")]
+    Relabel {
+        /// Which container.
+        id: ContainerId,
+        /// Why.
+        source: RelabelError,
     },
     /// The control groups.
     #[error("container {id} did not get its control groups")]
@@ -383,6 +414,8 @@ impl StartError {
             Self::AppArmor { source, .. } => {
                 matches!(source, AppArmorError::Default { .. } | AppArmorError::List(_))
             }
+            Self::Selinux { source, .. } => matches!(source, SelinuxError::Ask { .. }),
+            Self::Relabel { source, .. } => matches!(source, RelabelError::File { .. }),
             Self::Network { .. }
             | Self::Between { .. }
             | Self::Overlay { .. }

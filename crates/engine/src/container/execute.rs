@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use super::config::ContainerConfig;
 use super::errors::ExecError;
 use super::exec::ExecConfig;
-use super::launch::Launcher;
+use super::launch::{Launcher, confinement_beside};
 use super::record::Record;
 use super::shim::{receive, send};
 use super::spec;
@@ -110,13 +110,15 @@ pub(crate) fn request(
         return Err(refused(spec::SpecError::NoCommand { image: container.image.clone() }));
     }
     let filter = launcher.filter_of(&adjusted).map_err(|source| ExecError::Filter { id: id.clone(), source })?;
-    let confinement = launcher.confinement_beside(id).map_err(|source| ExecError::Shim {
+    let first = launcher.process_of(id).map_err(|source| ExecError::Shim {
         id: id.clone(),
         what: "read what confines the processes",
         source,
     })?;
     let arguments = config.arguments.clone();
+    let confinement = confinement_beside(first.confinement);
     let mut process = spec::process(id, &adjusted, &record.image, arguments, filter, confinement).map_err(refused)?;
+    process.label = first.label;
     process.make_working_dir = false;
     let runtime = match launcher.runtime(id, container).map_err(refused)? {
         Some(runtime) => {

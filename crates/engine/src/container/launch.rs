@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use stack_shim::launch::{
     BUNDLE_FILE, Cgroups, Confinement, ConfinementMoment, DeviceKind, DeviceNode, Joined, LAUNCH_FILE, Launch,
-    OciRuntime, RUNTIME_VERSION, Root, Users,
+    OciRuntime, Process, RUNTIME_VERSION, Root, Users,
 };
 use stack_shim::protocol::{Request, Response, State};
 use tokio::process::Child;
@@ -41,7 +41,11 @@ use crate::network::{
 };
 use crate::overlay::{Overlay, OverlayEndpoint, link_address};
 use crate::seccomp;
+use crate::selinux::{Relabel, RelabelError, Selinux, SelinuxLabels, relabel};
 use crate::volume::Volumes;
+
+/// The files in a container's directory that it has in its `/etc`.
+const NETWORK_FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// What every start needs.
 #[derive(Clone)]
@@ -54,6 +58,7 @@ pub(crate) struct Launcher {
     pub between: Arc<OnceLock<Arc<dyn BetweenHosts>>>,
     pub names: Arc<NameServers>,
     pub apparmor: AppArmor,
+    pub selinux: Selinux,
     /// Where devices are described; the last goes before the others.
     pub cdi_directories: Arc<[PathBuf]>,
     pub volumes: Volumes,
@@ -124,10 +129,17 @@ impl Launcher {
             found.insert(volume.target, data);
         }
         crash_point!("start.volumes");
+        let labels = record.selinux.as_ref().filter(|_| self.selinux.is_labelling());
         for mount in &config.mounts {
             if let ContainerMountSource::Bind { path, create_host_path, .. } = &mount.source {
                 check_bind_source(id, path, *create_host_path)?;
             }
+        }
+        if let Some(labels) = labels {
+            // What it has written is its own, also if that had another label, or none, when it was written.
+            relabel(&record.overlay.upper, &labels.mount, false)
+                .and_then(|()| label_mounts(config, &found, labels))
+                .map_err(|source| StartError::Relabel { id: id.clone(), source })?;
         }
         let devices = find_devices(id, config)?;
         let capabilities = capability::resolve(&config.cap_add, &config.cap_drop, config.privileged)
@@ -151,6 +163,7 @@ impl Launcher {
                 work: record.overlay.work.clone(),
                 mountpoint: run.join("root"),
                 read_only: false,
+                label: None,
             },
             volumes: found,
             images: record
@@ -169,6 +182,7 @@ impl Launcher {
             hierarchies: &self.hierarchies,
             seccomp,
             confinement,
+            labels: labels.cloned(),
             log_directory: state.join("logs"),
             exit_file: self.records.exit_file(id),
             attempt: record.starts,
@@ -250,23 +264,10 @@ impl Launcher {
         self.filter(config, capabilities)
     }
 
-    /// What a container that runs is confined by, whatever this host would give it now.
-    pub fn confinement_of(&self, id: &ContainerId) -> io::Result<Option<Confinement>> {
+    /// How the first process of a container that runs was started, whatever this host would give it now.
+    pub fn process_of(&self, id: &ContainerId) -> io::Result<Process> {
         let launch: Launch = serde_json::from_slice(&fs::read(self.run_directory(id).join(LAUNCH_FILE))?)?;
-        Ok(launch.process.confinement)
-    }
-
-    /// The same for a further process in it: our own profile lets it be under it at once, another one may only be for programs.
-    pub fn confinement_beside(&self, id: &ContainerId) -> io::Result<Option<Confinement>> {
-        let confinement = self.confinement_of(id)?;
-        Ok(confinement.map(|confinement| Confinement {
-            moment: if confinement.profile == DEFAULT_PROFILE {
-                ConfinementMoment::Now
-            } else {
-                ConfinementMoment::Program
-            },
-            ..confinement
-        }))
+        Ok(launch.process)
     }
 
     /// The filter of a container's first process, before it is compiled.
@@ -292,6 +293,13 @@ impl Launcher {
         let state = self.records.directory(id);
         write_files(&run, &state, &prepared.launch, self.records.exit_file(id))
             .map_err(failed("write its launch document"))?;
+        if let Some(labels) = record.selinux.as_ref().filter(|_| self.selinux.is_labelling()) {
+            // Containers that share its network share them.
+            for name in NETWORK_FILES {
+                relabel(&state.join(name), &labels.shared_mount(), true)
+                    .map_err(|source| StartError::Relabel { id: id.clone(), source })?;
+            }
+        }
         self.write_bundle(record, &prepared)?;
         let Prepared { plan, .. } = prepared;
         crash_point!("start.files");
@@ -306,7 +314,13 @@ impl Launcher {
         let child = shim::spawn(&self.program, "run", &run).map_err(failed("start its shim"))?;
         crash_point!("start.spawned");
         phases.done("spawn");
-        let mut conversation = Shim::connect(&run).await.map_err(failed("reach its shim"))?;
+        let mut conversation = match Shim::connect(&run).await {
+            // It could not make the container, and was quicker than we are: it has left on record why.
+            Err(error) if shim::is_absent(&error) || shim::is_gone(&error) => {
+                return Err(self.shim_refused(record, None));
+            }
+            result => result.map_err(failed("reach its shim"))?,
+        };
         let created = conversation.ask(&Request::Describe).await.map_err(failed("ask its shim"))?;
         let pid = match created {
             Some(Response::State(State::Created { pid })) => pid,
@@ -701,6 +715,42 @@ fn leading_place<'a>(places: &'a [Place], asked: &[NetworkEndpoint]) -> Option<&
     outside.min_by(|one, other| (priority(other), &one.network).cmp(&(priority(one), &other.network)))
 }
 
+/// What a further process is confined by beside one with that: our own profile lets it be under it at once, another one may
+/// only be for programs.
+pub(super) fn confinement_beside(confinement: Option<Confinement>) -> Option<Confinement> {
+    confinement.map(|confinement| Confinement {
+        moment: if confinement.profile == DEFAULT_PROFILE {
+            ConfinementMoment::Now
+        } else {
+            ConfinementMoment::Program
+        },
+        ..confinement
+    })
+}
+
+/// Labels for SELinux what shall have the container's label: volumes, and directories of the host that are said to.
+fn label_mounts(
+    config: &ContainerConfig,
+    volumes: &std::collections::BTreeMap<String, PathBuf>,
+    labels: &SelinuxLabels,
+) -> Result<(), RelabelError> {
+    let label_of = |how: Relabel| match how {
+        Relabel::Shared => labels.shared_mount(),
+        Relabel::Private => labels.mount.clone(),
+    };
+    for (target, path) in volumes {
+        let asked = config.mounts.iter().find(|mount| mount.target == *target).and_then(|mount| mount.relabel);
+        // What comes to be in it has the label of what it comes into, so that it is gone through once.
+        relabel(path, &label_of(asked.unwrap_or(Relabel::Shared)), false)?;
+    }
+    for mount in &config.mounts {
+        if let (ContainerMountSource::Bind { path, .. }, Some(how)) = (&mount.source, mount.relabel) {
+            relabel(path, &label_of(how), true)?;
+        }
+    }
+    Ok(())
+}
+
 /// The filter of a container's system calls, before it is compiled.
 pub(crate) fn chosen_filter(
     config: &ContainerConfig,
@@ -753,7 +803,7 @@ fn write_files(run: &Path, state: &Path, launch: &Launch, exit_file: PathBuf) ->
     }
     fs::DirBuilder::new().mode(0o700).create(run)?;
     fs::create_dir(run.join("root"))?;
-    for name in ["hosts", "hostname", "resolv.conf"] {
+    for name in NETWORK_FILES {
         // Readable for every user in the container, but only mounted there: the directory is root's alone.
         fs::OpenOptions::new().create(true).append(true).mode(0o644).open(state.join(name))?;
     }

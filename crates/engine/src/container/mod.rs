@@ -95,6 +95,8 @@ pub struct Container {
     pub paused: bool,
     /// It has ended, and will be started again.
     pub restarting: bool,
+    /// Its labels of SELinux, where containers have some.
+    pub selinux: Option<crate::selinux::SelinuxLabels>,
     /// What could not be had on this host and is done without.
     pub notes: Vec<String>,
 }

@@ -149,6 +149,7 @@ fn whole(
             "resources": limits(resources, rules)?,
             "devices": devices,
             "seccomp": filter.map(seccomp),
+            "mountLabel": launch.root.label,
             "maskedPaths": launch.masked_paths,
             "readonlyPaths": launch.read_only_paths,
         },
@@ -197,6 +198,7 @@ fn process_document(process: &Process, size: Option<TerminalSize>, users: Users)
         "noNewPrivileges": process.no_new_privileges,
         "oomScoreAdj": process.oom_score_adj,
         "apparmorProfile": process.confinement.as_ref().map(|confinement| &confinement.profile),
+        "selinuxLabel": process.label,
     }))
 }
 
@@ -288,7 +290,9 @@ fn mount(mount: &Mount) -> Result<Value, OciError> {
             ("bind", format!("/proc/{}/root{path}", peer.pid))
         }
         MountSource::Filesystem { kind, source, options: given, .. } => {
-            options.extend(given.iter().map(|(key, value)| match value {
+            // Runtimes add the label of the container's files themselves.
+            let given = given.iter().filter(|(key, _)| key != "context");
+            options.extend(given.map(|(key, value)| match value {
                 Some(value) => format!("{key}={value}"),
                 None => key.clone(),
             }));

@@ -15,6 +15,7 @@ use super::config::{ContainerConfig, ContainerId, ImageDefaults};
 use super::errors::RecordError;
 use super::roots::OverlayDirectories;
 use crate::crash_point::crash_point;
+use crate::selinux::SelinuxLabels;
 
 /// How a record's file is called until it is whole.
 const UNNAMED: &str = ".record-";
@@ -51,6 +52,9 @@ pub(crate) struct Record {
     /// The ids of the user namespace that the newest start has; `None`: the host's.
     #[serde(default)]
     pub users: Option<IdRange>,
+    /// Its labels of SELinux; `None`: nothing was labelled on this host when it was made or last started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selinux: Option<SelinuxLabels>,
     pub state: RecordedState,
 }
 

@@ -190,7 +190,8 @@ fn receive_part(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec
     Ok(buffer.get(..length).unwrap_or_default().to_vec())
 }
 
-fn is_gone(error: &io::Error) -> bool {
+/// Whether an error says that the shim has ended.
+pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof)
 }
 

@@ -19,9 +19,10 @@ use super::config::{
 use super::signals;
 use crate::cdi::{self, Injection};
 use crate::cgroup::{DeviceRule, Hierarchies};
+use crate::selinux::SelinuxLabels;
 pub(crate) use mounts::mount_attribute;
 pub use mounts::{ContainerVolume, volumes};
-use mounts::{bind, chosen_mounts, mapped, outside_proc, propagation, system_mounts, tmpfs_options};
+use mounts::{bind, chosen_mounts, label_files, mapped, outside_proc, propagation, system_mounts, tmpfs_options};
 
 /// `PATH` of a container whose image sets none, as Docker has it.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -274,6 +275,8 @@ pub struct Host<'a> {
     pub seccomp: Option<PathBuf>,
     /// What AppArmor confines its processes by.
     pub confinement: Option<Confinement>,
+    /// What SELinux takes its processes and files for.
+    pub labels: Option<SelinuxLabels>,
     /// Where the log goes.
     pub log_directory: PathBuf,
     /// Where the exit record goes.
@@ -551,6 +554,7 @@ pub fn process(
         terminal: config.tty,
         seccomp,
         confinement,
+        label: None,
     })
 }
 
@@ -664,6 +668,7 @@ pub fn launch(
     check(id, config, image)?;
     let mut process =
         process(id, config, image, arguments(config, image)?, host.seccomp.clone(), host.confinement.clone())?;
+    process.label = host.labels.as_ref().and_then(|labels| labels.process.clone());
     let injection = &host.injection;
     for variable in &injection.environment {
         let name = |entry: &str| entry.split('=').next().unwrap_or("").to_owned();
@@ -688,6 +693,9 @@ pub fn launch(
         }
     }
     mounts.extend(chosen);
+    if let Some(labels) = &host.labels {
+        mounts.iter_mut().for_each(|mount| label_files(mount, &labels.mount));
+    }
     if let Some(users) = &host.users {
         super::users::check(config)?;
         super::users::map_options(&mut mounts, users.ids)?;
@@ -725,7 +733,11 @@ pub fn launch(
         joined: host.joined.clone(),
         users: host.users.clone(),
         cgroups: host.cgroups.clone(),
-        root: Root { read_only: config.read_only, ..host.root.clone() },
+        root: Root {
+            read_only: config.read_only,
+            label: host.labels.as_ref().map(|labels| labels.mount.clone()),
+            ..host.root.clone()
+        },
         mounts,
         devices,
         hooks: injection.hooks.clone(),

@@ -18,6 +18,7 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
             work: "/state/snapshots/web/work".into(),
             mountpoint: "/run/web/root".into(),
             read_only: false,
+            label: None,
         },
         volumes: BTreeMap::from([("/data".to_owned(), "/state/volumes/v/_data".into())]),
         images: BTreeMap::new(),
@@ -27,6 +28,7 @@ fn host(hierarchies: &Hierarchies) -> Host<'_> {
         hierarchies,
         seccomp: Some("/state/seccomp/filter.bpf".into()),
         confinement: None,
+        labels: None,
         injection: Injection::default(),
         log_directory: "/state/containers/web/logs".into(),
         exit_file: "/state/containers/web/exit.json".into(),
@@ -63,6 +65,44 @@ fn a_container_that_asks_for_nothing() {
 }
 
 #[test]
+fn everything_that_is_its_own_has_its_label() {
+    let hierarchies = version_2();
+    let tmpfs = ContainerMountSource::Tmpfs { size: None, mode: None, options: vec![] };
+    let config = ContainerConfig {
+        mounts: vec![ContainerMount { target: "/run".to_owned(), read_only: false, relabel: None, source: tmpfs }],
+        ..ContainerConfig::default()
+    };
+    let labels = SelinuxLabels {
+        process: Some("system_u:system_r:container_t:s0:c1,c2".to_owned()),
+        mount: "system_u:object_r:container_file_t:s0:c1,c2".to_owned(),
+    };
+    let host = Host { labels: Some(labels.clone()), ..host(&hierarchies) };
+    let made = launch(&id(), &config, &image(), &host).unwrap();
+    assert_eq!((&made.process.label, made.root.label.as_ref()), (&labels.process, Some(&labels.mount)));
+    let labelled = |mount: &&stack_shim::launch::Mount| match &mount.source {
+        MountSource::Filesystem { options, .. } => {
+            options.contains(&("context".to_owned(), Some(labels.mount.clone())))
+        }
+        MountSource::Bind { .. } | MountSource::Image { .. } | MountSource::OfPeer { .. } => false,
+    };
+    let targets: Vec<&str> = made.mounts.iter().filter(labelled).map(|mount| mount.target.as_str()).collect();
+    // Others have labels of the kernel's own, and message queues get theirs when they are mounted.
+    assert_eq!(targets, ["/dev", "/dev/pts", "/dev/shm", "/run"]);
+
+    let document = oci::runtime_spec(
+        &stack_shim::launch::Launch { process: Process { user: "0".to_owned(), ..made.process.clone() }, ..made },
+        &Resources::default(),
+        &[],
+        None,
+    );
+    let document = serde_json::to_value(document.unwrap()).unwrap();
+    assert_eq!(document["process"]["selinuxLabel"], labels.process.unwrap());
+    assert_eq!(document["linux"]["mountLabel"], labels.mount);
+    // Runtimes give that to the mounts themselves.
+    assert!(!document["mounts"].to_string().contains("context="), "{document}");
+}
+
+#[test]
 fn a_container_that_asks_for_much() {
     let hierarchies = version_2();
     let config = ContainerConfig {
@@ -85,16 +125,19 @@ fn a_container_that_asks_for_much() {
         ulimits: BTreeMap::from([("nofile".to_owned(), Ulimit { soft: 10, hard: -1 })]),
         mounts: vec![
             ContainerMount {
+                relabel: None,
                 target: "/data".to_owned(),
                 read_only: true,
                 source: ContainerMountSource::Volume { name: Some("v".to_owned()), no_copy: false, subpath: None },
             },
             ContainerMount {
+                relabel: None,
                 target: "/cache/".to_owned(),
                 read_only: false,
                 source: ContainerMountSource::Tmpfs { size: Some(4096), mode: Some(0o700), options: Vec::new() },
             },
             ContainerMount {
+                relabel: None,
                 target: "/etc/hosts".to_owned(),
                 read_only: false,
                 source: ContainerMountSource::Bind {
@@ -158,6 +201,7 @@ fn what_makes_no_sense_is_refused_with_its_name() {
                 config.environment.insert("A=B".to_owned(), "x".to_owned());
             }),
             with(&|config| config.mounts = vec![ContainerMount {
+                relabel: None,
                 target: "/a/../../b".to_owned(),
                 read_only: false,
                 source: ContainerMountSource::Tmpfs { size: None, mode: None, options: Vec::new() },
@@ -181,6 +225,7 @@ fn the_same_for_another_runtime() {
         ulimits: BTreeMap::from([("nofile".to_owned(), Ulimit { soft: 100, hard: -1 })]),
         sysctls: BTreeMap::from([("net.core.somaxconn".to_owned(), "9".to_owned())]),
         mounts: vec![ContainerMount {
+            relabel: None,
             target: "/srv/site".to_owned(),
             read_only: true,
             source: ContainerMountSource::Bind {
@@ -235,7 +280,8 @@ fn with_a_user_namespace_owners_are_those_of_the_host_and_volumes_are_mapped() {
         let users = Some(Users { ids, shared: None, layers: Vec::new() });
         launch(&id(), config, &image(), &Host { users, ..host(&hierarchies) })
     };
-    let mount = |target: &str, source| ContainerMount { target: target.to_owned(), read_only: false, source };
+    let mount =
+        |target: &str, source| ContainerMount { relabel: None, target: target.to_owned(), read_only: false, source };
     let tmpfs = |owner: &str| ContainerMountSource::Tmpfs { size: None, mode: None, options: vec![owner.to_owned()] };
     let config = ContainerConfig {
         mounts: vec![

@@ -222,7 +222,7 @@ fn take(
 ) -> Result<Source, CopyError> {
     let take = || -> io::Result<Source> {
         let tree = match &mount.source {
-            ViewSource::Image(layers) => image(layers, mount.subpath.as_deref(), mountpoint)?,
+            ViewSource::Image(layers) => image(layers, mount.subpath.as_deref(), mountpoint, None)?,
             ViewSource::Path(path) => {
                 let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
                 let held = nix::fcntl::open(path, flags, Mode::empty())?;
@@ -261,6 +261,8 @@ fn mount_overlay(directories: &OverlayDirectories, mountpoint: &Path) -> io::Res
         work: directories.work.clone(),
         mountpoint: mountpoint.to_owned(),
         read_only: false,
+        // Whoever copies is no process of the container.
+        label: None,
     };
     mounted(&overlay(&root)?, mountpoint)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +18,7 @@ use crate::image::ImageStore;
 use crate::metrics::Metrics;
 use crate::network::Networks;
 use crate::overlay::{Overlay, OverlayConfig};
+use crate::selinux::{RelabelError, Selinux, relabel};
 use crate::snapshot::Snapshots;
 use crate::volume::Volumes;
 
@@ -77,6 +78,14 @@ impl Engine {
         let apparmor = tokio::task::spawn_blocking(AppArmor::open)
             .await
             .map_err(|error| OpenError::Directory { path: filters.clone(), source: io::Error::other(error) })?;
+        let mode = config.selinux;
+        let selinux = tokio::task::spawn_blocking(move || Selinux::open(mode))
+            .await
+            .map_err(|error| OpenError::Directory { path: filters.clone(), source: io::Error::other(error) })??;
+        if let Err(error) = label_layers(&selinux, images.layer_places()).await {
+            let reason = crate::container::text_of(&error);
+            loaded.warnings.push(format!("programs of images may not run where SELinux enforces its policy: {reason}"));
+        }
         let users_refusal = crate::container::try_user_namespace(&program, &config.root, config.users.ids).await.err();
         if let Some(reason) = users_refusal.as_ref().filter(|_| config.users.by_default) {
             loaded.warnings.push(format!(
@@ -85,6 +94,7 @@ impl Engine {
         }
         let launcher = Launcher {
             apparmor,
+            selinux,
             cdi_directories: config.cdi_directories.clone().into(),
             between: Arc::default(),
             program,
@@ -118,6 +128,14 @@ impl Engine {
         engine.adopt(loaded.records, config.shim_patience).await?;
         Ok(engine)
     }
+}
+
+/// Labels the layers of images for SELinux, once: what is unpacked from then on has the label of where it is.
+async fn label_layers(selinux: &Selinux, places: [PathBuf; 2]) -> Result<(), RelabelError> {
+    let Some(label) = selinux.layers_label() else { return Ok(()) };
+    let work = move || places.iter().try_for_each(|place| relabel(place, &label, false));
+    // It ends in no other way.
+    tokio::task::spawn_blocking(work).await.unwrap_or(Ok(()))
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<(), OpenError> {

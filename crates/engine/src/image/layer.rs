@@ -115,6 +115,12 @@ impl LayerStore {
         Ok(store)
     }
 
+    /// The directories in which layers come to be, and in which they are.
+    #[must_use]
+    pub fn places(&self) -> [&Path; 2] {
+        [&self.unpacking, &self.layers]
+    }
+
     /// The lower directory of a layer that is here.
     #[must_use]
     pub fn directory(&self, diff_id: &Digest) -> PathBuf {

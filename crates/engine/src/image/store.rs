@@ -229,6 +229,12 @@ impl ImageStore {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// The directories in which the layers of images come to be, and in which they are.
+    #[must_use]
+    pub fn layer_places(&self) -> [PathBuf; 2] {
+        self.inner.layers.places().map(Path::to_owned)
+    }
+
     /// Every image, in the order of their digests.
     ///
     /// # Errors

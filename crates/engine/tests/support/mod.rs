@@ -24,6 +24,7 @@ use stack_engine::container::{
 use stack_engine::image::{ImageStore, RegistryConfig};
 use stack_engine::logs::LogQuery;
 use stack_engine::network::{NetworkConfig, Networks};
+use stack_engine::selinux::SelinuxMode;
 use stack_engine::{ContainersConfig, Engine, RemoveOptions};
 use tokio_stream::StreamExt;
 
@@ -145,6 +146,7 @@ pub struct Host {
 
 pub fn config(root: &Path, cgroup: &str) -> ContainersConfig {
     ContainersConfig {
+        selinux: SelinuxMode::Auto,
         root: root.join("state"),
         run: root.join("run"),
         shim: shim(),

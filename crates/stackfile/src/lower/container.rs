@@ -65,6 +65,7 @@ pub(super) fn container(fields: &Fields<'_>, context: &Context<'_>, journal: &mu
         no_new_privileges: security.no_new_privileges,
         seccomp: security.seccomp,
         apparmor: security.apparmor,
+        selinux: security.selinux,
         system_paths_unconfined: security.system_paths_unconfined,
         devices,
         cdi_devices,

@@ -1,6 +1,8 @@
 //! Pure. What separates a container from its host and from other containers.
 
-use stack_model::spec::{AppArmorProfile, NamespaceMode, NetworkMode, SeccompProfile, UserNamespaceMode};
+use stack_model::spec::{
+    AppArmorProfile, NamespaceMode, NetworkMode, SeccompProfile, SelinuxOptions, UserNamespaceMode,
+};
 
 use super::Context;
 use super::read::Fields;
@@ -83,6 +85,7 @@ pub(super) struct Security {
     pub no_new_privileges: bool,
     pub seccomp: SeccompProfile,
     pub apparmor: AppArmorProfile,
+    pub selinux: SelinuxOptions,
     pub system_paths_unconfined: bool,
 }
 
@@ -91,6 +94,7 @@ pub(super) fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut
         no_new_privileges: false,
         seccomp: SeccompProfile::Default,
         apparmor: AppArmorProfile::Default,
+        selinux: SelinuxOptions::default(),
         system_paths_unconfined: false,
     };
     let list = fields.path.key("security_opt");
@@ -131,14 +135,24 @@ pub(super) fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut
             ("apparmor", name) if !name.is_empty() && !name.contains(char::is_control) => {
                 security.apparmor = AppArmorProfile::Named(name.to_owned());
             }
-            // What every container has without it.
-            ("label", "disable") => {}
-            ("label" | "systempaths" | "writable-cgroups" | "credentialspec", _) => journal.push(
+            ("label", option) if add_label_option(&mut security.selinux, option) => {}
+            ("label", _) => journal.push(
+                Problem::new(
+                    Code::NotAllowed,
+                    node.place,
+                    &path,
+                    format!("{} is not an option of a label", node.quoted()),
+                )
+                .hint(
+                    "write `label=disable`, or `label=` with `user:`, `role:`, `type:`, `level:` or `filetype:` and a value, such as `label=type:container_init_t`",
+                ),
+            ),
+            ("systempaths" | "writable-cgroups" | "credentialspec", _) => journal.push(
                 Problem::new(
                     Code::Refused,
                     node.place,
                     &path,
-                    format!("the security option {} is refused: hosts apply no such label or setting", node.quoted()),
+                    format!("the security option {} is refused: hosts apply no such setting", node.quoted()),
                 )
                 .hint("remove it; seccomp, capabilities, AppArmor and masked paths protect the host"),
             ),
@@ -150,12 +164,35 @@ pub(super) fn security(fields: &Fields<'_>, context: &Context<'_>, journal: &mut
                     format!("{} is not a security option", node.quoted()),
                 )
                 .hint(
-                    "known are `no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`, `apparmor=unconfined`, `apparmor=NAME` and `systempaths=unconfined`",
+                    "known are `no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`, `apparmor=unconfined`, `apparmor=NAME`, `label=OPTION` and `systempaths=unconfined`",
                 ),
             ),
         }
     }
     security
+}
+
+/// Adds what follows `label=`. Whether there is such an option, and its value can be in a label.
+fn add_label_option(options: &mut SelinuxOptions, text: &str) -> bool {
+    if text == "disable" {
+        options.disabled = true;
+        return true;
+    }
+    let Some((key, value)) = text.split_once(':') else { return false };
+    let place = match key {
+        "user" => &mut options.user,
+        "role" => &mut options.role,
+        "type" => &mut options.kind,
+        "level" => &mut options.level,
+        "filetype" => &mut options.file_kind,
+        _ => return false,
+    };
+    let allowed = if key == "level" { "_.-:," } else { "_.-" };
+    let fits = !value.is_empty() && value.chars().all(|one| one.is_ascii_alphanumeric() || allowed.contains(one));
+    if fits {
+        *place = Some(value.to_owned());
+    }
+    fits
 }
 
 pub(super) fn network_mode(fields: &Fields<'_>, journal: &mut Journal) -> NetworkMode {

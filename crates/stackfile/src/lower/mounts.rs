@@ -1,6 +1,6 @@
 //! Pure. The file systems of a container: `volumes` and `tmpfs`.
 
-use stack_model::spec::{Mount, MountSource};
+use stack_model::spec::{Mount, MountSource, Relabel};
 
 use super::read::{self, Fields};
 use super::{Context, container};
@@ -182,6 +182,11 @@ fn bind(fields: &Fields<'_>, context: &Context<'_>, journal: &mut Journal) -> Op
         non_recursive: word == Some("disabled"),
         // All that is below something read-only is read-only too, unless this is said.
         writable_below: word == Some("writable"),
+        relabel: match options.text("selinux", journal).as_deref() {
+            Some("z") => Some(Relabel::Shared),
+            Some("Z") => Some(Relabel::Private),
+            _ => None,
+        },
     })
 }
 

@@ -284,7 +284,7 @@ pub(crate) static SERVICE: Object = Object {
             "security_opt",
             TEXTS,
             Applied,
-            "`no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`, `apparmor=unconfined`, `apparmor=NAME`, `systempaths=unconfined`",
+            "`no-new-privileges`, `seccomp=unconfined`, `seccomp=FILE`, `apparmor=unconfined`, `apparmor=NAME`, `label=disable` and other options of SELinux's label, `systempaths=unconfined`",
         ),
         field("shm_size", Size, Applied, "The size of `/dev/shm`"),
         field("stdin_open", Boolean, Applied, "Standard input stays open"),
@@ -454,8 +454,8 @@ static BIND: Object = Object {
         field(
             "selinux",
             Shape::Choice(&["z", "Z"]),
-            Noted("hosts do not relabel files for SELinux; label the directory on the hosts"),
-            "Labels for SELinux",
+            Applied,
+            "On hosts with SELinux: whether its files are labelled for all containers (`z`) or for the one alone (`Z`)",
         ),
     ],
 };

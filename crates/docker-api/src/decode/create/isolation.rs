@@ -122,11 +122,7 @@ fn security_option(config: &mut ContainerConfig, option: &str) -> Result<(), Cre
         }
         ("apparmor", "unconfined") => config.apparmor = AppArmorChoice::Unconfined,
         ("apparmor", profile) => config.apparmor = AppArmorChoice::Profile(profile.to_owned()),
-        // Nothing is labelled here, so that this is what is anyway.
-        ("label", "disable") => {}
-        ("label", _) => {
-            return Err(CreationError::NotSupported { field: format!("the security option `{option}`") });
-        }
+        ("label", text) => config.selinux.add(text).map_err(CreationError::Label)?,
         _ => return Err(invalid("--security-opt", option, "there is no such option")),
     }
     Ok(())

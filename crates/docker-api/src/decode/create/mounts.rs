@@ -6,6 +6,7 @@ use bollard_stubs::models::{
 use stack_engine::container::{Container, ContainerMount, ContainerMountSource, ImageDefaults, volumes as volumes_of};
 
 use super::{Creation, CreationError, NewVolume, World, invalid, nonempty, without};
+use stack_engine::selinux::Relabel;
 use stack_engine::volume::VolumeDescription;
 
 use crate::error::ApiError;
@@ -22,7 +23,7 @@ pub(super) fn apply(
     without(!["", "local"].contains(&driver), &format!("HostConfig.VolumeDriver `{driver}`"))?;
     let mut all = Vec::new();
     for text in host.binds.iter().flatten() {
-        all.push(bind(text, &mut creation.warnings)?);
+        all.push(bind(text)?);
     }
     for mount in host.mounts.iter().flatten() {
         all.push(described(mount, creation)?);
@@ -32,7 +33,7 @@ pub(super) fn apply(
     for (target, options) in tmpfs {
         let options = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
         let source = ContainerMountSource::Tmpfs { size: None, mode: None, options };
-        all.push(ContainerMount { target: target.clone(), read_only: false, source });
+        all.push(ContainerMount { target: target.clone(), read_only: false, relabel: None, source });
     }
     for (one, mount) in all.iter().enumerate() {
         if all[..one].iter().any(|other| plain(&other.target) == plain(&mount.target)) {
@@ -52,7 +53,7 @@ pub(super) fn apply(
     for target in anonymous {
         if !has(&all, target) {
             let source = ContainerMountSource::Volume { name: None, no_copy: false, subpath: None };
-            all.push(ContainerMount { target: target.clone(), read_only: false, source });
+            all.push(ContainerMount { target: target.clone(), read_only: false, relabel: None, source });
         }
     }
     for mount in &all {
@@ -75,7 +76,7 @@ fn has(all: &[ContainerMount], target: &str) -> bool {
 }
 
 /// `SOURCE:TARGET[:OPTIONS]`, where the source is an absolute path or the name of a volume.
-fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, CreationError> {
+fn bind(text: &str) -> Result<ContainerMount, CreationError> {
     let refuse = || invalid("volume specification", text, "expected SOURCE:TARGET or SOURCE:TARGET:OPTIONS");
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts.as_slice() {
@@ -93,16 +94,15 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
     if ["ro", "rw"].iter().all(|mode| options.split(',').any(|option| option == *mode)) {
         return Err(CreationError::Mode(options.chars().take(80).collect()));
     }
-    let (mut read_only, mut no_copy, mut propagation) = (false, false, None);
+    let (mut read_only, mut no_copy, mut propagation, mut relabel) = (false, false, None, None);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" | "readonly" => read_only = true,
             "nocopy" => no_copy = true,
             // What is so anyway, or means something elsewhere only.
             "rw" | "copy" | "consistent" | "cached" | "delegated" => {}
-            "z" | "Z" => warnings.push(format!(
-                "the option `{option}` of {text} is passed over: this daemon labels nothing for SELinux"
-            )),
+            // Not for two kinds of readers.
+            "z" | "Z" if relabel.is_none() => relabel = Relabel::from_letter(option),
             "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
                 propagation = Some(option.to_owned());
             }
@@ -131,7 +131,7 @@ fn bind(text: &str, warnings: &mut Vec<String>) -> Result<ContainerMount, Creati
         }
         ContainerMountSource::Volume { name: nonempty(Some(source.to_owned())), no_copy, subpath: None }
     };
-    Ok(ContainerMount { target: target.to_owned(), read_only, source })
+    Ok(ContainerMount { target: target.to_owned(), read_only, relabel, source })
 }
 
 /// One of `--mount`.
@@ -193,7 +193,7 @@ fn described(mount: &Mount, creation: &mut Creation) -> Result<ContainerMount, C
         }
         MountTypeEnum::EMPTY => return Err(refuse("the type must be bind, volume, tmpfs or image")),
     };
-    Ok(ContainerMount { target, read_only: mount.read_only.unwrap_or(false), source })
+    Ok(ContainerMount { target, read_only: mount.read_only.unwrap_or(false), relabel: None, source })
 }
 
 fn bound(source: String, read_only: bool, options: &MountBindOptions) -> Result<ContainerMountSource, CreationError> {
@@ -260,10 +260,11 @@ fn volume(
 /// What another container has: its volumes, and the directories of the host that it sees.
 fn taken_over(world: &World, text: &str) -> Result<Vec<ContainerMount>, ApiError> {
     let (name, mode) = text.rsplit_once(':').unwrap_or((text, "rw"));
-    let read_only = match mode {
-        "ro" => true,
-        "rw" | "z" | "Z" => false,
-        other => return Err(invalid("volumes-from mode", other, "expected `ro` or `rw`").into()),
+    let (read_only, relabel) = match mode {
+        "ro" => (true, None),
+        "rw" => (false, None),
+        "z" | "Z" => (false, Relabel::from_letter(mode)),
+        other => return Err(invalid("volumes-from mode", other, "expected `ro`, `rw`, `z` or `Z`").into()),
     };
     let container: Container = select::container(world.containers.clone(), name)?;
     let declared = world.image_volumes.get(&container.id).cloned().unwrap_or_default();
@@ -283,10 +284,12 @@ fn taken_over(world: &World, text: &str) -> Result<Vec<ContainerMount>, ApiError
         };
         let is_read_only = own.is_some_and(|mount| mount.read_only);
         let source = ContainerMountSource::Volume { name: Some(volume.name), no_copy: true, subpath };
-        all.push(ContainerMount { target: volume.target, read_only: is_read_only, source });
+        let relabel = own.and_then(|mount| mount.relabel);
+        all.push(ContainerMount { target: volume.target, read_only: is_read_only, relabel, source });
     }
     for mount in &mut all {
         mount.read_only |= read_only;
+        mount.relabel = relabel.or(mount.relabel);
     }
     Ok(all)
 }

@@ -89,6 +89,16 @@ pub(super) fn system_mounts(config: &ContainerConfig, hierarchies: &Hierarchies,
     all
 }
 
+/// Has SELinux take the files of a file system that is the container's alone for those of its label. Others have labels of
+/// their own, or their own means to get some.
+pub(super) fn label_files(mount: &mut Mount, label: &str) {
+    if let MountSource::Filesystem { kind, options, .. } = &mut mount.source
+        && ["tmpfs", "devpts"].contains(&kind.as_str())
+    {
+        options.push(("context".to_owned(), Some(label.to_owned())));
+    }
+}
+
 /// A path of the host in a container.
 pub(super) fn bind(target: &str, path: PathBuf, attributes: u64, propagation: Propagation) -> Mount {
     Mount {
