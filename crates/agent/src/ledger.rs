@@ -340,6 +340,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_remembered_is_in_force_and_on_disk_with_what_is_saved_next() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let node = NodeId::from_bits(1);
+        let mut ledger = Ledger::open(directory.path(), node).expect("opens");
+        ledger.remember(Memory::default());
+        assert!(ledger.is_saved(), "nothing is new");
+        let mut other = Memory::default();
+        other.end_with_host([stack_model::TaskId::from_bits(3)]);
+        ledger.remember(other.clone());
+        assert_eq!((ledger.memory(), ledger.is_saved()), (&other, false));
+        let on_disk = |directory: &Path| Ledger::open(directory, node).expect("opens again").memory().clone();
+        assert_eq!(on_disk(directory.path()), Memory::default());
+        assert!(ledger.save());
+        assert_eq!(on_disk(directory.path()), other);
+    }
+
+    #[test]
     fn what_the_disk_does_not_take_is_in_force_and_written_later() {
         let parent = tempfile::tempdir().expect("a temporary directory");
         let directory = parent.path().join("agent");

@@ -13,6 +13,8 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 const NAME: &CStr = c"security.selinux";
+/// Deeper directories than that are refused: each that is open costs a descriptor, and a container can make any number.
+const DEEPEST: usize = 256;
 
 /// Directories of the host that would not work any more with the label of a container; those that Docker refuses.
 const REFUSED: [&str; 25] = [
@@ -98,7 +100,7 @@ pub fn relabel(path: &Path, label: &str, whole: bool) -> Result<(), RelabelError
     }
     let kind = nix::sys::stat::fstat(&held).map_err(|errno| failed(&found)(errno.into()))?.st_mode & libc::S_IFMT;
     if kind == libc::S_IFDIR {
-        label_below(&held, &found, &text).map_err(|(path, source)| failed(&path)(source))?;
+        label_below(&held, &found, &text, 0).map_err(|(path, source)| failed(&path)(source))?;
     }
     set(&own, &text, true).map_err(failed(&found))
 }
@@ -107,7 +109,11 @@ pub fn relabel(path: &Path, label: &str, whole: bool) -> Result<(), RelabelError
 type Trouble = (PathBuf, io::Error);
 
 /// Labels everything in a directory.
-fn label_below(directory: &OwnedFd, path: &Path, label: &CStr) -> Result<(), Trouble> {
+fn label_below(directory: &OwnedFd, path: &Path, label: &CStr, depth: usize) -> Result<(), Trouble> {
+    if depth > DEEPEST {
+        let error = format!("its directories are more than {DEEPEST} deep");
+        return Err((path.to_owned(), io::Error::other(error)));
+    }
     let here = |errno: Errno| (path.to_owned(), io::Error::from(errno));
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let opened = openat(directory, ".", flags, Mode::empty()).map_err(here)?;
@@ -121,7 +127,7 @@ fn label_below(directory: &OwnedFd, path: &Path, label: &CStr) -> Result<(), Tro
     for name in names {
         let below = path.join(OsString::from(std::ffi::OsStr::from_bytes(name.to_bytes())));
         match openat(directory, name.as_c_str(), flags, Mode::empty()) {
-            Ok(found) => label_below(&found, &below, label)?,
+            Ok(found) => label_below(&found, &below, label, depth + 1)?,
             // It is no directory, or was removed.
             Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT) => {}
             Err(errno) => return Err((below, errno.into())),
@@ -219,5 +225,8 @@ mod tests {
         assert!(has("data/new"));
         relabel(&at("data/file"), "system_u:object_r:container_file_t:s0", true).unwrap();
         assert!(!has("data/file"));
+        fs::create_dir_all(at("deep").join("d/".repeat(DEEPEST + 1))).unwrap();
+        let RelabelError::File { source, .. } = relabel(&at("deep"), label, true).unwrap_err() else { panic!() };
+        assert_eq!(source.to_string(), "its directories are more than 256 deep");
     }
 }
