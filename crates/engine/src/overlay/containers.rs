@@ -232,13 +232,15 @@ impl Overlay {
         gone: &BTreeSet<IpAddr>,
         occasion: Occasion,
     ) -> Result<bool, KernelError> {
-        let held = self.lock().containers.all.get(id).map(|container| Arc::clone(&container.rules));
-        let Some(held) = held else { return Ok(false) };
-        let mut held = held.lock().await;
+        let own = self.lock().containers.all.get(id).map(|container| Arc::clone(&container.rules));
+        let Some(own) = own else { return Ok(false) };
+        let mut held = own.lock().await;
         // Only now: what somebody else has done meanwhile is the newest.
         let (wanted, netns, networks) = {
             let state = self.lock();
-            let Some(container) = state.containers.all.get(id) else { return Ok(false) };
+            // It may have ended, and begun again elsewhere.
+            let is_same = |container: &&Container| Arc::ptr_eq(&container.rules, &own);
+            let Some(container) = state.containers.all.get(id).filter(is_same) else { return Ok(false) };
             let networks: Vec<String> = container.endpoints.keys().cloned().collect();
             (state.wanted.clone().unwrap_or_default(), Arc::clone(&container.netns), networks)
         };
