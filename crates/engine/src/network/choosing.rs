@@ -131,17 +131,7 @@ impl State {
             }
             all.push(if wanted.is_some() { subnet.to_string() } else { range.to_string() });
         }
-        match (wanted, all.is_empty()) {
-            (None, true) => Ok(None),
-            (Some(address), true) => Err(AttachError::NoIpv4 { network: network(), address }),
-            (Some(address), false) => {
-                Err(AttachError::OutsideSubnet { network: network(), subnets: all.join(", "), address: address.into() })
-            }
-            (None, false) => {
-                let count = self.on_network(&record.name).count();
-                Err(AttachError::NoAddress { network: network(), subnets: all.join(", "), count })
-            }
-        }
+        self.none_chosen(record, wanted.map(IpAddr::V4), &all).map(|()| None)
     }
 
     fn choose_ipv6(
@@ -178,15 +168,20 @@ impl State {
             }
             all.push(if wanted.is_some() { subnet.to_string() } else { range.to_string() });
         }
-        match (wanted, all.is_empty()) {
-            (None, true) => Ok(None),
-            (Some(address), true) => Err(AttachError::NoIpv6 { network: network(), address }),
-            (Some(address), false) => {
-                Err(AttachError::OutsideSubnet { network: network(), subnets: all.join(", "), address: address.into() })
-            }
+        self.none_chosen(record, wanted.map(IpAddr::V6), &all).map(|()| None)
+    }
+
+    /// Why a family has no address to give: `Ok` if there is none and none is wanted. `tried`: where it was looked for.
+    fn none_chosen(&self, record: &NetworkRecord, wanted: Option<IpAddr>, tried: &[String]) -> Result<(), AttachError> {
+        let (network, subnets) = (record.name.clone(), tried.join(", "));
+        match (wanted, tried.is_empty()) {
+            (None, true) => Ok(()),
+            (Some(IpAddr::V4(address)), true) => Err(AttachError::NoIpv4 { network, address }),
+            (Some(IpAddr::V6(address)), true) => Err(AttachError::NoIpv6 { network, address }),
+            (Some(address), false) => Err(AttachError::OutsideSubnet { network, subnets, address }),
             (None, false) => {
                 let count = self.on_network(&record.name).count();
-                Err(AttachError::NoAddress { network: network(), subnets: all.join(", "), count })
+                Err(AttachError::NoAddress { network, subnets, count })
             }
         }
     }
