@@ -29,6 +29,9 @@ const MEANT: [&str; 12] = [
     "disconnect",
 ];
 
+/// What the daemon does with a container after it has answered begins sooner than that.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+
 fn scenario(name: &str) -> &'static Scenario {
     ALL.into_iter().flatten().find(|scenario| scenario.name == name).unwrap()
 }
@@ -130,7 +133,12 @@ fn killed_at(host: &mut Host, scenario: &Scenario, point: &str, kind: &str) -> R
     let shared = &*host;
     let (killed, answer) = std::thread::scope(|scope| {
         let act = scope.spawn(|| (scenario.act)(shared));
-        let held = until("the daemon comes by", || shared.world.is_held() || act.is_finished());
+        // Some points are come by soon after the answer.
+        let mut answered = None;
+        let held = until("the daemon comes by", || {
+            let is_over = act.is_finished() && answered.get_or_insert_with(Instant::now).elapsed() > AFTERWARDS;
+            shared.world.is_held() || is_over
+        });
         let is_held = shared.world.is_held();
         let any = kill_shims(shared, &id, kind) > 0;
         shared.world.release();
@@ -183,7 +191,7 @@ pub fn killed_at_every_step() {
     assert!(failures.is_empty(), "{count} kills:\n{}", failures.join("\n"));
     assert!(count > 20, "only {count} times there was a shim");
     // Some are come by after the answer, when nobody waits any more.
-    assert!(points_held * 2 > points_all, "the daemon stood still at {points_held} of {points_all} points only");
+    assert!(points_held * 10 >= points_all * 9, "the daemon stood still at {points_held} of {points_all} points only");
     eprintln!("{count} shims were killed");
 }
 
