@@ -12,13 +12,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::ports::is_relayable;
 use super::request::{ContainerRecord, NetworkRecord, Protocol};
+use super::streams;
 
 /// So many connections one published port carries at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 4096;
@@ -206,15 +206,10 @@ async fn accept(listener: tokio::net::TcpListener, backends: watch::Receiver<Bac
 async fn carry(mut client: TcpStream, mut backends: watch::Receiver<Backends>) -> io::Result<()> {
     let ready = turned(&backends.borrow().ready);
     let Some((mut served, to)) = connect(ready).await else {
-        // As if nobody listened.
-        setsockopt(&client, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+        streams::reset(client)?;
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "no container accepts connections"));
     };
-    for stream in [&client, &served] {
-        stream.set_nodelay(true)?;
-        // Who went without a word is noticed.
-        setsockopt(stream, sockopt::KeepAlive, &true)?;
-    }
+    streams::prepare([&client, &served])?;
     tokio::select! {
         carried = tokio::io::copy_bidirectional(&mut client, &mut served) => carried.map(drop),
         // Also when the relay itself is gone.

@@ -24,6 +24,7 @@ mod records;
 mod request;
 mod reservation;
 mod ruleset;
+pub(crate) mod streams;
 mod templates;
 
 pub use between::{BetweenHosts, Place, PlaceError};

@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 
 use super::errors::OverlayFailure;
 use super::request::{Ingress, OverlayNetwork, Overlays};
-use crate::network::in_namespace;
+use crate::network::{in_namespace, streams};
 
 /// So many connections one published port carries at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 8192;
@@ -221,15 +221,10 @@ async fn relay(mut client: TcpStream, from: SocketAddr, netns: &Arc<File>, backe
     let asked = original_destination(&client)?;
     let candidates = candidates(backends, from.ip(), rand::random());
     let Some(mut task) = connect(netns, candidates).await else {
-        // As if nobody listened.
-        setsockopt(&client, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?;
+        streams::reset(client)?;
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "no task accepts connections"));
     };
-    for stream in [&client, &task] {
-        stream.set_nodelay(true)?;
-        // Who went without a word is noticed.
-        setsockopt(stream, sockopt::KeepAlive, &true)?;
-    }
+    streams::prepare([&client, &task])?;
     task.write_all(&header(from, asked)?).await?;
     tokio::io::copy_bidirectional(&mut client, &mut task).await?;
     Ok(())

@@ -323,9 +323,21 @@ pub async fn forget_relayed(ports: &BTreeSet<u16>) -> Result<(), KernelError> {
             && asked.dst_port != served.src_port
             && asked.dst_port.is_some_and(|port| ports.contains(&port))
     };
-    for entry in entries.iter().filter(relayed) {
+    forget_each(&connection, entries.iter().filter(relayed), what).await
+}
+
+/// Forgets tracked connections one by one. One that is gone already is no error.
+///
+/// # Errors
+/// What the kernel refused; `what` says it.
+pub async fn forget_each(
+    connection: &Connection<Netfilter>,
+    entries: impl Iterator<Item = &ConntrackEntry>,
+    what: impl Fn() -> String,
+) -> Result<(), KernelError> {
+    for entry in entries {
         match connection.del_conntrack_entry(entry).await {
-            Err(error) if !error.is_not_found() => return Err(refused(what)(error)),
+            Err(error) if !error.is_not_found() => return Err(refused(&what)(error)),
             _ => {}
         }
     }
@@ -352,13 +364,7 @@ pub async fn forget_connections(address: IpAddr) -> Result<(), KernelError> {
             // An echo has no port that a client could go on from, and cannot be named to the kernel as the others can.
             let served =
                 |entry: &&ConntrackEntry| entry.reply.src_ip == Some(address) && entry.reply.src_port.is_some();
-            for entry in entries.iter().filter(served) {
-                match connection.del_conntrack_entry(entry).await {
-                    Err(error) if !error.is_not_found() => return Err(refused(what)(error)),
-                    _ => {}
-                }
-            }
-            Ok(())
+            forget_each(&connection, entries.iter().filter(served), what).await
         }
     }
 }

@@ -20,8 +20,8 @@ use nlink::netlink::{Connection, Nftables};
 pub use children::{delete_child, has_child, has_kind, make_child, make_parent};
 pub use firewall::{close_firewalls, open_firewalls};
 pub use links::{
-    LinkPlan, delete_link, ensure_bridge, forget_connections, forget_relayed, give_address6, host_routes, join_bridge,
-    link_index, loopback_up, make_link, open_in, own_links, set_default_routes,
+    LinkPlan, delete_link, ensure_bridge, forget_connections, forget_each, forget_relayed, give_address6, host_routes,
+    join_bridge, link_index, loopback_up, make_link, open_in, own_links, set_default_routes,
 };
 pub use nftables::{apply, remove_table, table_differs};
 

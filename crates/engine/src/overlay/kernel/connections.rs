@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use nlink::netlink::netfilter::{ConntrackEntry, ConntrackStatus, IpProtocol};
 use nlink::netlink::{Connection, Netfilter};
 
-use crate::network::kernel::{KernelError, inside, refused};
+use crate::network::kernel::{KernelError, forget_each, inside, refused};
 use crate::overlay::services::Forgotten;
 
 /// Where the kernel says how many connections are tracked in the namespace of who asks.
@@ -47,15 +47,8 @@ impl Tracked {
         let list = || "list the tracked connections of a container".to_owned();
         let mut entries = connection.get_conntrack().await.map_err(refused(list))?;
         entries.extend(connection.get_conntrack_v6().await.map_err(refused(list))?);
-        for entry in entries.iter().filter(|entry| is_forgotten(entry, forgotten, gone)) {
-            match connection.del_conntrack_entry(entry).await {
-                Err(error) if !error.is_not_found() => {
-                    return Err(refused(|| "forget a tracked connection of a container".to_owned())(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let forgotten = entries.iter().filter(|entry| is_forgotten(entry, forgotten, gone));
+        forget_each(&connection, forgotten, || "forget a tracked connection of a container".to_owned()).await
     }
 
     fn none(&mut self, netns: &File) -> io::Result<bool> {
